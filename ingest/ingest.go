@@ -1,0 +1,54 @@
+// Package ingest is the lake's heart: it takes new files and stream records through a compiled plan into the Delta
+// table, exactly once, and keeps what did not fit. It stands between connect (which delivers raw records), engine
+// (which computes rows) and delta (which commits them), and names no implementation of either.
+package ingest
+
+import (
+	"context"
+	"time"
+
+	"github.com/cauce-data/cauce/delta"
+	"github.com/cauce-data/cauce/objstore"
+	"github.com/cauce-data/cauce/pipeline"
+)
+
+// Engine runs compiled plans over raw records.
+type Engine interface {
+	// Delta gives the engine's parts for the delta library.
+	Delta() delta.Engine
+	// NewEpoch begins the computation of one epoch. ingestedAt fills the column ingested_at.
+	NewEpoch(ctx context.Context, plan *pipeline.Plan, ingestedAt time.Time) (Epoch, error)
+}
+
+// Epoch, EpochResult, ExpectationError, Position and GapError are pipeline's, where engines and sources can reach them.
+type (
+	Epoch            = pipeline.Epoch
+	EpochResult      = pipeline.EpochResult
+	ExpectationError = pipeline.ExpectationError
+	Position         = pipeline.Position
+	GapError         = pipeline.GapError
+)
+
+// Source is a stream that can be read from any position that it still holds. Not safe for concurrent use.
+type Source interface {
+	// Incarnation names the physical log: another one has unrelated offsets (DESIGN D3).
+	Incarnation(ctx context.Context) (string, error)
+	// Seek starts reading after the given positions (partitions that are missing: from the earliest record). It
+	// verifies that the log still has what follows, and that the message at each position still carries its time;
+	// else a *GapError.
+	Seek(ctx context.Context, after map[int32]Position) error
+	// Ends gives the last offset that exists now in each partition (-1: empty).
+	Ends(ctx context.Context) (map[int32]int64, error)
+	// Fetch returns the next records in order per partition: as soon as rowsMax records or bytesMax bytes are there,
+	// or wait has passed, whichever is first; possibly none.
+	Fetch(ctx context.Context, rowsMax int, bytesMax int64, wait time.Duration) ([]pipeline.Record, error)
+	// Committed tells the source that everything up to these positions is in the table, so that it may free space.
+	// It keeps the message at each position itself.
+	Committed(ctx context.Context, pos map[int32]Position) error
+	Close() error
+}
+
+// FileOpener makes a file of the store ready for reading according to its source's configuration (connect/csv).
+type FileOpener interface {
+	Open(ctx context.Context, store objstore.Store, info objstore.Info, src *pipeline.Source) (*pipeline.RawFile, error)
+}

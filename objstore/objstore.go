@@ -1,0 +1,72 @@
+// Package objstore is the smallest object store that a Delta table needs: whole-object reads and writes, a ranged
+// read, a conditional create and an ordered listing. It stands between delta (which does no I/O of its own) and the
+// outside: local disk here, cloud stores in packages below this one, so that this root imports the standard library
+// only.
+package objstore
+
+import (
+	"context"
+	"errors"
+	"io"
+	"iter"
+	"time"
+)
+
+// ErrNotFound is returned (wrapped, with the key) when an object does not exist.
+var ErrNotFound = errors.New("object not found")
+
+// ErrExists is returned (wrapped, with the key) by PutIfAbsent when the object exists already. It is a definite
+// answer: the caller's bytes were not written.
+var ErrExists = errors.New("object already exists")
+
+// ErrAmbiguous is returned (wrapped) by a put whose outcome is unknown: the bytes may or may not be there. The
+// caller settles it by reading back.
+var ErrAmbiguous = errors.New("outcome of the write is unknown")
+
+// Info describes one object.
+type Info struct {
+	Key     string    // slash-separated, relative to the store's root, never with a leading slash
+	Size    int64     // bytes
+	ModTime time.Time // last modification, as the source of the object had it where Put was given one
+	ETag    string    // changes whenever the content changes, "" where the store has none
+}
+
+// PutOptions are optional properties of a new object.
+type PutOptions struct {
+	// ModTime is kept as the object's last-modified time (file time on local disk, metadata elsewhere). Zero: now.
+	ModTime time.Time
+}
+
+// Store holds objects under keys. Every method may block and honours ctx; all are safe for concurrent use. A write is
+// visible whole or not at all, and durable when the method returns. Returned errors name the key.
+type Store interface {
+	// Get opens an object for reading from its beginning; the caller closes the reader. ErrNotFound if missing.
+	Get(ctx context.Context, key string) (io.ReadCloser, Info, error)
+	// GetRange reads n bytes from offset (fewer only at the end of the object). A negative offset counts from the
+	// end, as a Parquet footer wants; n < 0 reads to the end.
+	GetRange(ctx context.Context, key string, offset, n int64) ([]byte, error)
+	// Stat describes an object. ErrNotFound if missing.
+	Stat(ctx context.Context, key string) (Info, error)
+	// Put creates or replaces an object with everything r yields.
+	Put(ctx context.Context, key string, r io.Reader, opts PutOptions) error
+	// PutIfAbsent creates an object; if one exists under the key it returns ErrExists and changes nothing. Of any
+	// number of concurrent callers exactly one wins. Any other error but context cancellation before the request
+	// may be ErrAmbiguous.
+	PutIfAbsent(ctx context.Context, key string, data []byte) error
+	// List yields the objects whose key begins with prefix and is greater than startAfter, in ascending byte order
+	// of the key. Folders are not objects; a missing prefix yields nothing.
+	List(ctx context.Context, prefix, startAfter string) iter.Seq2[Info, error]
+	// Delete removes an object; a missing one is no error.
+	Delete(ctx context.Context, key string) error
+	// URL names the store's root for people and for engines: "file:///lake", "s3://bucket/prefix".
+	URL() string
+}
+
+// LocalPather is implemented by a store whose objects are plain files. An engine that reads and writes files itself
+// uses it to avoid a copy; it must then write to a name nobody knows yet and call Sync.
+type LocalPather interface {
+	// LocalPath is the absolute file path of a key (whether or not it exists).
+	LocalPath(key string) string
+	// Sync makes finished files and the folders that hold them durable.
+	Sync(ctx context.Context, keys ...string) error
+}

@@ -1,0 +1,58 @@
+package pipeline
+
+// Expr is a node of the lake file's one expression language (DESIGN D8): SQL expressions, parsed by the engine's own
+// parser into this tree, checked here against the pinned functions, and rendered by each engine.
+type Expr interface{ isExpr() }
+
+// Literal is a constant. Value is nil (NULL), bool, int64, string, or Decimal.
+type Literal struct{ Value any }
+
+// Decimal is an exact decimal constant as written, such as "0.10".
+type Decimal string
+
+// Name refers to a raw field (in filter and fields) or a column (in transform and expect); case-exact for raw fields.
+// A raw JSON path has its parts joined with dots.
+type Name struct{ Name string }
+
+// Call applies a pinned function or operator. Operators have their SQL spelling as Func, in lower case: "+", "-",
+// "*", "/", "%", "||", "=", "<>", "<", "<=", ">", ">=", "and", "or", "not", "is null", "is not null", "in", "like", "neg".
+type Call struct {
+	Func string
+	Args []Expr
+}
+
+// Cast converts to a Delta type ("decimal(18,8)", "long" …). Strict: a value that does not fit, or would lose digits,
+// is a failed cast; Try gives null instead.
+type Cast struct {
+	Arg  Expr
+	Type string
+	Try  bool
+}
+
+// Case is CASE WHEN … THEN … ELSE … END.
+type Case struct {
+	Whens []When
+	Else  Expr // nil: NULL
+}
+
+// When is one branch of Case.
+type When struct{ Cond, Then Expr }
+
+func (Literal) isExpr() {}
+func (Name) isExpr()    {}
+func (Call) isExpr()    {}
+func (Cast) isExpr()    {}
+func (Case) isExpr()    {}
+
+// Parser turns the text of an SQL expression into an Expr. engine/duckdb implements it with DuckDB's own parser.
+type Parser interface {
+	ParseExpr(sql string) (Expr, error) // *SyntaxError where the text is not an expression
+}
+
+// SyntaxError is a parse error at a byte offset of the expression's text (-1 if unknown).
+type SyntaxError struct {
+	Offset int
+	Msg    string
+}
+
+func (e *SyntaxError) Error() string { return e.Msg }

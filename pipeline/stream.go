@@ -1,0 +1,26 @@
+package pipeline
+
+import (
+	"fmt"
+	"time"
+)
+
+// Position says up to where a partition has been read.
+type Position struct {
+	Offset int64     // last offset covered; -1: nothing
+	Time   time.Time // the server's time of the message at Offset
+}
+
+// GapError says that records between what progress covers and what the source still has are gone (exit code 4).
+type GapError struct {
+	Source    string
+	Topic     string
+	Partition int32
+	From, To  int64 // offsets that are missing, both inclusive; To -1: unknown
+	Reason    string
+}
+
+func (e *GapError) Error() string {
+	return fmt.Sprintf("source %s: gap in %s/%d, offsets %d to %d: %s; to record the gap and go on: cauce run stream --allow-gap %s",
+		e.Source, e.Topic, e.Partition, e.From, e.To, e.Reason, e.Source)
+}
