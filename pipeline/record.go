@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"time"
 )
@@ -38,9 +39,22 @@ type RawFile struct {
 	// Rows reads every record exactly, good or bad, in file order; an engine may use its own faster reader where
 	// that gives the same records, and must use this one where its own reader meets a record it cannot split.
 	Rows func(ctx context.Context) iter.Seq2[RawRow, error]
+	// RowsAt reads only the records at these positions, which ascend; others are passed over cheaply. It fetches the
+	// text and line of records whose casts failed in an engine that read Path with its own reader.
+	RowsAt func(ctx context.Context, positions []int64) iter.Seq2[RawRow, error]
+	// Plain tells that Path is valid UTF-8 without NUL and that all its lines end alike, in \n or in \r\n, with no other
+	// \r: an engine's own reader then splits it as Rows does, unless it meets a record it must reject.
+	Plain bool
+	// Unchanged returns an error that wraps ErrChanged if the original is no longer the file that was hashed. Whoever
+	// read Path by itself calls it afterwards; Rows and RowsAt do so at their end.
+	Unchanged func(ctx context.Context) error
 	// Close removes temporary files; nil when there are none.
 	Close func() error
 }
+
+// ErrChanged says that a file changed while it was read, so that nothing read from it is worth keeping; the next run
+// finds it whole.
+var ErrChanged = errors.New("file changed while it was read")
 
 // RawRow is one record of a file.
 type RawRow struct {
@@ -48,6 +62,7 @@ type RawRow struct {
 	Line     int64    // line on which the record begins, from 1
 	Offset   int64    // byte offset of the record in the decompressed file
 	Values   []string // one per field; nil when the record is structurally bad
+	Quoted   []bool   // per field: it stood in quotes, so that "" is an empty text and no null; nil: none was quoted
 	Raw      string   // the record's text, at most RawBytesMax bytes
 	RawBytes int64    // length of the whole record in bytes
 	Err      string   // why the record is structurally bad: wrong number of fields, quote errors, invalid UTF-8 …; "" if good
