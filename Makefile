@@ -1,0 +1,43 @@
+# Bare `make` prints the targets. `make demo` and `make test` need nothing prepared by hand.
+
+GO      ?= go
+# The one place for build tags: duckdb_arrow lets rows pass between Go and DuckDB as Arrow batches.
+GOTAGS  := duckdb_arrow
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS := -X main.version=$(VERSION)
+RUN      = $(GO) run ./test/run -tags $(GOTAGS)
+# The tests that start the program take this binary.
+export CAUCE_BIN = $(CURDIR)/bin/cauce
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test test-short soak sabotage lint bench setup
+
+help: ## print the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build the program into bin/cauce
+	$(GO) build -tags $(GOTAGS) -ldflags "$(LDFLAGS)" -o bin/cauce ./cmd/cauce
+
+demo: build ## history and live events in one table, offline, in under a minute; the data stays in ./cauce-demo
+	bin/cauce demo
+
+setup: ## install what the tests compare Cauce with into .cache/ (the other targets call it)
+	@sh test/setup.sh
+
+test: lint setup build ## every behaviour and the real peers, counts scaled down; at most an hour on 2 cores
+	$(RUN) -size test ./...
+
+test-short: build ## a glance, under two minutes
+	$(RUN) -size short ./...
+
+soak: setup build ## the full counts, one scenario at a time; resumes where it stopped; results in docs/evidence/
+	$(GO) run ./test/soak -tags $(GOTAGS) $(SCENARIOS)
+
+sabotage: build ## break the program in one small way at a time and demand that a named test goes red
+	$(GO) run ./test/sabotage -tags $(GOTAGS) $(FAULTS)
+
+lint: ## gofmt, go vet and a few linters (.golangci.yml), pinned in tools/go.mod
+	@$(GO) tool -modfile=tools/go.mod golangci-lint run --build-tags $(GOTAGS) ./...
+
+bench: setup build ## measure against DuckDB and polars + delta-rs in one run; BENCH="-rows 1000000" and the like narrow it
+	$(GO) run -tags $(GOTAGS) ./bench $(BENCH)

@@ -1,0 +1,130 @@
+// Package prereq tells which things a test needs beyond Go and a C++ compiler are there, and skips the test by the
+// thing's name where one is not. test/prerequisites.txt lists them with the tests that each switches off; the test
+// runner (test/run) fails on any other skip.
+package prereq
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// A prerequisite is one thing that may be missing.
+type prerequisite struct {
+	name  string
+	check func() (path string, err error)
+}
+
+var prerequisites = []prerequisite{
+	{"shared", func() (string, error) { return dir(filepath.Join(root(), "..", "shared")) }},
+	{"python", func() (string, error) { return exec.LookPath("python3") }},
+	{"venv", func() (string, error) { return file(filepath.Join(root(), ".cache", "venv", "bin", "python")) }},
+	{"java", java},
+	{"maven", func() (string, error) { return exec.LookPath("mvn") }},
+	{"jars", func() (string, error) { return dir(filepath.Join(root(), ".cache", "jars")) }},
+	{"node", func() (string, error) { return exec.LookPath("node") }},
+	{"chromium", func() (string, error) { return exec.LookPath("chromium") }},
+	{"psql", func() (string, error) { return exec.LookPath("psql") }},
+	{"terraform", func() (string, error) { return exec.LookPath("terraform") }},
+	{"pubsub-emulator", func() (string, error) { return exec.LookPath("cloud-pubsub-emulator") }},
+	{"root", func() (string, error) {
+		if os.Getuid() != 0 {
+			return "", errors.New("not the superuser")
+		}
+		return "/", nil
+	}},
+}
+
+// Names lists every prerequisite in a fixed order.
+func Names() []string {
+	var names []string
+	for _, p := range prerequisites {
+		names = append(names, p.name)
+	}
+	return names
+}
+
+// Lookup finds where a prerequisite is (a program, a folder); the error says why it is missing.
+func Lookup(name string) (string, error) {
+	for _, p := range prerequisites {
+		if p.name == name {
+			path, err := p.check()
+			if err != nil {
+				return "", fmt.Errorf("prerequisite %s: %w", name, err)
+			}
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("prerequisite %s: unknown", name)
+}
+
+// Need returns where the prerequisite is, or skips the test in its name.
+func Need(t testing.TB, name string) string {
+	t.Helper()
+	path, err := Lookup(name)
+	if err != nil {
+		t.Skip(err.Error())
+	}
+	return path
+}
+
+// Root is the folder of the module, above the package that is being tested.
+func Root() string { return root() }
+
+var root = sync.OnceValue(func() string {
+	d, err := os.Getwd()
+	if err != nil {
+		return "."
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(d, "go.mod")); err == nil {
+			return d
+		}
+		up := filepath.Dir(d)
+		if up == d {
+			return "."
+		}
+		d = up
+	}
+})
+
+// java wants version 17 or newer; Spark does not start below it.
+var java = sync.OnceValues(func() (string, error) {
+	path, err := exec.LookPath("java")
+	if err != nil {
+		return "", err
+	}
+	out, err := exec.Command(path, "-version").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("java -version: %w", err)
+	}
+	_, rest, _ := strings.Cut(string(out), `version "`)
+	var major int
+	if _, err := fmt.Sscanf(rest, "%d", &major); err != nil || major < 17 {
+		return "", fmt.Errorf("java %d is older than 17", major)
+	}
+	return path, nil
+})
+
+func dir(path string) (string, error) {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return "", fmt.Errorf("%s is absent", filepath.Base(path))
+	}
+	if len(entries) == 0 {
+		return "", fmt.Errorf("%s is empty", filepath.Base(path))
+	}
+	return path, nil
+}
+
+func file(path string) (string, error) {
+	if _, err := os.Stat(path); err != nil {
+		return "", fmt.Errorf("%s is absent", filepath.Base(path))
+	}
+	return path, nil
+}

@@ -1,0 +1,145 @@
+// Package testscale is the one table of how much each randomised or long test does, at the three sizes in which the
+// tests run: `make test-short`, `make test` and `make soak`. A test asks it for its budget and its seed; nothing else
+// in the project decides how long a test may take.
+package testscale
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Size is how much of the work the tests do.
+type Size int
+
+// The sizes, smallest first.
+const (
+	Short Size = iota // a glance: go test -short
+	Test              // what a change must pass
+	Soak              // the full counts
+)
+
+// Environment variables that the make targets set, and that a person may set to repeat one run.
+const (
+	SizeEnv = "CAUCE_TEST_SIZE" // short | test | soak; without it go test's own -short flag decides between short and test
+	SeedEnv = "CAUCE_TEST_SEED" // the seed that a failed run printed
+)
+
+// String is the name of the size as SizeEnv has it.
+func (s Size) String() string { return [...]string{"short", "test", "soak"}[s] }
+
+// Current is the size of this run.
+func Current() Size {
+	switch os.Getenv(SizeEnv) {
+	case "short":
+		return Short
+	case "soak":
+		return Soak
+	case "test":
+		return Test
+	}
+	if testing.Short() {
+		return Short
+	}
+	return Test
+}
+
+// scale is one line of the table. Count at soak is the number that the promise names.
+type scale struct {
+	short, test, soak int
+	// testTime is how long `make test` goes on between test and soak counts: it stops at the first turn that is
+	// beyond both test turns and testTime, and at soak turns in any case.
+	testTime time.Duration
+	why      string
+}
+
+// table holds every scaled count of the project. Each test value is the tenth part of soak's, or 30 s of turns if
+// that is more.
+var table = map[string]scale{
+	"kills":            {short: 2, test: 20, soak: 200, testTime: 30 * time.Second, why: "kill -9 of the real binary during batch, stream and maintenance"},
+	"kills-per-phase":  {short: 1, test: 1, soak: 10, why: "kills that must have hit each phase"},
+	"buffer-kills":     {short: 2, test: 5, soak: 50, testTime: 30 * time.Second, why: "kill -9 of the process that hosts the stream buffer"},
+	"orders":           {short: 20, test: 100, soak: 1000, why: "permuted, repeated and interrupted inputs compared by logical hash"},
+	"faults":           {short: 50, test: 300, soak: 3000, why: "store calls that fail, tear or stop in turn"},
+	"writers":          {short: 20, test: 60, soak: 600, why: "commits of concurrent writers of one table"},
+	"peer-rows":        {short: 2_000, test: 20_000, soak: 200_000, why: "rows of the table that other engines read"},
+	"optimize-files":   {short: 50, test: 500, soak: 500, why: "small files that one OPTIMIZE packs"},
+	"long-record-mb":   {short: 8, test: 64, soak: 1024, why: "length of one line of bad input"},
+	"bounded-mem-rows": {short: 50_000, test: 1_000_000, soak: 20_000_000, why: "rows that pass through bounded memory"},
+}
+
+// Count is the number that the table gives for name at the current size. An unknown name fails the test.
+func Count(t testing.TB, name string) int {
+	t.Helper()
+	return entry(t, name).count(Current())
+}
+
+// Turns yields 0, 1, 2 … for as many turns as the table gives name: Count turns, and at size Test further ones, up to
+// the soak count, until the entry's time has passed.
+func Turns(t testing.TB, name string) func(yield func(int) bool) {
+	t.Helper()
+	e, size, start := entry(t, name), Current(), time.Now()
+	return func(yield func(int) bool) {
+		for i := 0; e.more(size, i, time.Since(start)); i++ {
+			if !yield(i) {
+				return
+			}
+		}
+	}
+}
+
+func entry(t testing.TB, name string) scale {
+	t.Helper()
+	e, ok := table[name]
+	if !ok {
+		t.Fatalf("testscale: no entry %q", name)
+	}
+	return e
+}
+
+func (e scale) count(s Size) int { return [...]int{e.short, e.test, e.soak}[s] }
+
+func (e scale) more(s Size, done int, spent time.Duration) bool {
+	if done < e.count(s) {
+		return true
+	}
+	return s == Test && spent < e.testTime && done < e.soak
+}
+
+var (
+	seedOnce sync.Once
+	seed     uint64
+)
+
+// Seed is the seed of this run: that of SeedEnv, else a new one. It is printed with the test's log, and again when the
+// test fails, so that the run can be repeated.
+func Seed(t testing.TB) uint64 {
+	t.Helper()
+	seedOnce.Do(func() {
+		if s := os.Getenv(SeedEnv); s != "" {
+			n, err := strconv.ParseUint(s, 10, 64)
+			if err != nil {
+				panic(fmt.Sprintf("%s=%q is not a number", SeedEnv, s))
+			}
+			seed = n
+			return
+		}
+		seed = uint64(time.Now().UnixNano()) % 1_000_000_000
+	})
+	t.Logf("seed %d (repeat with %s=%d)", seed, SeedEnv, seed)
+	return seed
+}
+
+// Rand is a random generator that is a pure function of Seed and the test's name.
+func Rand(t testing.TB) *rand.Rand {
+	t.Helper()
+	h := uint64(14695981039346656037)
+	for _, c := range []byte(t.Name()) {
+		h = (h ^ uint64(c)) * 1099511628211
+	}
+	return rand.New(rand.NewPCG(Seed(t), h))
+}

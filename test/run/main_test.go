@@ -1,0 +1,84 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func events(lines ...string) *strings.Reader { return strings.NewReader(strings.Join(lines, "\n")) }
+
+func TestSkipWithoutPrerequisiteFailsTheRun(t *testing.T) {
+	for _, c := range []struct {
+		name, msg string
+		size      string
+		listed    map[string][]string
+		want      int
+	}{
+		{"no reason", "not today", "test", nil, 1},
+		{"listed and absent", "prerequisite pubsub-emulator: absent", "test", map[string][]string{"pubsub-emulator": {"delta TestX"}}, 0},
+		{"not listed", "prerequisite pubsub-emulator: absent", "test", nil, 1},
+		{"another test listed", "prerequisite pubsub-emulator: absent", "test", map[string][]string{"pubsub-emulator": {"delta TestY"}}, 1},
+		{"short in short", "short: takes a minute", "short", nil, 0},
+		{"short in test", "short: takes a minute", "test", nil, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var out strings.Builder
+			r := newResult(&out)
+			if err := r.read(events(
+				`{"Action":"pass","Package":"github.com/cauce-data/cauce/delta","Test":"TestOther"}`,
+				`{"Action":"output","Package":"github.com/cauce-data/cauce/delta","Test":"TestX","Output":"    x_test.go:3: `+c.msg+`\n"}`,
+				`{"Action":"skip","Package":"github.com/cauce-data/cauce/delta","Test":"TestX"}`,
+			)); err != nil {
+				t.Fatal(err)
+			}
+			if got := r.summary(c.listed, c.size, false); got != c.want {
+				t.Errorf("exit code %d, want %d; printed:\n%s", got, c.want, out.String())
+			}
+		})
+	}
+}
+
+func TestFailureIsPrintedAndCounted(t *testing.T) {
+	var out strings.Builder
+	r := newResult(&out)
+	if err := r.read(events(
+		`{"Action":"output","Package":"github.com/cauce-data/cauce/delta","Test":"TestX","Output":"    x_test.go:3: want 1 got 2\n"}`,
+		`{"Action":"fail","Package":"github.com/cauce-data/cauce/delta","Test":"TestX"}`,
+		`{"Action":"output","Package":"github.com/cauce-data/cauce/delta","Output":"FAIL\tgithub.com/cauce-data/cauce/delta\t0.1s\n"}`,
+		`{"Action":"fail","Package":"github.com/cauce-data/cauce/delta"}`,
+	)); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.summary(nil, "test", false); got != 1 {
+		t.Errorf("exit code %d, want 1", got)
+	}
+	for _, want := range []string{"want 1 got 2", "delta TestX", "0 passed, 2 failed, 0 skipped"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in the output:\n%s", want, out.String())
+		}
+	}
+}
+
+func TestNamedProofMustRun(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "requirements.md")
+	if err := os.WriteFile(path, []byte("| a | `delta.TestRan` `delta.TestSkipped` `cmd/cauce.TestGone` |"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := newResult(&strings.Builder{})
+	r.state["delta.TestRan"], r.state["delta.TestSkipped"] = "pass", "skip"
+	for ci, want := range map[string]int{"true": 2, "": 1} {
+		t.Setenv("CI", ci)
+		bad, err := r.unproved(path)
+		if err != nil || len(bad) != want {
+			t.Errorf("CI=%q: %d unproved promises, error %v, want %d: %q", ci, len(bad), err, want, bad)
+		}
+	}
+}
+
+func TestPrerequisitesFileIsReadable(t *testing.T) {
+	if _, err := readPrerequisites("../prerequisites.txt"); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,50 @@
+#!/bin/sh
+# Installs what the tests compare Cauce with, from package registries and by name, into .cache/, and reuses it:
+# .cache/venv (test/requirements.txt) and .cache/jars (test/spark-pom.xml). What cannot be had is named and left out;
+# the tests that need it are then skipped by that name (test/prerequisites.txt).
+set -u
+cd "$(dirname "$0")/.." || exit 1
+mkdir -p .cache
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+# system PROGRAM PACKAGE… : from the system's packages, where this user may install them.
+system() {
+	program=$1
+	shift
+	has "$program" && return 0
+	if has apt-get && [ "$(id -u)" = 0 ]; then
+		echo "setup: installing $*"
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"; } \
+			>.cache/apt.log 2>&1 </dev/null || echo "setup: apt-get could not install $* (see .cache/apt.log)"
+	fi
+	has "$program"
+}
+
+python() {
+	want=$(cksum test/requirements.txt)
+	[ "$(cat .cache/venv/.installed 2>/dev/null)" = "$want" ] && return 0
+	system python3 python3 python3-venv || return 1
+	echo "setup: Python packages into .cache/venv"
+	rm -rf .cache/venv
+	{ python3 -m venv .cache/venv && .cache/venv/bin/pip install --disable-pip-version-check -q -r test/requirements.txt; } \
+		>.cache/pip.log 2>&1 </dev/null || { rm -rf .cache/venv; tail -n 3 .cache/pip.log; return 1; }
+	echo "$want" >.cache/venv/.installed
+}
+
+jars() {
+	want=$(cksum test/spark-pom.xml)
+	[ "$(cat .cache/jars/.installed 2>/dev/null)" = "$want" ] && return 0
+	system java openjdk-17-jre-headless || return 1
+	system mvn maven || return 1
+	echo "setup: jars into .cache/jars"
+	rm -rf .cache/jars
+	mvn -B -q -f test/spark-pom.xml dependency:copy-dependencies -DoutputDirectory="$PWD/.cache/jars" -DincludeScope=runtime \
+		-DincludeArtifactIds=delta-spark_4.2_2.13,delta-storage,delta-kernel-api,delta-kernel-defaults,delta-kernel-unitycatalog,unitycatalog-client,unitycatalog-hadoop,jackson-datatype-jdk8,shims \
+		>.cache/mvn.log 2>&1 </dev/null || { rm -rf .cache/jars; tail -n 3 .cache/mvn.log; return 1; }
+	echo "$want" >.cache/jars/.installed
+}
+
+python || echo "setup: no Python packages: their tests are skipped"
+jars || echo "setup: no jars: their tests are skipped"
+exit 0
