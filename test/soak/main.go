@@ -1,0 +1,130 @@
+// Command soak runs the scenarios of `make soak`: the tests with the full counts, one at a time. A scenario that has
+// passed at the present commit is not run again, so that an interrupted soak goes on where it stopped. Each result is
+// written to docs/evidence/ with its date, seed and commit.
+package main
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cauce-data/cauce/internal/prereq"
+	"github.com/cauce-data/cauce/internal/testscale"
+)
+
+// scenario is one test with its full count.
+type scenario struct{ name, what, pkg, test string }
+
+var scenarios = []scenario{
+	{"kills", "kill -9 of batch, stream, optimize and vacuum in every phase", "./test/kill", "TestKillInEveryPhase"},
+	{"buffer-kills", "kill -9 of the buffer's host while producer and stream run in other processes", "./test/kill", "TestBufferHostKilled"},
+	{"peers", "other engines read and change what Cauce wrote", "./test/peers", "TestEnginesReadWhatCauceWrote"},
+}
+
+func main() {
+	tags := flag.String("tags", "", "build tags")
+	flag.Parse()
+	os.Exit(mainCode(*tags, flag.Args()))
+}
+
+func mainCode(tags string, names []string) int {
+	root := prereq.Root()
+	commit := commitOf(root)
+	fmt.Printf("soak at commit %s\n", commit)
+	failed := 0
+	for _, s := range scenarios {
+		if len(names) > 0 && !slices.Contains(names, s.name) {
+			continue
+		}
+		done := filepath.Join(root, ".cache", "soak", commit, s.name)
+		if _, err := os.Stat(done); err == nil && !strings.HasSuffix(commit, "+") {
+			fmt.Printf("%s: passed before at this commit\n", s.name)
+			continue
+		}
+		ok, err := s.run(root, tags, commit)
+		if err == nil && ok {
+			err = mark(done)
+		}
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "soak: %s: %v\n", s.name, err)
+		}
+		if err != nil || !ok {
+			failed++
+		}
+	}
+	if failed > 0 {
+		return 1
+	}
+	return 0
+}
+
+func mark(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, nil, 0o644)
+}
+
+// commitOf names the commit; a + says that the tree has further changes.
+func commitOf(root string) string {
+	out, err := exec.Command("git", "-C", root, "rev-parse", "--short=12", "HEAD").Output()
+	if err != nil {
+		return "unknown+"
+	}
+	commit := strings.TrimSpace(string(out))
+	if exec.Command("git", "-C", root, "diff", "--quiet", "HEAD").Run() != nil {
+		commit += "+"
+	}
+	return commit
+}
+
+// run runs the scenario and writes its evidence.
+func (s scenario) run(root, tags, commit string) (ok bool, err error) {
+	seed := os.Getenv(testscale.SeedEnv)
+	if seed == "" {
+		seed = fmt.Sprint(time.Now().UnixNano() % 1_000_000_000)
+	}
+	fmt.Printf("%s: %s, seed %s\n", s.name, s.what, seed)
+	start := time.Now()
+	cmd := exec.Command("go", "run", "./test/run", "-size", "soak", "-tags", tags, "-timeout", "6h", "-run", "^"+s.test+"$", s.pkg)
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), testscale.SeedEnv+"="+seed)
+	var out bytes.Buffer
+	cmd.Stdout = io.MultiWriter(os.Stdout, &out)
+	cmd.Stderr = cmd.Stdout
+	runErr := cmd.Run()
+	result := "passed"
+	if runErr != nil {
+		result = "failed"
+	}
+	text := fmt.Sprintf("# %s: %s\n\n%s\n\n- date: %s\n- commit: %s\n- seed: %s (`%s=%s make soak SCENARIOS=%s`)\n- machine: %s/%s, %d cores\n- took: %s\n\n```\n%s```\n",
+		s.name, result, s.what, start.UTC().Format("2006-01-02 15:04 MST"), commit, seed, testscale.SeedEnv, seed, s.name,
+		runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), time.Since(start).Round(time.Second), clean(root, out.String()))
+	path := filepath.Join(root, "docs", "evidence", start.UTC().Format(time.DateOnly)+"-"+s.name+".md")
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return false, err
+	}
+	return runErr == nil, os.WriteFile(path, []byte(text), 0o644)
+}
+
+var folders = regexp.MustCompile(`/tmp/[A-Za-z0-9_./-]+`)
+
+// clean takes out what is only true of this machine, and bounds the output.
+func clean(root, text string) string {
+	text = strings.ReplaceAll(text, root+"/", "")
+	text = folders.ReplaceAllString(text, "/tmp/…")
+	const most = 20_000
+	if len(text) > most {
+		text = "…\n" + text[len(text)-most:]
+	}
+	return text
+}
