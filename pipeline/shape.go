@@ -1,0 +1,277 @@
+package pipeline
+
+import "strings"
+
+// The shape of a lake file is written once, here: the reader checks files against it, and the JSON Schema for editors
+// and the reference in docs/lake-file.md are made from it.
+
+type kind int
+
+const (
+	kindObject   kind = iota // a mapping with the listed keys
+	kindDict                 // a mapping from names that the user chooses
+	kindList                 // a list, or a single scalar that stands for the list of it
+	kindText                 // any text
+	kindSQL                  // an SQL expression
+	kindType                 // a type of a column
+	kindInt                  // an integer
+	kindBool                 // true or false
+	kindChoice               // one of enum
+	kindDuration             // 30s, 1h30m, 7d
+	kindSize                 // 134217728, 128MiB
+	kindChar                 // a single character
+)
+
+type shape struct {
+	kind kind
+	doc  string
+	keys []keyShape // of an object
+	elem *shape     // of a dict or list
+	enum []string   // of a choice
+	// later names choices that are planned or exist elsewhere, with what to say about them.
+	later map[string]string
+	// short is what may be written instead of an object; it is the value of shortKey.
+	short    *shape
+	shortKey string
+	min, max int64
+	nullable bool // may be left empty
+	empty    bool // may be the empty text
+	def      string
+	example  string
+}
+
+type keyShape struct {
+	name     string
+	shape    *shape
+	required bool
+}
+
+func (s *shape) key(name string) *keyShape {
+	for i := range s.keys {
+		if s.keys[i].name == name {
+			return &s.keys[i]
+		}
+	}
+	return nil
+}
+
+func (s *shape) scalar() bool { return s.kind >= kindText }
+
+// noun names what the shape accepts.
+func (s *shape) noun() string {
+	switch s.kind {
+	case kindObject, kindDict:
+		return "a mapping"
+	case kindList:
+		return "a list"
+	case kindSQL:
+		return "an SQL expression"
+	case kindType:
+		return "a type"
+	case kindInt:
+		if s.min == 0 {
+			return "a whole number of at least 0"
+		}
+		return "a whole number"
+	case kindBool:
+		return "true or false"
+	case kindChoice:
+		return orList(s.enum)
+	case kindDuration:
+		return "a duration"
+	case kindSize:
+		return "a number of bytes"
+	case kindChar:
+		return "a single character"
+	}
+	return "a text"
+}
+
+// want is the hint for a value that does not fit.
+func (s *shape) want() string {
+	w := "it must be " + s.noun()
+	if s.example != "" {
+		w += ", such as " + s.example
+	}
+	return w
+}
+
+func text(doc, example string) *shape { return &shape{kind: kindText, doc: doc, example: example} }
+func sqlExpr(doc, example string) *shape {
+	return &shape{kind: kindSQL, doc: doc, example: example}
+}
+func names(doc, example string) *shape {
+	return &shape{kind: kindList, doc: doc, example: example, nullable: true, elem: &shape{kind: kindText}}
+}
+func choice(doc, def string, enum ...string) *shape {
+	return &shape{kind: kindChoice, doc: doc, def: def, enum: enum}
+}
+func boolean(doc, def string) *shape { return &shape{kind: kindBool, doc: doc, def: def} }
+
+var columnShape = &shape{
+	kind: kindObject, example: `"DECIMAL(18,8)" or {type: STRING, not_null: true}`,
+	doc: "The column's type, or a mapping with more about it.",
+	keys: []keyShape{
+		{"type", typeShape, true},
+		{"not_null", boolean("Rows without a value in this column go to quarantine.", "false"), false},
+		{"comment", text("What the column means; stored in the table.", `"price in USDT"`), false},
+	},
+	short: typeShape, shortKey: "type",
+}
+
+var typeShape = &shape{
+	kind: kindType, example: "STRING, LONG, DECIMAL(18,8), TIMESTAMP or DATE",
+	doc: "Any Delta type: STRING, LONG (BIGINT), INT, SHORT, BYTE, DOUBLE, FLOAT, DECIMAL(p,s), BOOLEAN, TIMESTAMP, TIMESTAMP_NTZ, DATE, BINARY, STRUCT<a: INT>, ARRAY<INT>, MAP<STRING, INT>. A type with a comma needs double quotes inside { }.",
+}
+
+var stepShape = &shape{
+	kind: kindObject, example: `{set: {event_date: "to_date(event_time)"}} or {where: "symbol <> 'TEST'"}`,
+	doc: "One step: set or where.",
+	keys: []keyShape{
+		{"set", &shape{kind: kindDict, elem: sqlExpr("The column's new value.", ""), example: `{event_date: "to_date(event_time)"}`,
+			doc: "Gives columns new values. All expressions of one set see the row as it was before the step."}, false},
+		{"where", sqlExpr("Rows for which this is not true are filtered out.", `"symbol <> 'TEST'"`), false},
+	},
+}
+
+var expectShape = &shape{
+	kind: kindObject, example: `{name: price_positive, check: "price > 0", on_fail: quarantine}`,
+	doc: "A rule that every row must satisfy.",
+	keys: []keyShape{
+		{"name", text("Name of the rule; quarantine and reports show it.", "price_positive"), true},
+		{"check", sqlExpr("The rule. A row passes only if it is true: null does not pass.", `"price > 0"`), true},
+		{"on_fail", choice("What happens to a row that does not pass: warn counts it, quarantine keeps it out of the table, fail ends the run with exit code 3.", OnFailQuarantine, OnFailWarn, OnFailQuarantine, OnFailFail), false},
+	},
+}
+
+var tableShape = &shape{
+	kind: kindObject, example: "{columns: {id: LONG}, key: [id]}",
+	doc: "A Delta table and the rules for its rows.",
+	keys: []keyShape{
+		{"location", text("Folder below the storage root. Default: processed/ and the table's name with '-' for '_'.", "processed/unified-events"), false},
+		{"comment", text("What the table holds; stored in the table.", ""), false},
+		{"columns", &shape{kind: kindDict, elem: columnShape, doc: "The columns, in order. Names beginning with '_' are reserved.", example: "{id: LONG, price: DOUBLE}"}, true},
+		{"key", names("Columns that identify a row: of rows with the same key one stays. Empty: rows are appended, each exactly once.", "[event_id]"), false},
+		{"sequence", names("Columns that tell which of two rows with the same key is newer; the greatest wins, nulls are lowest. A table with a key that a stream feeds must have it.", "[event_time]"), false},
+		{"partition_by", names("Columns whose values become folders.", "[event_date]"), false},
+		{"cluster_by", names("Columns by which files are sorted, so that queries open fewer of them.", "[symbol, event_time]"), false},
+		{"transform", &shape{kind: kindList, elem: stepShape, nullable: true, doc: "The one list of steps that every row of every source passes, in order.", example: `[{set: {event_date: "to_date(event_time)"}}]`}, false},
+		{"expect", &shape{kind: kindList, elem: expectShape, nullable: true, doc: "Rules that every row must satisfy, checked after transform.", example: `[{name: price_positive, check: "price > 0"}]`}, false},
+		{"evolve", choice("Whether new columns of this file are added to an existing table (add_columns) or refused (none).", EvolveNone, EvolveNone, EvolveAddColumns), false},
+		{"timezone", &shape{kind: kindText, doc: "Time zone of times that name none, and of to_date.", def: "UTC", example: "Europe/Madrid"}, false},
+		{"deletion_vectors", boolean("Mark replaced rows in small side files (on) or rewrite the files that hold them (off), for readers without deletion vectors.", "on"), false},
+		{"compression", choice("How Parquet files are compressed.", "snappy", "snappy", "zstd"), false},
+	},
+}
+
+var csvShape = &shape{
+	kind: kindObject, example: `{delimiter: ";", decimal: ","}`,
+	doc: "How CSV files are written.",
+	keys: []keyShape{
+		{"delimiter", &shape{kind: kindChar, doc: "Between fields; \"\\t\" or tab for a tab.", def: ",", example: `";"`}, false},
+		{"quote", &shape{kind: kindText, empty: true, doc: "Around fields that hold the delimiter, quotes or line breaks; a quote inside is doubled. Empty: fields are never quoted.", def: `"`, example: `"'"`}, false},
+		{"header", &shape{kind: kindChoice, enum: []string{HeaderAuto, HeaderTrue, HeaderFalse}, def: HeaderAuto, doc: "Whether the first record names the fields. auto: it does if no columns are given, or if it holds the name of a column given, of an optional field or of a field that an expression names."}, false},
+		{"columns", names("Names of the fields of a file without header, in order.", "[time, price, quantity]"), false},
+		{"optional", names("Fields that a file may lack; they are null then. A file without any other field that an expression names is refused.", "[symbol]"), false},
+		{"encoding", &shape{kind: kindText, doc: "Character encoding; a byte order mark in the file wins.", def: "utf-8", example: "windows-1252"}, false},
+		{"decimal", &shape{kind: kindChar, doc: "Decimal sign of numbers: '.' or ','. With ',' a number that holds a '.' is refused.", def: ".", example: `","`}, false},
+		{"null_values", &shape{kind: kindList, elem: &shape{kind: kindText, empty: true}, nullable: true, doc: "Texts that mean null, beside the empty one.", example: `["NULL", "-"]`}, false},
+		{"multiline", boolean("Whether quoted fields may hold line breaks.", "true"), false},
+	},
+}
+
+var produceShape = &shape{
+	kind: kindObject, example: "{kind: binance, url: wss://data-stream.binance.vision, symbols: [BTCUSDT]}",
+	doc: "A producer that `cauce up` runs to fill the topic, and the defaults of `cauce produce`.",
+	keys: []keyShape{
+		{"kind", choice("Which producer.", "", ProduceBinance), true},
+		{"url", text("WebSocket address.", "wss://data-stream.binance.vision"), true},
+		{"rest_url", text("HTTP address.", "https://data-api.binance.vision"), false},
+		{"symbols", names("What to subscribe to.", "[BTCUSDT, ETHUSDT]"), true},
+	},
+}
+
+var sourceShape = &shape{
+	kind: kindObject, example: "{table: events, kind: files, location: raw/batch/*.csv}",
+	doc: "Where rows of a table come from, and how raw fields become columns.",
+	keys: []keyShape{
+		{"table", text("The table that the rows go to.", "unified_events"), true},
+		{"kind", &shape{kind: kindChoice, enum: []string{KindFiles, KindEmbedded}, doc: "files: files under the storage root. embedded: a topic of the buffer that runs inside Cauce.",
+			later: map[string]string{
+				"kafka":  "this version reads streams from the embedded buffer only",
+				"pubsub": "this version reads streams from the embedded buffer only",
+			}}, true},
+		{"location", names("Patterns of files below the storage root: * within a folder, ** for any folders. Hidden files and names ending in .tmp or .part are never read; .gz, .zst and .zip are unpacked.", `["raw/batch/historico_*.csv*"]`), false},
+		{"from_filename", text("Regular expression (RE2) with named groups, searched in the file's name; file_group('name') reads them.", `'^(?P<symbol>[A-Z0-9]+)-trades-'`), false},
+		{"topic", text("Name of the topic.", "crypto_trades"), false},
+		{"format", &shape{kind: kindChoice, enum: []string{FormatCSV, FormatJSON}, doc: "Format of the records. Default: csv for files, json for streams.",
+			later: map[string]string{
+				"jsonl":   "this version reads CSV files and JSON streams",
+				"parquet": "this version reads CSV files and JSON streams",
+				"avro":    "this version reads CSV files and JSON streams",
+			}}, false},
+		{"csv", csvShape, false},
+		{"rank", &shape{kind: kindInt, min: -1 << 31, max: 1<<31 - 1, doc: "Of rows with the same key and sequence the one of the higher rank wins. Give streams the higher rank.", def: "0", example: "1"}, false},
+		{"on_reissue", choice("What a changed file of the same name does. merge: its rows are merged by their order, and rows that vanished stay. replace: the rows that stand under its predecessor are removed first. Tables without a key need replace, which is their default.", ReissueMerge, ReissueMerge, ReissueReplace), false},
+		{"unknown_fields", choice("What happens to records with raw fields that nothing refers to.", UnknownIgnore, UnknownIgnore, UnknownQuarantine), false},
+		{"filter", sqlExpr("Records for which this is not true are left out. Raw fields are text.", `"e = 'trade'"`), false},
+		{"fields", &shape{kind: kindDict, elem: sqlExpr("The column's value.", "to_event_time(time)"), nullable: true, example: "{trade_id: t, event_time: to_event_time(T)}", doc: "Columns from SQL expressions over raw fields, which are text; the result is cast to the column's type. A column that is not named here takes the raw field of the same name, if there is one."}, false},
+		{"delete", sqlExpr("Records for which this is true delete the row with their key.", `"op = 'D'"`), false},
+		{"produce", produceShape, false},
+	},
+}
+
+func taskShape(doc string) *shape {
+	return &shape{kind: kindObject, doc: doc, example: `{cron: "0 1 * * *"}`, keys: []keyShape{
+		{"cron", text("Minute, hour, day of month, month, day of week.", `"0 1 * * *"`), true},
+		{"retries", &shape{kind: kindInt, max: 100, doc: "How often a failed run is tried again.", def: "3", example: "3"}, false},
+		{"backoff", &shape{kind: kindDuration, min: 1, doc: "Pause before the first retry; it doubles with each.", def: "30s", example: "30s"}, false},
+	}}
+}
+
+var lakeShape = &shape{
+	kind: kindObject,
+	doc:  "A Cauce lake: tables, the sources that fill them, and when.",
+	keys: []keyShape{
+		{"version", &shape{kind: kindInt, min: 1, max: 1, doc: "Version of the lake file's format: 1.", example: "1"}, true},
+		{"storage", text("Root of the lake: a path relative to the lake file (file:./data) or a URL. --root and CAUCE_ROOT override it.", "file:./data"), true},
+		{"tables", &shape{kind: kindDict, elem: tableShape, doc: "The tables by name.", example: "{events: {columns: {id: LONG}, key: [id]}}"}, true},
+		{"sources", &shape{kind: kindDict, elem: sourceShape, nullable: true, doc: "The sources by name.", example: "{history: {table: events, kind: files, location: raw/batch/*.csv}}"}, false},
+		{"stream", &shape{kind: kindObject, doc: "When a micro-batch ends: at the first of the three.", example: "{trigger: 30s}", keys: []keyShape{
+			{"trigger", &shape{kind: kindDuration, min: 1_000_000, doc: "After this time.", def: "30s", example: "30s"}, false},
+			{"rows_max", &shape{kind: kindInt, min: 1, max: 10_000_000, doc: "After this many records.", def: "200000", example: "10000"}, false},
+			{"bytes_max", &shape{kind: kindSize, min: 1, doc: "After this many bytes.", def: "64MiB", example: "64MiB"}, false},
+		}}, false},
+		{"schedule", &shape{kind: kindObject, doc: "When `cauce up` runs tasks.", example: `{batch: {cron: "0 1 * * *"}}`, keys: []keyShape{
+			{"timezone", &shape{kind: kindText, doc: "Time zone of the cron expressions.", def: "UTC", example: "Europe/Madrid"}, false},
+			{"batch", taskShape("`cauce run batch`."), false},
+			{"maintenance", taskShape("OPTIMIZE and VACUUM as maintenance says."), false},
+		}}, false},
+		{"maintenance", &shape{kind: kindObject, doc: "What keeps tables fast and small; runs as schedule.maintenance says.", example: "{optimize: true, vacuum: true}", keys: []keyShape{
+			{"optimize", boolean("Compact small files.", "true"), false},
+			{"files_min", &shape{kind: kindInt, min: 2, max: 1_000_000, doc: "A partition with fewer small files is left alone.", def: "8", example: "8"}, false},
+			{"file_bytes_target", &shape{kind: kindSize, min: 1 << 10, doc: "Size of compacted files.", def: "128MiB", example: "128MiB"}, false},
+			{"vacuum", boolean("Delete files that no version within retention names.", "true"), false},
+			{"retention", &shape{kind: kindDuration, doc: "How long removed files stay for readers and time travel; at least 7d.", def: "7d", example: "7d"}, false},
+		}}, false},
+		{"buffer", &shape{kind: kindObject, doc: "The embedded stream buffer in .cauce/buffer.", example: "{sync: always}", keys: []keyShape{
+			{"sync", choice("interval: a power cut may cost the last second of events. always: each acknowledged event is on disk. A killed process loses nothing in either.", SyncInterval, SyncInterval, SyncAlways), false},
+			{"bytes_max", &shape{kind: kindSize, min: 1 << 20, doc: "Publishing is refused beyond this size; unset: no bound.", example: "10GiB"}, false},
+		}}, false},
+	},
+}
+
+// defaultOf gives the default of a key by its path, such as "stream.trigger"; dict elements have the name "*".
+func defaultOf(path string) string {
+	s := lakeShape
+	for p := range strings.SplitSeq(path, ".") {
+		if p == "*" {
+			s = s.elem
+		} else if k := s.key(p); k != nil {
+			s = k.shape
+		} else {
+			panic("BUG: no key " + path)
+		}
+	}
+	return s.def
+}

@@ -1,0 +1,101 @@
+package pipeline
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode"
+)
+
+// suggest gives the hint for a name that is not known: the nearest of names, or all of them if none is near.
+func suggest(got string, names []string) string {
+	if n := nearest(got, names); n != "" {
+		return "did you mean " + strconv.Quote(n) + "?"
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	if len(names) > 24 {
+		return ""
+	}
+	return "it can be " + orList(names)
+}
+
+func orList(names []string) string {
+	switch len(names) {
+	case 0:
+		return "nothing"
+	case 1:
+		return names[0]
+	}
+	return strings.Join(names[:len(names)-1], ", ") + " or " + names[len(names)-1]
+}
+
+// nearest returns the name that is most like got, "" if none is like it.
+func nearest(got string, names []string) string {
+	g := fold(got)
+	if g == "" || len(g) > 100 {
+		return ""
+	}
+	best, bestDist := "", 1+max(1, len(g)/3)
+	for _, n := range names {
+		f := fold(n)
+		d := distance(g, f)
+		// A name cut short or run on is a likelier slip than as many random letters.
+		if d >= bestDist && len(g) >= 3 && (strings.HasPrefix(f, g) || strings.HasPrefix(g, f) && len(f) >= 3) {
+			d = bestDist - 1
+		}
+		if d < bestDist {
+			best, bestDist = n, d
+		}
+	}
+	return best
+}
+
+// fold reduces a name to what people remember of it: lower-case letters and digits.
+func fold(s string) string {
+	return strings.Map(func(c rune) rune {
+		if unicode.IsLetter(c) || unicode.IsDigit(c) {
+			return unicode.ToLower(c)
+		}
+		return -1
+	}, s)
+}
+
+// distance is the number of letters to insert, delete, replace or swap with their neighbour (optimal string alignment).
+func distance(a, b string) int {
+	x, y := []rune(a), []rune(b)
+	prev2, prev, cur := make([]int, len(y)+1), make([]int, len(y)+1), make([]int, len(y)+1)
+	for j := range prev {
+		prev[j] = j
+	}
+	for i := 1; i <= len(x); i++ {
+		cur[0] = i
+		for j := 1; j <= len(y); j++ {
+			cost := 1
+			if x[i-1] == y[j-1] {
+				cost = 0
+			}
+			cur[j] = min(prev[j]+1, cur[j-1]+1, prev[j-1]+cost)
+			if i > 1 && j > 1 && x[i-1] == y[j-2] && x[i-2] == y[j-1] {
+				cur[j] = min(cur[j], prev2[j-2]+1)
+			}
+		}
+		prev2, prev, cur = prev, cur, prev2
+	}
+	return prev[len(y)]
+}
+
+// quoteName shows an SQL name as it must be written.
+func quoteName(s string) string {
+	plain := s != ""
+	for i, c := range s {
+		if !(c == '_' || unicode.IsLetter(c) || i > 0 && unicode.IsDigit(c)) {
+			plain = false
+		}
+	}
+	if plain {
+		return s
+	}
+	return fmt.Sprintf(`"%s"`, strings.ReplaceAll(s, `"`, `""`))
+}
