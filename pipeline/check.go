@@ -142,7 +142,9 @@ func (c *checker) name(n Name) (Expr, sqlType) {
 		for _, x := range c.sc.table.Columns {
 			all = append(all, x.Name)
 		}
-		if isSystemColumn(n.Name) {
+		if len(all) == 0 {
+			c.good = false // what is wrong with the columns is reported
+		} else if isSystemColumn(n.Name) {
 			c.errorf(n.Name, "", "column %s is filled after transform and expect", strconv.Quote(n.Name))
 		} else {
 			c.errorf(lastPart(n.Name), suggest(n.Name, all), "unknown column %s of table %s", strconv.Quote(n.Name), c.sc.table.Name)
@@ -176,15 +178,12 @@ func (c *checker) cast(x Cast, depth int) (Expr, sqlType) {
 // castRefused says what to write instead of a cast that has no pinned meaning; "" if it has one.
 func castRefused(from, to sqlType) string {
 	if from == typeAny || from == to || from == typeText {
-		if from == typeText && to == typeBool {
-			return ""
-		}
 		return ""
 	}
 	switch {
-	case from.number() && (to.number() || to == typeText):
+	case from.number() && to.number(), from.number() && to == typeText && from != typeFloat:
 		return ""
-	case from == typeBool && to == typeText, from == typeDate && to == typeText, from == typeTimestamp && to == typeText:
+	case from == typeBool && to == typeText, from == typeDate && to == typeText:
 		return ""
 	case from == typeTimestamp && to == typeDate:
 		return "write to_date(…), which knows the table's time zone"
@@ -356,6 +355,9 @@ func mixHint(x Call, types []sqlType, raw bool) string {
 		if slices.Contains(types, typeDate) && slices.Contains(types, typeTimestamp) {
 			return "write to_date(…) around the timestamp"
 		}
+		if slices.Contains(types, typeTimestamp) {
+			return "write to_event_time(…) around the number"
+		}
 		return "CAST one of them"
 	}
 	s := showExpr(x.Args[txt])
@@ -391,7 +393,7 @@ func argHint(k argKind, got sqlType, arg Expr) string {
 		return "write CAST(" + s + " AS LONG)"
 	case k == timestampArg && (got == typeText || got.number()):
 		return "write to_event_time(" + s + ")"
-	case k == textArg || k == textLikeArg:
+	case (k == textArg || k == textLikeArg) && castRefused(got, typeText) == "":
 		return "write CAST(" + s + " AS STRING)"
 	}
 	return ""
@@ -480,6 +482,9 @@ var otherTypeNames = map[string]string{
 
 // typeHint says what to write instead of a type that cannot be read.
 func typeHint(got string) string {
+	if strings.Count(got, "(") > strings.Count(got, ")") || strings.Count(got, "<") > strings.Count(got, ">") {
+		return "a type with a comma must be put into double quotes inside { }, such as \"DECIMAL(18,8)\""
+	}
 	word, rest, _ := strings.Cut(strings.TrimSpace(got), "(")
 	word = strings.ToUpper(strings.TrimSpace(word))
 	if to, ok := otherTypeNames[word]; ok {

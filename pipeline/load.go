@@ -83,19 +83,32 @@ func Parse(path string, text []byte, o LoadOptions) (*Lake, error) {
 		}
 	}
 	if len(b.r.diags) > 0 {
-		d := b.r.diags
-		sort.SliceStable(d, func(i, j int) bool {
-			if d[i].Line != d[j].Line {
-				return d[i].Line < d[j].Line
-			}
-			return d[i].Column < d[j].Column
-		})
-		return nil, slices.Compact(d)
+		return nil, b.r.redact(slices.Compact(inOrder(b.r.diags)))
 	}
 	b.lake.secrets = b.r.secrets
-	// The longest first, so that no value is cut in two by another that is part of it.
-	sort.SliceStable(b.lake.secrets, func(i, j int) bool { return len(b.lake.secrets[i].value) > len(b.lake.secrets[j].value) })
+	b.lake.Warnings = b.r.redact(inOrder(b.lake.Warnings))
 	return b.lake, nil
+}
+
+func inOrder(d Diagnostics) Diagnostics {
+	sort.SliceStable(d, func(i, j int) bool {
+		if d[i].Line != d[j].Line {
+			return d[i].Line < d[j].Line
+		}
+		return d[i].Column < d[j].Column
+	})
+	return d
+}
+
+// redact hides resolved references in findings: the SQL parser and others quote what they were given.
+func (r *reader) redact(d Diagnostics) Diagnostics {
+	// The longest first, so that no value is cut in two by another that is part of it.
+	sort.SliceStable(r.secrets, func(i, j int) bool { return len(r.secrets[i].value) > len(r.secrets[j].value) })
+	l := Lake{secrets: r.secrets}
+	for i := range d {
+		d[i].Msg, d[i].Hint = l.Redact(d[i].Msg), l.Redact(d[i].Hint)
+	}
+	return d
 }
 
 // Plan gives the compiled plan of a source.
@@ -369,6 +382,9 @@ func (b *builder) columns(t *Table, v *value, what string) []string {
 	for _, i := range v.items {
 		c, ok := t.Column(i.text)
 		if !ok {
+			if len(t.Columns) == 0 {
+				continue // what is wrong with the columns is reported
+			}
 			var all []string
 			for _, c := range t.Columns {
 				all = append(all, c.Name)
@@ -432,7 +448,7 @@ func (b *builder) source(e entry) *Source {
 	}
 	if f := v.get("fields"); f != nil {
 		for _, m := range f.keys {
-			s.Fields = append(s.Fields, Mapping{m.name, m.v.text})
+			s.Fields = append(s.Fields, Mapping{m.name, m.v.str("")})
 		}
 	}
 	if s.Kind == "" {
@@ -583,12 +599,12 @@ func (b *builder) produce(v *value) *Produce {
 			return
 		}
 		u, err := url.Parse(uv.text)
-		if err != nil || !slices.Contains(schemes, u.Scheme) || u.Host == "" {
-			b.r.errorf(uv.at, "it must begin with "+orList(schemes)+"://", "produce.%s: %s is no address", key, strconv.Quote(clip(uv.shown)))
+		if err != nil || !slices.Contains(schemes, u.Scheme+"://") || u.Host == "" {
+			b.r.errorf(uv.at, "it must begin with "+orList(schemes), "produce.%s: %s is no address", key, strconv.Quote(clip(uv.shown)))
 		}
 	}
-	check("url", "ws", "wss")
-	check("rest_url", "http", "https")
+	check("url", "ws://", "wss://")
+	check("rest_url", "http://", "https://")
 	if s := v.get("symbols"); s != nil && len(p.Symbols) == 0 {
 		b.r.errorf(s.at, "", "produce.symbols is empty")
 	}
@@ -612,7 +628,7 @@ func (b *builder) compileTable(t *Table, v *value) *compiledTable {
 			what := fmt.Sprintf("%s.transform[%d]", t.Name, i)
 			set, where := sv.get("set"), sv.get("where")
 			if (set == nil) == (where == nil) {
-				b.r.errorf(sv.at, stepShape.want(), "%s must have either set or where", what)
+				b.r.errorf(sv.at, stepShape.like(), "%s must have either set or where", what)
 				ct.ok = false
 				continue
 			}
@@ -627,8 +643,8 @@ func (b *builder) compileTable(t *Table, v *value) *compiledTable {
 			var step Step
 			var cs CompiledStep
 			for _, m := range set.keys {
-				step.Set = append(step.Set, Mapping{m.name, m.v.text})
-				a, ok := b.assign(m, exprText{m.v.text, m.v, what + ".set." + m.name}, sc, t)
+				step.Set = append(step.Set, Mapping{m.name, m.v.str("")})
+				a, ok := b.assign(m, exprText{m.v.str(""), m.v, what + ".set." + m.name}, sc, t)
 				ct.ok = ct.ok && ok
 				if slices.ContainsFunc(cs.Set, func(o Assign) bool { return o.Column == a.Column }) {
 					b.r.errorf(m.at, "names ignore case", "%s.set: column %s is set twice", what, a.Column)
@@ -688,7 +704,10 @@ func (b *builder) condition(x exprText, sc scope) (Expr, bool) {
 // assign compiles the value of a column.
 func (b *builder) assign(m entry, x exprText, sc scope, t *Table) (Assign, bool) {
 	col, known := t.Column(m.name)
-	if !known {
+	if m.v == nil {
+		return Assign{Column: m.name}, false // reported as having no value
+	}
+	if !known && len(t.Columns) > 0 {
 		var all []string
 		for _, c := range t.Columns {
 			all = append(all, c.Name)
@@ -750,7 +769,7 @@ func (b *builder) compileSource(s *Source, e entry) {
 	mapped := map[string]Assign{}
 	if f := e.v.get("fields"); f != nil {
 		for _, m := range f.keys {
-			a, good := b.assign(m, exprText{m.v.text, m.v, s.Name + ".fields." + m.name}, sc, t)
+			a, good := b.assign(m, exprText{m.v.str(""), m.v, s.Name + ".fields." + m.name}, sc, t)
 			ok = ok && good
 			note(a.Expr)
 			if _, dup := mapped[a.Column]; dup {
@@ -769,7 +788,7 @@ func (b *builder) compileSource(s *Source, e entry) {
 		if !explicit {
 			if strings.EqualFold(c.Name, ColumnIngestedAt) || ct.set[c.Name] || sc.fields != nil && !slices.Contains(sc.fields, c.Name) {
 				if c.NotNull && !ct.set[c.Name] && !strings.EqualFold(c.Name, ColumnIngestedAt) {
-					b.r.errorf(e.at, suggest(c.Name, sc.fields), "source %s has nothing for column %s of table %s, which must not be null", s.Name, c.Name, t.Name)
+					b.r.errorf(e.at, fmt.Sprintf("map it, such as fields: {%s: %s}", c.Name, quoteName(sc.fields[0])), "source %s has nothing for column %s of table %s, which must not be null", s.Name, c.Name, t.Name)
 				}
 				continue
 			}

@@ -1,11 +1,11 @@
 package pipeline_test
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -79,12 +79,12 @@ func TestLakeFiles(t *testing.T) {
 
 // exprLake is a lake file with the expression of the input in the place that the argument names.
 func exprLake(d *datadriven.TestData) string {
-	quoted, _ := json.Marshal(strings.TrimSpace(d.Input))
+	quoted := strconv.Quote(strings.TrimSpace(d.Input))
 	places := map[string]string{"filter": "", "field": "", "set": "", "expect": "", "kind": "kind: files, location: raw/*.csv", "type": "STRING", "csv": ""}
 	for _, a := range d.CmdArgs {
-		v := string(quoted)
+		v := quoted
 		if len(a.Vals) > 0 {
-			v = strings.Join(a.Vals, ", ")
+			v = strings.Join(a.Vals, ",")
 		}
 		switch a.Key {
 		case "filter":

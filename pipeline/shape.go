@@ -1,6 +1,10 @@
 package pipeline
 
-import "strings"
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
 
 // The shape of a lake file is written once, here: the reader checks files against it, and the JSON Schema for editors
 // and the reference in docs/lake-file.md are made from it.
@@ -55,6 +59,14 @@ func (s *shape) key(name string) *keyShape {
 	return nil
 }
 
+func (s *shape) keyNames() []string {
+	var n []string
+	for _, k := range s.keys {
+		n = append(n, k.name)
+	}
+	return n
+}
+
 func (s *shape) scalar() bool { return s.kind >= kindText }
 
 // noun names what the shape accepts.
@@ -69,10 +81,10 @@ func (s *shape) noun() string {
 	case kindType:
 		return "a type"
 	case kindInt:
-		if s.min == 0 {
-			return "a whole number of at least 0"
+		if s.min == s.max {
+			return strconv.FormatInt(s.min, 10)
 		}
-		return "a whole number"
+		return fmt.Sprintf("a whole number from %d to %d", s.min, s.max)
 	case kindBool:
 		return "true or false"
 	case kindChoice:
@@ -85,6 +97,14 @@ func (s *shape) noun() string {
 		return "a single character"
 	}
 	return "a text"
+}
+
+// like is the hint where the message has said already what is wanted.
+func (s *shape) like() string {
+	if s.example == "" {
+		return ""
+	}
+	return "write it like " + s.example
 }
 
 // want is the hint for a value that does not fit.
@@ -233,7 +253,7 @@ var lakeShape = &shape{
 	kind: kindObject,
 	doc:  "A Cauce lake: tables, the sources that fill them, and when.",
 	keys: []keyShape{
-		{"version", &shape{kind: kindInt, min: 1, max: 1, doc: "Version of the lake file's format: 1.", example: "1"}, true},
+		{"version", &shape{kind: kindInt, min: 1, max: 1, doc: "Version of the lake file's format: 1."}, true},
 		{"storage", text("Root of the lake: a path relative to the lake file (file:./data) or a URL. --root and CAUCE_ROOT override it.", "file:./data"), true},
 		{"tables", &shape{kind: kindDict, elem: tableShape, doc: "The tables by name.", example: "{events: {columns: {id: LONG}, key: [id]}}"}, true},
 		{"sources", &shape{kind: kindDict, elem: sourceShape, nullable: true, doc: "The sources by name.", example: "{history: {table: events, kind: files, location: raw/batch/*.csv}}"}, false},

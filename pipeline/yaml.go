@@ -148,7 +148,12 @@ func (r *reader) parse(text []byte) (node ast.Node) {
 			if t := se.GetToken(); t != nil && t.Position != nil {
 				at = pos{t.Position.Line, t.Position.Column}
 			}
-			r.errorf(at, yamlHint(r.line(at.line)), "not YAML: %s", se.GetMessage())
+			msg := se.GetMessage()
+			hint := ""
+			if !strings.Contains(msg, "end token") && !strings.Contains(msg, "end character") {
+				hint = yamlHint(r.line(at.line))
+			}
+			r.errorf(at, hint, "not YAML: %s", msg)
 			return nil
 		}
 		r.errorf(pos{}, "", "not YAML: %v", err)
@@ -398,11 +403,12 @@ func clip(s string) string {
 func (r *reader) readMapping(n ast.Node, sh *shape, what string, depth int) *value {
 	pairs, ok := r.pairs(n)
 	if !ok {
-		r.errorf(nodePos(n), sh.want(), "%s is %s, not a mapping", what, describe(n))
+		r.errorf(nodePos(n), sh.like(), "%s is %s, not a mapping", what, describe(n))
 		return nil
 	}
 	v := &value{at: nodePos(n)}
 	seen := map[string]pos{}
+	meant := map[string]bool{} // keys that a misspelt one stands for
 	for _, p := range pairs {
 		at := nodePos(p.Key)
 		name := keyText(p.Key)
@@ -412,9 +418,11 @@ func (r *reader) readMapping(n ast.Node, sh *shape, what string, depth int) *val
 		}
 		seen[name] = at
 		if sh.kind == kindDict {
-			if cv := r.read(p.Value, sh.elem, what+"."+name, depth+1); cv != nil {
-				v.keys = append(v.keys, entry{name, at, cv})
+			if _, null := p.Value.(*ast.NullNode); null && strings.HasSuffix(name, ")") && strings.Contains(r.line(at.line), "(") {
+				continue // the rest of an unquoted type with a comma; its beginning is reported
 			}
+			// A name stays known even if what it stands for is wrong.
+			v.keys = append(v.keys, entry{name, at, r.read(p.Value, sh.elem, what+"."+name, depth+1)})
 			continue
 		}
 		k := sh.key(name)
@@ -423,6 +431,7 @@ func (r *reader) readMapping(n ast.Node, sh *shape, what string, depth int) *val
 				r.followAll(p.Value, depth+1)
 				continue
 			}
+			meant[nearest(name, sh.keyNames())] = true
 			r.errorf(at, unknownKeyHint(name, sh), "unknown key %s in %s", strconv.Quote(clip(name)), what)
 			continue
 		}
@@ -435,7 +444,7 @@ func (r *reader) readMapping(n ast.Node, sh *shape, what string, depth int) *val
 		}
 	}
 	for _, k := range sh.keys {
-		if _, given := seen[k.name]; k.required && !given {
+		if _, given := seen[k.name]; k.required && !given && !meant[k.name] {
 			r.errorf(v.at, k.shape.want(), "%s has no %s", what, k.name)
 		}
 	}
@@ -464,14 +473,10 @@ func (r *reader) followAll(n ast.Node, depth int) {
 }
 
 func unknownKeyHint(name string, sh *shape) string {
-	var names []string
-	for _, k := range sh.keys {
-		names = append(names, k.name)
-	}
 	if strings.ContainsAny(name, "()") {
 		return "a value that holds a comma, such as DECIMAL(18,8), must be put into double quotes inside { }"
 	}
-	return suggest(name, names)
+	return suggest(name, sh.keyNames())
 }
 
 func (r *reader) readList(n ast.Node, sh *shape, what string, depth int) *value {
@@ -479,7 +484,7 @@ func (r *reader) readList(n ast.Node, sh *shape, what string, depth int) *value 
 	s, ok := n.(*ast.SequenceNode)
 	if !ok {
 		if !isScalar(n) || !sh.elem.scalar() {
-			r.errorf(v.at, sh.want(), "%s is %s, not a list", what, describe(n))
+			r.errorf(v.at, sh.like(), "%s is %s, not a list", what, describe(n))
 			return nil
 		}
 		// One text stands for the list of it.
@@ -528,7 +533,7 @@ func (r *reader) readScalar(n ast.Node, sh *shape, what string) *value {
 		return nil
 	}
 	bad := func() *value {
-		r.errorf(v.at, sh.want(), "%s: %s is not %s", what, strconv.Quote(clip(v.shown)), sh.noun())
+		r.errorf(v.at, sh.like(), "%s: %s is not %s", what, strconv.Quote(clip(v.shown)), sh.noun())
 		return nil
 	}
 	switch sh.kind {
