@@ -39,5 +39,5 @@ sabotage: build ## break the program in one small way at a time and demand that 
 lint: ## gofmt, go vet and a few linters (.golangci.yml), pinned in tools/go.mod
 	@$(GO) tool -modfile=tools/go.mod golangci-lint run --build-tags $(GOTAGS) ./...
 
-bench: setup build ## measure against DuckDB and polars + delta-rs in one run; BENCH="-rows 1000000" and the like narrow it
-	$(GO) run -tags $(GOTAGS) ./bench $(BENCH)
+bench: setup build ## measure against DuckDB and polars + delta-rs in one run; BENCH_FLAGS="-rows 1000000" narrows it
+	$(GO) run -tags $(GOTAGS) ./bench $(BENCH_FLAGS)
