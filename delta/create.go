@@ -1,0 +1,129 @@
+package delta
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/cauce-data/cauce/objstore"
+)
+
+// CreateOptions describe a new table.
+type CreateOptions struct {
+	Schema            *Schema
+	PartitionBy       []string // columns of Schema, not all of them
+	Config            map[string]string
+	Name, Description string
+	IfNotExists       bool // open a table that exists, whatever it is like
+}
+
+// Create makes an empty table. ErrTableExists if there is one, unless IfNotExists. The protocol is the lowest that
+// schema and configuration need.
+func Create(ctx context.Context, store objstore.Store, path string, c CreateOptions, opts *Options) (*Table, error) {
+	t := newTable(store, path, opts)
+	if err := checkIsolationOption(t.opts.Isolation); err != nil {
+		return nil, err
+	}
+	if err := checkSchema(c.Schema, c.PartitionBy); err != nil {
+		return nil, err
+	}
+	if err := checkProperties(c.Config); err != nil {
+		return nil, err
+	}
+	switch _, err := t.Snapshot(ctx); {
+	case err == nil && c.IfNotExists:
+		return t, nil
+	case err == nil:
+		return nil, fmt.Errorf("%s: %w", t, ErrTableExists)
+	case !errors.Is(err, ErrNotATable):
+		return nil, err
+	}
+	now := t.opts.Clock().UnixMilli()
+	partitions := make([]string, len(c.PartitionBy))
+	for i, p := range c.PartitionBy {
+		f, _ := c.Schema.Field(p)
+		partitions[i] = f.Name
+	}
+	config := maps.Clone(c.Config)
+	if config == nil {
+		config = map[string]string{}
+	}
+	x := t.Begin(&Snapshot{table: t, version: -1, txns: map[string]Txn{}, domains: map[string]DomainMetadata{}})
+	x.SetProtocol(*protocolFor(c.Schema, config))
+	x.SetMetadata(Metadata{
+		ID: t.opts.NewID(), Name: c.Name, Description: c.Description, Format: Format{Provider: "parquet"},
+		SchemaString: c.Schema.JSON(), PartitionColumns: partitions, Configuration: config, CreatedTime: &now,
+	})
+	_, err := x.Commit(ctx, CommitOptions{Operation: "CREATE TABLE", Parameters: map[string]string{
+		"partitionBy": jsonText(partitions), "properties": jsonText(config), "description": jsonText(c.Description), "isManaged": "false",
+	}})
+	if errors.Is(err, ErrTableExists) && c.IfNotExists {
+		_, err = t.Snapshot(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+func jsonText(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic("BUG: " + err.Error()) // strings, lists and maps of strings only
+	}
+	return string(b)
+}
+
+// checkSchema refuses a schema that no table may have.
+func checkSchema(s *Schema, partitionBy []string) error {
+	if s == nil || len(s.Fields) == 0 {
+		return fmt.Errorf("%w: a table needs a column", ErrSchema)
+	}
+	seen := map[string]bool{}
+	for _, f := range s.Fields {
+		low := strings.ToLower(f.Name)
+		if f.Name == "" || seen[low] {
+			return fmt.Errorf("%w: column %q is empty or stands twice", ErrSchema, f.Name)
+		}
+		seen[low] = true
+		if f.Type == nil {
+			return fmt.Errorf("%w: column %q has no type", ErrSchema, f.Name)
+		}
+	}
+	var bad error
+	walkFields(s.Fields, func(f *Field) {
+		// Parquet as Spark reads it cannot have these in names unless columns are mapped.
+		if bad == nil && strings.ContainsAny(f.Name, " ,;{}()\n\t=") {
+			bad = fmt.Errorf("%w: column %q: a name must not have any of \" ,;{}()=\", tab or line break", ErrSchema, f.Name)
+		}
+		if bad == nil && (f.Type == Void || f.Type == Variant) {
+			bad = &UnsupportedError{What: "type in a new table", Names: []string{f.Type.String() + " (column " + f.Name + ")"}}
+		}
+	})
+	if bad != nil {
+		return bad
+	}
+	var used []string
+	for _, p := range partitionBy {
+		f, ok := s.Field(p)
+		if !ok {
+			return fmt.Errorf("%w: partition column %q is not in the schema", ErrSchema, p)
+		}
+		switch f.Type.(type) {
+		case *Struct, *Array, *Map:
+			return fmt.Errorf("%w: partition column %q has type %s; it must not be nested", ErrSchema, p, f.Type)
+		}
+		if slices.Contains(used, f.Name) {
+			return fmt.Errorf("%w: partition column %q stands twice", ErrSchema, p)
+		}
+		used = append(used, f.Name)
+	}
+	if len(used) == len(s.Fields) {
+		return fmt.Errorf("%w: a table needs a column that is no partition column", ErrSchema)
+	}
+	return nil
+}

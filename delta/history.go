@@ -1,0 +1,150 @@
+package delta
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sort"
+	"strconv"
+	"time"
+)
+
+// Commit is an entry of a table's history.
+type Commit struct {
+	Version Version
+	// Time is the in-commit timestamp where the table has them on, else the time of the log entry, moved forward where
+	// needed to be later than that of the entry before.
+	Time time.Time
+	Info CommitInfo
+
+	FilesAdded, FilesRemoved int
+	Txns                     []Txn
+}
+
+// History lists the newest commits first, at most limit (0: all that the log still holds).
+func (t *Table) History(ctx context.Context, limit int) ([]Commit, error) {
+	s, err := t.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	times, err := t.commitTimes(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	slices.Reverse(times)
+	if limit > 0 && len(times) > limit {
+		times = times[:limit]
+	}
+	out := make([]Commit, 0, len(times))
+	for _, e := range times {
+		c, _, err := t.readCommit(ctx, e.version)
+		if isNotFound(err) {
+			break // cleaned up meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		h := Commit{Version: e.version, Time: e.at, FilesAdded: len(c.adds), FilesRemoved: len(c.removes), Txns: c.txns}
+		if c.info != nil {
+			h.Info = *c.info
+		}
+		out = append(out, h)
+	}
+	return out, nil
+}
+
+// CommitAt gives the history entry of one version. VersionError if its log entry is gone.
+func (t *Table) CommitAt(ctx context.Context, v Version) (Commit, error) {
+	c, info, err := t.readCommit(ctx, v)
+	if isNotFound(err) {
+		s, serr := t.Snapshot(ctx)
+		if serr != nil {
+			return Commit{}, serr
+		}
+		return Commit{}, &VersionError{Version: v, Latest: s.version}
+	}
+	if err != nil {
+		return Commit{}, err
+	}
+	h := Commit{Version: v, Time: timeOf(c, info), FilesAdded: len(c.adds), FilesRemoved: len(c.removes), Txns: c.txns}
+	if c.info != nil {
+		h.Info = *c.info
+	}
+	return h, nil
+}
+
+type versionTime struct {
+	version Version
+	at      time.Time
+}
+
+// commitTimes gives the times of all log entries up to s, ascending in version and strictly in time.
+func (t *Table) commitTimes(ctx context.Context, s *Snapshot) ([]versionTime, error) {
+	seg, err := t.list(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]versionTime, 0, len(seg.commits))
+	// PROTOCOL.md, "In-Commit Timestamps": from the enablement version on the commit's own timestamp counts, before it
+	// the time of the object.
+	ictFrom := Version(-1)
+	if on(s.metadata, propICT) {
+		ictFrom = 0
+		if v, err := strconv.ParseInt(s.Config(propICTVersion), 10, 64); err == nil {
+			ictFrom = Version(v)
+		}
+	}
+	for _, f := range seg.commits {
+		if f.version > s.version {
+			break
+		}
+		at := f.info.ModTime.UTC().Truncate(time.Millisecond)
+		if ictFrom >= 0 && f.version >= ictFrom {
+			c, _, err := t.readCommit(ctx, f.version)
+			if isNotFound(err) {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			if c.info == nil || c.info.InCommitTimestamp == nil {
+				return nil, &CorruptError{Key: f.info.Key, Err: fmt.Errorf("no in-commit timestamp, though the table has them on")}
+			}
+			at = time.UnixMilli(*c.info.InCommitTimestamp).UTC()
+		}
+		// Clocks of writers differ and copies of a table lose order; Spark moves such times forward as well.
+		if n := len(out); n > 0 && !at.After(out[n-1].at) {
+			at = out[n-1].at.Add(time.Millisecond)
+		}
+		out = append(out, versionTime{f.version, at})
+	}
+	return out, nil
+}
+
+// versionAsOf finds the last version committed at or before a time.
+func (t *Table) versionAsOf(ctx context.Context, at time.Time) (Version, error) {
+	s, err := t.Snapshot(ctx)
+	if err != nil {
+		return 0, err
+	}
+	times, err := t.commitTimes(ctx, s)
+	if err != nil {
+		return 0, err
+	}
+	// Entries from before the first version that can be rebuilt do not count.
+	seg, err := t.list(ctx, 0)
+	if err != nil {
+		return 0, err
+	}
+	earliest := seg.earliest(seg.completeCheckpoints())
+	times = slices.DeleteFunc(times, func(e versionTime) bool { return e.version < earliest })
+	i := sort.Search(len(times), func(i int) bool { return times[i].at.After(at) })
+	if i == 0 {
+		e := &VersionError{Time: at, Earliest: earliest, Latest: s.version}
+		if len(times) > 0 {
+			e.Earliest, e.EarliestTime = times[0].version, times[0].at
+		}
+		return 0, e
+	}
+	return times[i-1].version, nil
+}

@@ -1,0 +1,578 @@
+package delta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cauce-data/cauce/objstore"
+)
+
+// Snapshot is the state of a table at one version. It never changes and is safe for concurrent use.
+type Snapshot struct {
+	table    *Table
+	version  Version
+	time     time.Time
+	protocol *Protocol
+	metadata *Metadata
+	schema   *Schema
+	files    []liveFile
+	tombs    []tombstone
+	txns     map[string]Txn
+	domains  map[string]DomainMetadata
+
+	addsOnce   sync.Once
+	adds       []*Add
+	byPathOnce sync.Once
+	byPath     map[string]*Add
+}
+
+type liveFile struct {
+	key string // see fileKey
+	add *Add
+}
+
+type tombstone struct {
+	key    string
+	remove *Remove
+}
+
+// Version is the version of the snapshot.
+func (s *Snapshot) Version() Version { return s.version }
+
+// Time is when the version was committed.
+func (s *Snapshot) Time() time.Time { return s.time }
+
+// Schema is the logical schema; do not modify it.
+func (s *Snapshot) Schema() *Schema { return s.schema }
+
+// Metadata is the metaData action in force; its maps and slices are shared and must not be modified.
+func (s *Snapshot) Metadata() Metadata { return *s.metadata }
+
+// Protocol is the protocol action in force.
+func (s *Snapshot) Protocol() Protocol { return *s.protocol }
+
+// Config is a table property, "" if it is not set.
+func (s *Snapshot) Config(key string) string { return s.metadata.Configuration[key] }
+
+// PartitionBy lists the partition columns.
+func (s *Snapshot) PartitionBy() []string { return slices.Clone(s.metadata.PartitionColumns) }
+
+// Txn is the last version that an application has recorded.
+func (s *Snapshot) Txn(appID string) (int64, bool) {
+	t, ok := s.txns[appID]
+	return t.Version, ok
+}
+
+// Txns gives the last txn of every application.
+func (s *Snapshot) Txns() map[string]Txn {
+	out := make(map[string]Txn, len(s.txns))
+	for k, v := range s.txns {
+		out[k] = v
+	}
+	return out
+}
+
+// Domain is the domain metadata of a domain, if it is set.
+func (s *Snapshot) Domain(name string) (DomainMetadata, bool) {
+	d, ok := s.domains[name]
+	return d, ok
+}
+
+// Domains lists the domain metadata by name.
+func (s *Snapshot) Domains() []DomainMetadata {
+	out := make([]DomainMetadata, 0, len(s.domains))
+	for _, d := range s.domains {
+		out = append(out, d)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Domain < out[j].Domain })
+	return out
+}
+
+// Adds lists the live files in the order of the log; do not modify them or the slice.
+func (s *Snapshot) Adds() []*Add {
+	s.addsOnce.Do(func() {
+		s.adds = make([]*Add, len(s.files))
+		for i, f := range s.files {
+			s.adds[i] = f.add
+		}
+	})
+	return s.adds
+}
+
+// NumFiles is the number of live files.
+func (s *Snapshot) NumFiles() int { return len(s.files) }
+
+// Bytes is the size of the live files together.
+func (s *Snapshot) Bytes() int64 {
+	var n int64
+	for _, f := range s.files {
+		n += f.add.Size
+	}
+	return n
+}
+
+// ByPath finds live files by canonical path (percent-decoded, "/…" for local absolute ones). A valid table has one
+// live file per path.
+func (s *Snapshot) ByPath() map[string]*Add {
+	s.byPathOnce.Do(func() {
+		s.byPath = make(map[string]*Add, len(s.files))
+		for _, f := range s.files {
+			s.byPath[canonicalPath(f.add.Path)] = f.add
+		}
+	})
+	return s.byPath
+}
+
+// Tombstones lists the removed files that are younger than the table's retention and may still be read by older
+// snapshots.
+func (s *Snapshot) Tombstones() []*Remove {
+	out := make([]*Remove, len(s.tombs))
+	for i, t := range s.tombs {
+		out[i] = t.remove
+	}
+	return out
+}
+
+// TableInfo is what an Engine must know of the table.
+func (s *Snapshot) TableInfo() TableInfo {
+	config := s.metadata.Configuration
+	if columnMappingMode(s.protocol, s.metadata) == "none" && config["delta.columnMapping.mode"] != "" {
+		// The property counts only where the protocol supports it.
+		config = maps.Clone(config)
+		delete(config, "delta.columnMapping.mode")
+	}
+	return TableInfo{Store: s.table.store, Path: s.table.path, Schema: s.schema, PartitionBy: s.PartitionBy(), Config: config}
+}
+
+// Table is the table of the snapshot.
+func (s *Snapshot) Table() *Table { return s.table }
+
+// CheckWrite says whether the table may be written to here: an error that is ErrUnsupported names the features.
+func (s *Snapshot) CheckWrite() error { return checkWrite(s.protocol, s.metadata, s.schema) }
+
+// apply gives the snapshot after commits that follow s without a gap, ascending. at is the time of the last one.
+func (s *Snapshot) apply(commits []*commit, at time.Time) (*Snapshot, error) {
+	if len(commits) == 0 {
+		return s, nil
+	}
+	n := &Snapshot{
+		table: s.table, version: commits[len(commits)-1].version, time: at,
+		protocol: s.protocol, metadata: s.metadata, schema: s.schema, txns: s.txns, domains: s.domains,
+	}
+	// changed holds the last word on each logical file; nil is removed. Inside a commit the order of actions means
+	// nothing (PROTOCOL.md, "Action Reconciliation"), so removes go first.
+	changed := map[string]*Add{}
+	removed := map[string]*Remove{}
+	newTxns, newDomains := false, false
+	for _, c := range commits {
+		if c.protocol != nil {
+			n.protocol = c.protocol
+		}
+		if c.metadata != nil {
+			n.metadata = c.metadata
+		}
+		for _, t := range c.txns {
+			if !newTxns {
+				n.txns = cloneMap(n.txns)
+				newTxns = true
+			}
+			n.txns[t.AppID] = t
+		}
+		for _, d := range c.domains {
+			if !newDomains {
+				n.domains = cloneMap(n.domains)
+				newDomains = true
+			}
+			if d.Removed {
+				delete(n.domains, d.Domain)
+			} else {
+				n.domains[d.Domain] = d
+			}
+		}
+		for _, r := range c.removes {
+			k := r.key()
+			changed[k] = nil
+			removed[k] = r
+		}
+		for _, a := range c.adds {
+			k := a.key()
+			changed[k] = a
+			delete(removed, k)
+		}
+	}
+	if n.protocol == nil {
+		return nil, fmt.Errorf("%w: %s has no protocol action up to version %d", ErrCorrupt, s.table, n.version)
+	}
+	if n.metadata == nil {
+		return nil, fmt.Errorf("%w: %s has no metaData action up to version %d", ErrCorrupt, s.table, n.version)
+	}
+	n.files = make([]liveFile, 0, len(s.files)+len(changed))
+	for _, f := range s.files {
+		if _, ok := changed[f.key]; !ok {
+			n.files = append(n.files, f)
+		}
+	}
+	horizon := n.table.opts.Clock().Add(-n.DeletedFileRetention()).UnixMilli()
+	for _, t := range s.tombs {
+		if _, ok := changed[t.key]; !ok && t.remove.DeletionTimestamp >= horizon {
+			n.tombs = append(n.tombs, t)
+		}
+	}
+	for _, c := range commits {
+		for _, a := range c.adds {
+			if k := a.key(); changed[k] == a {
+				n.files = append(n.files, liveFile{k, a})
+			}
+		}
+		for _, r := range c.removes {
+			if k := r.key(); removed[k] == r && r.DeletionTimestamp >= horizon {
+				n.tombs = append(n.tombs, tombstone{k, r})
+			}
+		}
+	}
+	return n, nil
+}
+
+func cloneMap[V any](m map[string]V) map[string]V {
+	out := make(map[string]V, len(m)+1)
+	for k, v := range m {
+		out[k] = v
+	}
+	return out
+}
+
+// finish parses the schema and refuses what cannot be read. before is the snapshot that s grew from, whose parsed
+// schema serves again if the metadata is the same.
+func (s *Snapshot) finish(before *Snapshot) error {
+	if err := checkRead(s.protocol, s.metadata); err != nil {
+		return fmt.Errorf("%s version %d: %w", s.table, s.version, err)
+	}
+	if before != nil && before.metadata == s.metadata && before.schema != nil {
+		s.schema = before.schema
+		return nil
+	}
+	schema, err := ParseSchema(s.metadata.SchemaString)
+	if err != nil {
+		return fmt.Errorf("%s version %d: %w", s.table, s.version, err)
+	}
+	for _, p := range s.metadata.PartitionColumns {
+		if _, ok := schema.Field(p); !ok {
+			return fmt.Errorf("%s version %d: %w: partition column %q is not in the schema", s.table, s.version, ErrCorrupt, p)
+		}
+	}
+	s.schema = schema
+	return nil
+}
+
+// Snapshot gives the newest version of the table. Only what was committed since the last call is read.
+func (t *Table) Snapshot(ctx context.Context) (*Snapshot, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.latest == nil {
+		s, err := t.load(ctx, -1)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.finish(nil); err != nil {
+			return nil, err
+		}
+		t.latest, t.listed = s, t.opts.Clock()
+		return s, nil
+	}
+	s, err := t.advance(ctx, t.latest)
+	if err != nil {
+		return nil, err
+	}
+	t.latest = s
+	return s, nil
+}
+
+// relistAfter bounds how long the tail of the log is followed version by version without a listing. Following alone
+// never notices that the next version was cleaned up, or that the table was removed.
+const relistAfter = time.Minute
+
+// advance gives the newest snapshot from an older one. t.mu is held.
+func (t *Table) advance(ctx context.Context, from *Snapshot) (*Snapshot, error) {
+	commits, at, err := t.readTail(ctx, from.version+1)
+	if err != nil {
+		return nil, err
+	}
+	now := t.opts.Clock()
+	if len(commits) == 0 && now.Sub(t.listed) >= relistAfter {
+		seg, err := t.list(ctx, from.version)
+		if err != nil {
+			return nil, err
+		}
+		t.listed = now
+		last := Version(-1)
+		for _, f := range append(seg.commits, seg.checkpoints...) {
+			last = max(last, f.version)
+		}
+		if last == from.version {
+			return from, nil
+		}
+		s, err := t.load(ctx, -1)
+		if err != nil {
+			return nil, err
+		}
+		return s, s.finish(from)
+	}
+	if len(commits) == 0 {
+		return from, nil
+	}
+	return from.follow(commits, at)
+}
+
+// follow is apply and finish.
+func (s *Snapshot) follow(commits []*commit, at []time.Time) (*Snapshot, error) {
+	n, err := s.apply(commits, at[len(at)-1])
+	if err != nil {
+		return nil, err
+	}
+	if err := n.finish(s); err != nil {
+		return nil, err
+	}
+	last := commits[len(commits)-1]
+	n.time = n.commitTime(last, at[len(at)-1])
+	return n, nil
+}
+
+// commitTime is the time of a commit: its in-commit timestamp where the table has them on (PROTOCOL.md, "In-Commit
+// Timestamps"), else the time of its object.
+func (s *Snapshot) commitTime(c *commit, modified time.Time) time.Time {
+	if c != nil && c.info != nil && c.info.InCommitTimestamp != nil && on(s.metadata, propICT) {
+		return time.UnixMilli(*c.info.InCommitTimestamp).UTC()
+	}
+	return modified.UTC().Truncate(time.Millisecond)
+}
+
+// readTail reads the commits from a version on until one is missing, with the times of their objects.
+func (t *Table) readTail(ctx context.Context, from Version) ([]*commit, []time.Time, error) {
+	var commits []*commit
+	var at []time.Time
+	for v := from; ; v++ {
+		c, info, err := t.readCommit(ctx, v)
+		if isNotFound(err) {
+			return commits, at, nil
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		commits, at = append(commits, c), append(at, info.ModTime)
+	}
+}
+
+// SnapshotAt gives an older version. VersionError if it cannot be rebuilt from what the log still holds.
+func (t *Table) SnapshotAt(ctx context.Context, v Version) (*Snapshot, error) {
+	t.mu.Lock()
+	latest := t.latest
+	t.mu.Unlock()
+	if latest != nil && latest.version == v {
+		return latest, nil
+	}
+	if v < 0 {
+		latest, err := t.Snapshot(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return nil, &VersionError{Version: v, Latest: latest.version}
+	}
+	s, err := t.load(ctx, v)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.finish(latest); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// SnapshotAsOf gives the last version committed at or before a time. A time behind the newest commit gives the newest.
+func (t *Table) SnapshotAsOf(ctx context.Context, at time.Time) (*Snapshot, error) {
+	v, err := t.versionAsOf(ctx, at)
+	if err != nil {
+		return nil, err
+	}
+	return t.SnapshotAt(ctx, v)
+}
+
+// load rebuilds a version from checkpoint and commits; -1 is the newest. It does not look at features.
+func (t *Table) load(ctx context.Context, target Version) (*Snapshot, error) {
+	from := Version(0)
+	if hint, ok := t.readLastCheckpoint(ctx); ok && (target < 0 || hint.Version <= target) {
+		from = hint.Version
+	}
+	s, err := t.loadFrom(ctx, target, from)
+	if from > 0 && err != nil && ctx.Err() == nil {
+		// The hint may be stale, or point at a checkpoint that is gone or broken: the whole listing decides.
+		return t.loadFrom(ctx, target, 0)
+	}
+	return s, err
+}
+
+func (t *Table) loadFrom(ctx context.Context, target, from Version) (*Snapshot, error) {
+	seg, err := t.list(ctx, from)
+	if err != nil {
+		return nil, err
+	}
+	checkpoints := seg.completeCheckpoints()
+	if len(seg.commits) == 0 && len(checkpoints) == 0 {
+		return nil, fmt.Errorf("%s: %w", t, ErrNotATable)
+	}
+	newest := Version(-1)
+	if n := len(seg.commits); n > 0 {
+		newest = seg.commits[n-1].version
+	}
+	if len(checkpoints) > 0 {
+		newest = max(newest, checkpoints[0][0].version)
+	}
+	want := target
+	if want < 0 {
+		want = newest
+	}
+	if want > newest {
+		return nil, &VersionError{Version: target, Earliest: seg.earliest(checkpoints), Latest: newest}
+	}
+	var broken error
+	for _, files := range checkpoints {
+		v := files[0].version
+		if v > want {
+			continue
+		}
+		commits, ok := seg.between(v, want)
+		if !ok {
+			continue
+		}
+		s, err := t.replay(ctx, files, commits)
+		if errors.Is(err, ErrCorrupt) || errors.Is(err, objstore.ErrNotFound) {
+			// An older checkpoint and a longer log may still tell the same.
+			broken = errors.Join(broken, err)
+			continue
+		}
+		return s, err
+	}
+	if commits, ok := seg.between(-1, want); ok {
+		return t.replay(ctx, nil, commits)
+	}
+	if broken != nil {
+		return nil, broken
+	}
+	if target >= 0 {
+		if e := seg.earliest(checkpoints); target < e {
+			return nil, &VersionError{Version: target, Earliest: e, Latest: newest}
+		}
+	}
+	return nil, fmt.Errorf("%w: %s: the log has no unbroken run of commits from a complete checkpoint to version %d", ErrCorrupt, t, want)
+}
+
+// between gives the commits behind version a up to b, and whether none is missing.
+func (s segment) between(a, b Version) ([]logFile, bool) {
+	i := sort.Search(len(s.commits), func(i int) bool { return s.commits[i].version > a })
+	j := sort.Search(len(s.commits), func(i int) bool { return s.commits[i].version > b })
+	out := s.commits[i:j]
+	return out, Version(len(out)) == b-a
+}
+
+// earliest is the first version that can be rebuilt.
+func (s segment) earliest(checkpoints [][]logFile) Version {
+	if len(s.commits) > 0 && s.commits[0].version == 0 {
+		return 0
+	}
+	if n := len(checkpoints); n > 0 {
+		return checkpoints[n-1][0].version
+	}
+	if len(s.commits) > 0 {
+		return s.commits[0].version
+	}
+	return 0
+}
+
+// readers bounds how many log objects are read at once.
+const readers = 4
+
+// replay reads a checkpoint (nil: none) and the commits behind it.
+func (t *Table) replay(ctx context.Context, checkpoint, files []logFile) (*Snapshot, error) {
+	commits := make([]*commit, len(files))
+	at := make([]time.Time, len(files))
+	base := &Snapshot{table: t, version: -1, txns: map[string]Txn{}, domains: map[string]DomainMetadata{}}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(readers)
+	if len(checkpoint) > 0 {
+		g.Go(func() error {
+			c, err := t.readCheckpoint(gctx, checkpoint)
+			if err != nil {
+				return err
+			}
+			s, err := base.apply([]*commit{c}, checkpoint[0].info.ModTime)
+			if err != nil {
+				return &CorruptError{Key: checkpoint[0].info.Key, Err: err}
+			}
+			base = s
+			return nil
+		})
+	}
+	for i, f := range files {
+		g.Go(func() error {
+			c, info, err := t.readCommit(gctx, f.version)
+			if isNotFound(err) {
+				return fmt.Errorf("%w: %s vanished while the log was read: %w", ErrCorrupt, f.info.Key, err)
+			}
+			commits[i], at[i] = c, info.ModTime
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	if len(files) == 0 {
+		// The version is the checkpoint's own; its commit may still be there and know the time better.
+		s := base
+		c, info, err := t.readCommit(ctx, s.version)
+		switch {
+		case err == nil:
+			s.time = s.commitTime(c, info.ModTime)
+		case isNotFound(err) || errors.Is(err, ErrCorrupt):
+			s.time = s.commitTime(nil, s.time)
+		default:
+			return nil, err
+		}
+		return s, nil
+	}
+	s, err := base.apply(commits, at[len(at)-1])
+	if err != nil {
+		return nil, err
+	}
+	s.time = s.commitTime(commits[len(commits)-1], at[len(at)-1])
+	return s, nil
+}
+
+// column finds a column of the table and says whether it is a partition column.
+func (s *Snapshot) column(name string) (f Field, partition, ok bool) {
+	f, ok = s.schema.Field(name)
+	if !ok {
+		return f, false, false
+	}
+	for _, p := range s.metadata.PartitionColumns {
+		if strings.EqualFold(p, f.Name) {
+			return f, true, true
+		}
+	}
+	return f, false, true
+}
+
+// physical is the name of a column in statistics and partition values.
+func (s *Snapshot) physical(f Field) string {
+	if columnMappingMode(s.protocol, s.metadata) == "none" {
+		return f.Name
+	}
+	return f.PhysicalName()
+}

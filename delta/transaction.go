@@ -1,0 +1,483 @@
+package delta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/cauce-data/cauce/objstore"
+)
+
+// Tx is a transaction: actions that one commit shall add, and what was read to decide on them. It is not safe for
+// concurrent use, and Commit may be called once.
+type Tx struct {
+	table *Table
+	base  *Snapshot
+
+	protocol *Protocol
+	metadata *Metadata
+	txns     []Txn
+	domains  []DomainMetadata
+	adds     []*Add
+	removes  []*Remove
+	cdc      []*CDC
+
+	readWhole bool
+	readFiles map[string]bool // canonical paths
+	readWhere []Predicate
+
+	done bool
+}
+
+// CommitOptions describe a commit.
+type CommitOptions struct {
+	Operation    string            // as Spark names it: "WRITE", "MERGE", "OPTIMIZE" …
+	Parameters   map[string]string // operationParameters
+	Metrics      map[string]string // operationMetrics
+	UserMetadata string
+	// BlindAppend says that the commit only adds files and read nothing. It is not believed if files were removed or
+	// reads were recorded.
+	BlindAppend bool
+
+	// Rebase is called after each lost race, when no winner changed protocol, metadata or a txn of ours. Nil return
+	// means that the Tx, whose file actions it may replace (see ResetFiles), is right against newer; the conflict rules
+	// for files are then its duty. Without Rebase Spark's rules for files decide.
+	Rebase func(ctx context.Context, newer *Snapshot, winners []WinningCommit) error
+
+	// MetricsFunc, if set, is called before each try and gives operationMetrics, which a rebase may have changed.
+	MetricsFunc func() map[string]string
+
+	// Hook is called with the phase that begins: "before-commit", "after-commit", "checkpoint".
+	Hook func(phase string)
+
+	// NoCheckpoint leaves out the checkpoint that every delta.checkpointInterval-th commit is followed by.
+	NoCheckpoint bool
+}
+
+// Committed says what a commit did.
+type Committed struct {
+	Version  Version
+	Snapshot *Snapshot // the table after the commit
+	Info     CommitInfo
+	Tries    int
+	Lost     int // races lost to other writers
+	// CheckpointErr is set if the checkpoint after the commit failed. The commit stands all the same.
+	CheckpointErr error
+}
+
+// WinningCommit is a commit that took the version that a transaction wanted. Do not modify it.
+type WinningCommit struct {
+	Version  Version
+	Info     CommitInfo
+	Protocol *Protocol
+	Metadata *Metadata
+	Txns     []Txn
+	Domains  []DomainMetadata
+	Adds     []*Add
+	Removes  []*Remove
+	CDC      []*CDC
+}
+
+// Begin starts a transaction on top of a snapshot.
+func (t *Table) Begin(s *Snapshot) *Tx {
+	return &Tx{table: t, base: s, readFiles: map[string]bool{}}
+}
+
+// Base is the snapshot that the transaction stands on: that of Begin, or a newer one after lost races.
+func (x *Tx) Base() *Snapshot { return x.base }
+
+// AddFile adds a file to the table.
+func (x *Tx) AddFile(a *Add) { x.adds = append(x.adds, a) }
+
+// RemoveFile removes a file, as it is in the base snapshot, from the table.
+func (x *Tx) RemoveFile(r *Remove) { x.removes = append(x.removes, r) }
+
+// AddCDC adds a file of the change data feed.
+func (x *Tx) AddCDC(c *CDC) { x.cdc = append(x.cdc, c) }
+
+// SetTxn records the progress of an application. Commit refuses if the table has the same or a later one.
+func (x *Tx) SetTxn(t Txn) {
+	x.txns = slices.DeleteFunc(x.txns, func(o Txn) bool { return o.AppID == t.AppID })
+	x.txns = append(x.txns, t)
+}
+
+// SetMetadata replaces the table's metadata.
+func (x *Tx) SetMetadata(m Metadata) { x.metadata = &m }
+
+// SetProtocol replaces the table's protocol.
+func (x *Tx) SetProtocol(p Protocol) { x.protocol = &p }
+
+// SetDomain sets the metadata of a domain, or removes it.
+func (x *Tx) SetDomain(d DomainMetadata) {
+	x.domains = slices.DeleteFunc(x.domains, func(o DomainMetadata) bool { return o.Domain == d.Domain })
+	x.domains = append(x.domains, d)
+}
+
+// ReadWhole records that the whole table was read.
+func (x *Tx) ReadWhole() { x.readWhole = true }
+
+// ReadFiles records that files were read, by their paths in the log.
+func (x *Tx) ReadFiles(paths ...string) {
+	for _, p := range paths {
+		x.readFiles[canonicalPath(p)] = true
+	}
+}
+
+// ReadWhere records that all rows that satisfy a predicate were read.
+func (x *Tx) ReadWhere(p Predicate) { x.readWhere = append(x.readWhere, p) }
+
+// ResetFiles forgets the files that were to be added and removed and what was read, for planning anew.
+func (x *Tx) ResetFiles() {
+	x.adds, x.removes, x.cdc = nil, nil, nil
+	x.readWhole, x.readFiles, x.readWhere = false, map[string]bool{}, nil
+}
+
+func (x *Tx) dataChange() bool {
+	c := commit{adds: x.adds, removes: x.removes}
+	return c.dataChange()
+}
+
+// Commit writes the transaction as the next version of the table. Of concurrent writers one wins; the others look at
+// what it did and try again, or give up with a ConflictError. At most Options.MaxTries versions are tried, for at most
+// Options.MaxWait; then ErrTooManyTries. Any error but one that is objstore.ErrAmbiguous means that nothing was
+// committed.
+func (x *Tx) Commit(ctx context.Context, o CommitOptions) (*Committed, error) {
+	if x.done {
+		return nil, errors.New("transaction was committed before")
+	}
+	x.done = true
+	opts := &x.table.opts
+	start := opts.Clock()
+	id := opts.NewID()
+	readVersion := x.base.version
+	res := &Committed{}
+	var unsettled error // of a try whose outcome could not be found out
+	for {
+		res.Tries++
+		if x.base.version >= 0 { // else Create's own commit
+			if err := x.checkTxns(); err != nil {
+				return nil, err
+			}
+		}
+		c, err := x.build(o, id, readVersion)
+		if err != nil {
+			return nil, err
+		}
+		next, err := x.preview(c)
+		if err != nil {
+			return nil, err
+		}
+		data, err := c.encode()
+		if err != nil {
+			return nil, err
+		}
+		if o.Hook != nil {
+			o.Hook("before-commit")
+		}
+		won, err := x.put(ctx, c, data)
+		if err != nil && !errors.Is(err, objstore.ErrAmbiguous) {
+			return nil, fmt.Errorf("commit version %d of %s: %w", c.version, x.table, err)
+		}
+		unsettled = err
+		if won {
+			return x.finish(ctx, o, res, c, next)
+		}
+		if unsettled == nil {
+			if x.base.version < 0 {
+				return nil, fmt.Errorf("%s: %w", x.table, ErrTableExists)
+			}
+			commits, at, err := x.table.readTail(ctx, x.base.version+1)
+			if err != nil {
+				return nil, fmt.Errorf("commit version %d of %s: %w", c.version, x.table, err)
+			}
+			if len(commits) > 0 {
+				res.Lost++
+				newer, err := x.base.follow(commits, at)
+				if err != nil {
+					return nil, err
+				}
+				if err := x.settle(ctx, o, newer, winners(commits)); err != nil {
+					return nil, err
+				}
+				x.base = newer
+				x.table.remember(newer)
+			}
+		}
+		waited := opts.Clock().Sub(start)
+		if res.Tries >= opts.MaxTries || waited >= opts.MaxWait {
+			err := fmt.Errorf("%w: %s: %d tries in %s, the last for version %d", ErrTooManyTries, x.table, res.Tries, waited.Round(time.Millisecond), c.version)
+			if unsettled != nil {
+				err = errors.Join(err, unsettled)
+			}
+			return nil, err
+		}
+		// Whoever won has just finished, so the first tries come soon; jitter parts writers that lost together.
+		pause := min(5*time.Millisecond<<min(res.Tries, 7), 500*time.Millisecond)
+		if err := opts.Sleep(ctx, time.Duration(opts.Jitter()*float64(pause))); err != nil {
+			if unsettled != nil {
+				err = errors.Join(err, unsettled)
+			}
+			return nil, fmt.Errorf("commit version %d of %s: %w", c.version, x.table, err)
+		}
+	}
+}
+
+// checkTxns refuses a txn that the base has already.
+func (x *Tx) checkTxns() error {
+	for _, t := range x.txns {
+		if last, ok := x.base.Txn(t.AppID); ok && last >= t.Version {
+			return &ConflictError{Kind: ConcurrentTransaction, Version: x.base.version,
+				Detail: fmt.Sprintf("%s is at %d, which covers %d", t.AppID, last, t.Version)}
+		}
+	}
+	return nil
+}
+
+// build makes the commit for the version behind the base.
+func (x *Tx) build(o CommitOptions, id string, readVersion Version) (*commit, error) {
+	opts := &x.table.opts
+	now := opts.Clock().UnixMilli()
+	meta := x.base.metadata
+	if x.metadata != nil {
+		meta = x.metadata
+	}
+	if meta == nil {
+		return nil, errors.New("a first commit needs metadata")
+	}
+	c := &commit{
+		version: x.base.version + 1, protocol: x.protocol, metadata: x.metadata, txns: slices.Clone(x.txns),
+		domains: x.domains, adds: x.adds, removes: x.removes, cdc: x.cdc,
+	}
+	for i := range c.txns {
+		if c.txns[i].LastUpdated == nil {
+			c.txns[i].LastUpdated = &now
+		}
+	}
+	blind := o.BlindAppend && len(x.removes) == 0 && len(x.adds) > 0 && !x.readWhole && len(x.readFiles) == 0 && len(x.readWhere) == 0
+	metrics := o.Metrics
+	if o.MetricsFunc != nil {
+		metrics = o.MetricsFunc()
+	}
+	c.info = &CommitInfo{
+		Timestamp: now, Operation: o.Operation, OperationParameters: o.Parameters, OperationMetrics: metrics,
+		IsolationLevel: x.isolation(), IsBlindAppend: &blind, EngineInfo: opts.EngineInfo, TxnID: id, UserMetadata: o.UserMetadata,
+	}
+	if c.info.Operation == "" {
+		c.info.Operation = "WRITE"
+	}
+	if c.info.OperationParameters == nil {
+		c.info.OperationParameters = map[string]string{}
+	}
+	if readVersion >= 0 {
+		v := int64(readVersion)
+		c.info.ReadVersion = &v
+	}
+	if on(meta, propICT) {
+		// PROTOCOL.md, "In-Commit Timestamps": greater than that of the version before, whatever the clock says.
+		ict := now
+		was := x.base.metadata != nil && on(x.base.metadata, propICT)
+		if was {
+			ict = max(ict, x.base.time.UnixMilli()+1)
+		}
+		c.info.InCommitTimestamp = &ict
+		c.info.Timestamp = ict
+		if !was && c.version > 0 {
+			m := *meta
+			m.Configuration = maps.Clone(m.Configuration)
+			m.Configuration[propICTVersion] = fmt.Sprint(c.version)
+			m.Configuration[propICTTime] = fmt.Sprint(ict)
+			c.metadata = &m
+		}
+	}
+	return c, nil
+}
+
+// preview checks the commit and gives the snapshot that it will make.
+func (x *Tx) preview(c *commit) (*Snapshot, error) {
+	next, err := x.base.apply([]*commit{c}, x.table.opts.Clock())
+	if err != nil {
+		return nil, err
+	}
+	var before *Snapshot
+	if x.base.version >= 0 {
+		before = x.base
+	}
+	if err := next.finish(before); err != nil {
+		return nil, err
+	}
+	if err := checkWrite(next.protocol, next.metadata, next.schema); err != nil {
+		return nil, fmt.Errorf("%s: %w", x.table, err)
+	}
+	if x.metadata != nil {
+		if err := checkProperties(x.metadata.Configuration); err != nil {
+			return nil, err
+		}
+	}
+	if on(next.metadata, propAppendOnly) {
+		for _, r := range c.removes {
+			if r.DataChange {
+				return nil, fmt.Errorf("%s: remove %s: %w", x.table, r.Path, ErrAppendOnly)
+			}
+		}
+	}
+	for _, a := range c.adds {
+		if a.DeletionVector != nil && !next.protocol.hasWriterFeature("deletionVectors") {
+			return nil, fmt.Errorf("%s: add %s: the table's protocol has no deletion vectors", x.table, a.Path)
+		}
+		for _, p := range next.metadata.PartitionColumns {
+			if _, ok := a.PartitionValues[p]; !ok {
+				return nil, fmt.Errorf("%s: add %s: no value of partition column %q", x.table, a.Path, p)
+			}
+		}
+	}
+	// What is removed must be there as it is named, and no path may be live twice: a reader would see its rows doubled.
+	gone := make(map[string]bool, len(c.removes))
+	for _, r := range c.removes {
+		gone[r.key()] = true
+	}
+	paths := make(map[string]bool, len(c.adds))
+	for _, a := range c.adds {
+		p := canonicalPath(a.Path)
+		if paths[p] {
+			return nil, fmt.Errorf("%s: add %s stands twice in one commit", x.table, a.Path)
+		}
+		paths[p] = true
+	}
+	found := 0
+	for _, f := range x.base.files {
+		if gone[f.key] {
+			found++
+			continue
+		}
+		p, _, _ := strings.Cut(f.key, "\x00")
+		if paths[p] {
+			return nil, fmt.Errorf("%s: add %s: the path is in the table already", x.table, f.add.Path)
+		}
+	}
+	if found < len(gone) {
+		live := make(map[string]bool, len(x.base.files))
+		for _, f := range x.base.files {
+			live[f.key] = true
+		}
+		for _, r := range c.removes {
+			if !live[r.key()] {
+				return nil, &ConflictError{Kind: ConcurrentDeleteDelete, Version: x.base.version, Detail: r.Path + " is not in the table as the transaction read it"}
+			}
+		}
+	}
+	return next, nil
+}
+
+// settleTimeout bounds reading back a commit whose caller has gone.
+const settleTimeout = 10 * time.Second
+
+// put writes the commit and says whether it is ours. Neither won nor an error: another writer has the version. An
+// error that is ErrAmbiguous: unknown, and worth trying again with the same bytes.
+func (x *Tx) put(ctx context.Context, c *commit, data []byte) (won bool, err error) {
+	key := x.table.commitKey(c.version)
+	putErr := x.table.store.PutIfAbsent(ctx, key, data)
+	if putErr == nil {
+		return true, nil
+	}
+	// The answer to a put may be wrong both ways: lost after success, or "exists" because the store itself tried
+	// twice. What stands there decides, by commitInfo.txnId. It is read even if the caller has just given up, so
+	// that giving up does not leave a doubt that a moment could settle.
+	rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
+	there, _, err := x.table.readCommit(rctx, c.version)
+	switch {
+	case err == nil:
+		return there.info != nil && there.info.TxnID == c.info.TxnID, nil
+	case errors.Is(err, ErrCorrupt):
+		// A commit that cannot be read is not ours: ours can.
+		return false, err
+	case isNotFound(err) && !errors.Is(putErr, objstore.ErrAmbiguous) && !isExists(putErr):
+		return false, putErr
+	case isNotFound(err):
+		if ctx.Err() != nil {
+			return false, errors.Join(putErr, ctx.Err())
+		}
+		return false, ambiguous(putErr)
+	default:
+		return false, ambiguous(errors.Join(putErr, err))
+	}
+}
+
+func ambiguous(err error) error {
+	if errors.Is(err, objstore.ErrAmbiguous) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", objstore.ErrAmbiguous, err)
+}
+
+// finish makes the outcome of a won race.
+func (x *Tx) finish(ctx context.Context, o CommitOptions, res *Committed, c *commit, next *Snapshot) (*Committed, error) {
+	if o.Hook != nil {
+		o.Hook("after-commit")
+	}
+	// The commit stands, whatever comes: a caller that has gone away or a failing store must not make it an error.
+	next.time = next.commitTime(c, next.time)
+	if !on(next.metadata, propICT) {
+		if info, err := x.table.store.Stat(ctx, x.table.commitKey(c.version)); err == nil {
+			next.time = next.commitTime(c, info.ModTime)
+		}
+	}
+	x.base = next
+	x.table.remember(next)
+	res.Version, res.Snapshot, res.Info = c.version, next, *c.info
+	if n := next.checkpointInterval(); !o.NoCheckpoint && c.version > 0 && int64(c.version)%n == 0 {
+		if o.Hook != nil {
+			o.Hook("checkpoint")
+		}
+		res.CheckpointErr = next.writeCheckpoint(ctx)
+	}
+	return res, nil
+}
+
+// remember keeps a snapshot as the newest, if it is.
+func (t *Table) remember(s *Snapshot) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.latest == nil || t.latest.version < s.version {
+		t.latest = s
+	}
+}
+
+func winners(commits []*commit) []WinningCommit {
+	out := make([]WinningCommit, len(commits))
+	for i, c := range commits {
+		out[i] = WinningCommit{Version: c.version, Protocol: c.protocol, Metadata: c.metadata, Txns: c.txns, Domains: c.domains,
+			Adds: c.adds, Removes: c.removes, CDC: c.cdc}
+		if c.info != nil {
+			out[i].Info = *c.info
+		}
+	}
+	return out
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	out := make([]string, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	sort.Strings(out)
+	return out
+}
+
+func isExists(err error) bool { return errors.Is(err, objstore.ErrExists) }
+
+// txnExpired reports whether a txn has outlived delta.setTransactionRetentionDuration; without the property it never
+// does.
+func (s *Snapshot) txnExpired(t Txn) bool {
+	v, ok := s.metadata.Configuration[propTxnRetention]
+	if !ok || t.LastUpdated == nil {
+		return false
+	}
+	d, err := parseInterval(v)
+	return err == nil && *t.LastUpdated < s.table.opts.Clock().Add(-d).UnixMilli()
+}
