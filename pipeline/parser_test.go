@@ -111,7 +111,7 @@ func (p *parse) expect(word string) {
 	}
 }
 
-var precedence = map[string]int{"or": 1, "and": 2, "=": 4, "<>": 4, "!=": 4, "<": 4, "<=": 4, ">": 4, ">=": 4, "like": 5, "in": 5, "is": 5, "between": 5, "||": 6, "+": 7, "-": 7, "*": 8, "/": 8, "%": 8}
+var precedence = map[string]int{"or": 1, "and": 2, "=": 4, "<>": 4, "!=": 4, "<": 4, "<=": 4, ">": 4, ">=": 4, "like": 5, "in": 5, "is": 5, "not": 5, "between": 5, "||": 6, "+": 7, "-": 7, "*": 8, "/": 8, "%": 8}
 
 func (p *parse) expr(min int) pipeline.Expr {
 	if p.depth++; p.depth > 200 {
@@ -127,6 +127,9 @@ func (p *parse) expr(min int) pipeline.Expr {
 		}
 		p.next()
 		switch op {
+		case "not":
+			p.expect("like")
+			e = pipeline.Call{Func: "not", Args: []pipeline.Expr{pipeline.Call{Func: "like", Args: []pipeline.Expr{e, p.expr(5)}}}}
 		case "is":
 			name := "is null"
 			if p.accept("not") {

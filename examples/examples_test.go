@@ -1,0 +1,115 @@
+// Package examples_test loads every lake file that ships with Cauce, examples and templates, with the parser that
+// users have.
+package examples_test
+
+import (
+	"encoding/csv"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/text/encoding/charmap"
+
+	"github.com/cauce-data/cauce/engine/duckdb"
+	"github.com/cauce-data/cauce/pipeline"
+)
+
+func parser(t *testing.T) *duckdb.Parser {
+	t.Helper()
+	p, err := duckdb.NewParser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Close() })
+	return p
+}
+
+func TestExamplesLoad(t *testing.T) {
+	files, err := filepath.Glob("*/lake.yaml")
+	if err != nil || len(files) < 3 {
+		t.Fatalf("examples %v: %v", files, err)
+	}
+	p := parser(t)
+	for _, f := range files {
+		l, err := pipeline.Load(f, pipeline.LoadOptions{Parser: p})
+		if err != nil {
+			t.Errorf("%v", err)
+			continue
+		}
+		if len(l.Warnings) > 0 {
+			t.Errorf("%v", l.Warnings)
+		}
+	}
+}
+
+func TestTemplatesLoad(t *testing.T) {
+	p := parser(t)
+	for _, name := range pipeline.Templates() {
+		text, err := pipeline.Template(name, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := pipeline.Parse(filepath.Join(t.TempDir(), "lake.yaml"), []byte(text), pipeline.LoadOptions{Parser: p})
+		if err != nil {
+			t.Errorf("template %s:\n%v", name, err)
+			continue
+		}
+		if len(l.Warnings) > 0 {
+			t.Errorf("template %s: %v", name, l.Warnings)
+		}
+	}
+}
+
+// Each function's examples must be SQL that the parser and the checker accept.
+func TestFunctionExamplesParse(t *testing.T) {
+	p := parser(t)
+	for _, f := range pipeline.Functions() {
+		for _, x := range f.Examples {
+			if _, err := p.ParseExpr(x.SQL); err != nil {
+				t.Errorf("%s: %s: %v", f.Name, x.SQL, err)
+			}
+		}
+	}
+}
+
+// The orders' export must have what its sources need, in the encoding and with the delimiter that they name.
+func TestOrdersExportFitsItsSource(t *testing.T) {
+	l, err := pipeline.Load("orders/lake.yaml", pipeline.LoadOptions{Parser: parser(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for source, file := range map[string]string{"export": "orders_2024-08-21.csv", "customers": "customers.csv"} {
+		s := l.Source(source)
+		plan, err := l.Plan(source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !s.Matches("raw/batch/" + file) {
+			t.Errorf("source %s does not read %s", source, file)
+		}
+		b, err := os.ReadFile(filepath.Join("orders", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		utf8, err := charmap.Windows1252.NewDecoder().Bytes(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := csv.NewReader(strings.NewReader(string(utf8)))
+		r.Comma = s.CSV.Delimiter
+		rows, err := r.ReadAll()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !s.CSV.HasHeader(rows[0]) {
+			t.Errorf("%s: no header in %v", file, rows[0])
+		}
+		for _, f := range plan.Required {
+			if !slices.Contains(rows[0], f) {
+				t.Errorf("%s: no field %s", file, f)
+			}
+		}
+	}
+}
