@@ -85,6 +85,8 @@ type Table struct {
 	mu     sync.Mutex // guards what follows; held during the I/O of an update, so that only one runs
 	latest *Snapshot
 	listed time.Time // when the whole tail of the log was last listed
+
+	vectors vectorCache
 }
 
 // Open opens the table under a path (a key prefix without a trailing slash; "" is the store's root). ErrNotATable if
