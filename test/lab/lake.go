@@ -24,8 +24,8 @@ import (
 	"github.com/cauce-data/cauce/internal/prereq"
 )
 
-// binary is the program under test: that of CAUCE_BIN, which make sets, else a new build.
-var binary = sync.OnceValues(func() (string, error) {
+// program is what is under test: that of CAUCE_BIN, which make sets, else a new build.
+var program = sync.OnceValues(func() (string, error) {
 	if bin := os.Getenv("CAUCE_BIN"); bin != "" {
 		_, err := os.Stat(bin)
 		return bin, err
@@ -95,7 +95,7 @@ type Lake struct {
 // NewLake makes an empty lake with the table unified_events and the sources history and live.
 func NewLake(t testing.TB) *Lake {
 	t.Helper()
-	bin, err := binary()
+	bin, err := program()
 	if err != nil {
 		t.Fatal(err)
 	}
