@@ -95,12 +95,27 @@ type Lake struct {
 // NewLake makes an empty lake with the table unified_events and the sources history and live.
 func NewLake(t testing.TB) *Lake {
 	t.Helper()
+	return newLake(t, []byte(lakeFile))
+}
+
+// NewExample makes an empty lake with the lake file of an example: "orders" for examples/orders.
+func NewExample(t testing.TB, name string) *Lake {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(prereq.Root(), "examples", name, "lake.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newLake(t, text)
+}
+
+func newLake(t testing.TB, text []byte) *Lake {
+	t.Helper()
 	bin, err := program()
 	if err != nil {
 		t.Fatal(err)
 	}
 	l := &Lake{Dir: t.TempDir(), t: t, bin: bin}
-	write(t, filepath.Join(l.Dir, "lake.yaml"), lakeFile)
+	write(t, filepath.Join(l.Dir, "lake.yaml"), string(text))
 	if err := os.MkdirAll(l.Path("data/raw/batch"), 0o755); err != nil {
 		t.Fatal(err)
 	}
