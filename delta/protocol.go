@@ -9,6 +9,7 @@ import (
 
 // readerFeatures are the reader features that this package honours.
 var readerFeatures = map[string]bool{
+	"columnMapping":       true,
 	"deletionVectors":     true,
 	"timestampNtz":        true,
 	"v2Checkpoint":        true,
@@ -71,12 +72,15 @@ func checkRead(p *Protocol, m *Metadata) error {
 	var missing []string
 	if p.MinReaderVersion == 3 {
 		for _, f := range p.ReaderFeatures {
-			if !readerFeatures[f] && !(f == "columnMapping" && columnMappingMode(p, m) == "none") {
+			if !readerFeatures[f] {
 				missing = append(missing, f)
 			}
 		}
-	} else if columnMappingMode(p, m) != "none" {
-		missing = append(missing, "columnMapping")
+	}
+	switch mode := columnMappingMode(p, m); mode {
+	case "none", "name", "id":
+	default:
+		return &UnsupportedError{What: "column mapping mode", Names: []string{mode}}
 	}
 	if len(missing) > 0 {
 		sort.Strings(missing)

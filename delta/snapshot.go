@@ -69,14 +69,19 @@ func (s *Snapshot) PartitionBy() []string { return slices.Clone(s.metadata.Parti
 // Txn is the last version that an application has recorded.
 func (s *Snapshot) Txn(appID string) (int64, bool) {
 	t, ok := s.txns[appID]
-	return t.Version, ok
+	if !ok || s.txnExpired(t) {
+		return 0, false
+	}
+	return t.Version, true
 }
 
-// Txns gives the last txn of every application.
+// Txns gives the last txn of every application, without those that delta.setTransactionRetentionDuration has expired.
 func (s *Snapshot) Txns() map[string]Txn {
 	out := make(map[string]Txn, len(s.txns))
 	for k, v := range s.txns {
-		out[k] = v
+		if !s.txnExpired(v) {
+			out[k] = v
+		}
 	}
 	return out
 }
@@ -260,9 +265,12 @@ func (s *Snapshot) finish(before *Snapshot) error {
 		s.schema = before.schema
 		return nil
 	}
-	schema, err := ParseSchema(s.metadata.SchemaString)
-	if err != nil {
-		return fmt.Errorf("%s version %d: %w", s.table, s.version, err)
+	schema := &Schema{}
+	if s.metadata.SchemaString != "" { // a table without a schema has no columns, as Spark reads it
+		var err error
+		if schema, err = ParseSchema(s.metadata.SchemaString); err != nil {
+			return fmt.Errorf("%s version %d: %w", s.table, s.version, err)
+		}
 	}
 	for _, p := range s.metadata.PartitionColumns {
 		if _, ok := schema.Field(p); !ok {
@@ -453,7 +461,7 @@ func (t *Table) loadFrom(ctx context.Context, target, from Version) (*Snapshot, 
 			continue
 		}
 		s, err := t.replay(ctx, files, commits)
-		if errors.Is(err, ErrCorrupt) || errors.Is(err, objstore.ErrNotFound) {
+		if !errors.Is(err, errNoState) && (errors.Is(err, ErrCorrupt) || errors.Is(err, objstore.ErrNotFound)) {
 			// An older checkpoint and a longer log may still tell the same.
 			broken = errors.Join(broken, err)
 			continue
@@ -496,6 +504,10 @@ func (s segment) earliest(checkpoints [][]logFile) Version {
 	return 0
 }
 
+// errNoState marks a checkpoint that can be read but lacks protocol or metadata. Unlike a damaged file it is no
+// accident of storage: another writer left it out, and what else it left out nobody knows.
+var errNoState = errors.New("the checkpoint is incomplete")
+
 // readers bounds how many log objects are read at once.
 const readers = 4
 
@@ -514,7 +526,7 @@ func (t *Table) replay(ctx context.Context, checkpoint, files []logFile) (*Snaps
 			}
 			s, err := base.apply([]*commit{c}, checkpoint[0].info.ModTime)
 			if err != nil {
-				return &CorruptError{Key: checkpoint[0].info.Key, Err: err}
+				return &CorruptError{Key: checkpoint[0].info.Key, Err: errors.Join(errNoState, err)}
 			}
 			base = s
 			return nil

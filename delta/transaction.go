@@ -472,12 +472,16 @@ func sortedKeys[V any](m map[string]V) []string {
 func isExists(err error) bool { return errors.Is(err, objstore.ErrExists) }
 
 // txnExpired reports whether a txn has outlived delta.setTransactionRetentionDuration; without the property it never
-// does.
+// does (PROTOCOL.md, "Table Properties").
 func (s *Snapshot) txnExpired(t Txn) bool {
 	v, ok := s.metadata.Configuration[propTxnRetention]
-	if !ok || t.LastUpdated == nil {
+	if !ok {
 		return false
 	}
 	d, err := parseInterval(v)
-	return err == nil && *t.LastUpdated < s.table.opts.Clock().Add(-d).UnixMilli()
+	if err != nil {
+		return false
+	}
+	// One without a time counts as old, as Spark has it.
+	return t.LastUpdated == nil || *t.LastUpdated < s.table.opts.Clock().Add(-d).UnixMilli()
 }
