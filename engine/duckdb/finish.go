@@ -1,0 +1,705 @@
+package duckdb
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/cauce-data/cauce/delta"
+	"github.com/cauce-data/cauce/pipeline"
+)
+
+// Finish implements pipeline.Epoch. The checks were made while the parts were loaded; what is left is to find the
+// winners among rows with the same key, and to count.
+func (x *epoch) Finish(ctx context.Context) (*pipeline.EpochResult, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	rel := x.relation()
+	res := &pipeline.EpochResult{Rows: rel, Warned: map[string]int64{}, Warnings: slices.Clone(x.warnings), PerFile: map[string]int64{}}
+	var stored int64
+	for _, p := range x.parts {
+		p.base = stored
+		stored += p.rows
+		res.Read += p.read
+		res.Filtered += p.filtered
+		if p.structural != nil {
+			res.Quarantined += int64(p.structural.GetCardinality())
+		}
+		res.Quarantined += int64(len(p.reasons))
+		if p.file != nil {
+			res.PerFile[p.file.Name] += p.read
+		}
+	}
+	rel.setParts(x.relationParts())
+	err := x.e.with(ctx, func(c *conn) error {
+		if err := x.countStatus(ctx, c, res); err != nil {
+			return err
+		}
+		if res.Failed != nil {
+			return nil
+		}
+		if err := x.dedupe(ctx, c, rel, res); err != nil {
+			return err
+		}
+		if err := rel.exclude(ctx, c); err != nil {
+			return err
+		}
+		return x.countWarned(ctx, c, res)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("source %s: %w", x.p.plan.Source.Name, err)
+	}
+	res.Bad = func(yield func(pipeline.BadRow, error) bool) {
+		for _, p := range x.parts {
+			for b, err := range x.bad(ctx, p) {
+				if !yield(b, err) || err != nil {
+					return
+				}
+			}
+		}
+	}
+	if res.Failed != nil {
+		if err := x.describeFailure(ctx, res); err != nil {
+			return nil, err
+		}
+	}
+	return res, nil
+}
+
+// countStatus counts filtered and quarantined rows by what stands in the parts.
+func (x *epoch) countStatus(ctx context.Context, c *conn, res *pipeline.EpochResult) error {
+	for chunk := range slices.Chunk(x.parts, 200) {
+		var q []string
+		for i, p := range chunk {
+			q = append(q, fmt.Sprintf("SELECT %d AS part, %s AS s, count(*) AS n FROM %s WHERE %s IS NOT NULL GROUP BY 2", i, colStatus, p.table, colStatus))
+		}
+		if len(q) == 0 {
+			continue
+		}
+		err := c.each(ctx, strings.Join(q, " UNION ALL "), func(row []any) error {
+			p := chunk[integer(row[0])]
+			s, n := int(integer(row[1])), integer(row[2])
+			r := p.r.rules[s-1]
+			switch {
+			case r.filter:
+				res.Filtered += n
+			case r.fails:
+				if res.Failed == nil {
+					res.Failed = &pipeline.ExpectationError{Rule: r.name}
+				}
+				if res.Failed.Rule == r.name {
+					res.Failed.Rows += n
+				}
+				res.Quarantined += n
+			default:
+				res.Quarantined += n
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func integer(v any) int64 {
+	switch v := v.(type) {
+	case int64:
+		return v
+	case int32:
+		return int64(v)
+	case uint64:
+		return int64(v)
+	case uint32:
+		return int64(v)
+	case uint16:
+		return int64(v)
+	case int16:
+		return int64(v)
+	case uint8:
+		return int64(v)
+	case int8:
+		return int64(v)
+	}
+	return 0
+}
+
+func (x *epoch) describeFailure(ctx context.Context, res *pipeline.EpochResult) error {
+	for b, err := range res.Bad {
+		if err != nil {
+			return err
+		}
+		if b.Rule == res.Failed.Rule {
+			res.Failed.First = b
+			return nil
+		}
+	}
+	return nil
+}
+
+// countWarned counts the rows that are kept although they break an expectation with on_fail: warn.
+func (x *epoch) countWarned(ctx context.Context, c *conn, res *pipeline.EpochResult) error {
+	var names, conds []string
+	for _, w := range x.p.plan.Expect {
+		if w.OnFail != pipeline.OnFailWarn {
+			continue
+		}
+		r := x.p.columnRenderer(func(i int) string { return quoteName(x.p.columns[i].Name) })
+		v, err := r.expr(w.Check)
+		if err != nil {
+			return fmt.Errorf("expectation %s: %w", w.Name, err)
+		}
+		cond := "(" + v.value + ") IS NOT TRUE"
+		if x.p.plan.Table.Deletes {
+			cond += " AND " + pipeline.ColumnDeleted + " IS NOT TRUE"
+		}
+		names = append(names, w.Name)
+		conds = append(conds, "count(*) FILTER (WHERE "+cond+")")
+	}
+	rel, _ := res.Rows.(*relation)
+	if len(names) == 0 || len(x.parts) == 0 || rel == nil {
+		return nil
+	}
+	row, err := c.one(ctx, "SELECT "+strings.Join(conds, ", ")+" FROM ("+rel.query(nil, false)+")")
+	if err != nil {
+		return err
+	}
+	for i, n := range names {
+		if k := integer(row[i]); k > 0 {
+			res.Warned[n] = k
+		}
+	}
+	return nil
+}
+
+// relation is the epoch's rows in the table's schema, still without parts.
+func (x *epoch) relation() *relation {
+	t := x.p.plan.Table
+	return newRelation(x.e, t.DeltaSchema(), t.MergeKey())
+}
+
+// relationParts says how each part's table gives the columns of the schema.
+func (x *epoch) relationParts() []relationPart {
+	t := x.p.plan.Table
+	src := x.p.plan.Source
+	var out []relationPart
+	for _, p := range x.parts {
+		rp := relationPart{table: p.table, rows: p.rows, base: p.base, status: true}
+		for i, c := range x.p.columns {
+			sql := value(i)
+			if s, ok := p.r.constants[i]; ok {
+				sql = s
+			}
+			rp.inner = append(rp.inner, sql)
+			rp.outer = append(rp.outer, outward(c.Type, sql))
+		}
+		generation := int64(0)
+		if p.file != nil {
+			generation = p.file.Generation
+		}
+		origin := quoteText(p.origins0())
+		if len(p.origins) > 1 {
+			origin = quoteTexts(p.origins) + "[" + colOrigin + " + 1]"
+		}
+		system := []string{
+			"CAST(" + strconv.Itoa(int(src.Rank)) + " AS INTEGER)",
+			"CAST(" + strconv.FormatInt(generation, 10) + " AS BIGINT)",
+			p.position(),
+			origin,
+		}
+		if t.Deletes {
+			if x.p.plan.Delete != nil {
+				system = append(system, colDeleted)
+			} else {
+				system = append(system, "false")
+			}
+		}
+		rp.inner = append(rp.inner, system...)
+		rp.outer = append(rp.outer, system...)
+		out = append(out, rp)
+	}
+	return out
+}
+
+func (p *part) origins0() string {
+	if len(p.origins) == 0 {
+		return ""
+	}
+	return p.origins[0]
+}
+
+// position is the SQL of a row's position in its file or partition. A part without the column was loaded in the file's
+// order with nothing left out.
+func (p *part) position() string {
+	if p.positions {
+		return colPosition
+	}
+	return "rowid + 1"
+}
+
+// dedupe marks the rows that lose against another row of the epoch with the same key.
+func (x *epoch) dedupe(ctx context.Context, c *conn, rel *relation, res *pipeline.EpochResult) error {
+	t := x.p.plan.Table
+	if len(t.Key) == 0 && x.originsDiffer() {
+		return nil // origin and position are the key
+	}
+	var keys []string
+	for _, k := range t.MergeKey() {
+		keys = append(keys, quoteName(rel.columnName(k)))
+	}
+	keyList := strings.Join(keys, ", ")
+	// Which keys occur twice is found by their hashes alone; only the few rows that have one are looked at closely.
+	dup := x.schema + ".duplicates"
+	n, err := c.create(ctx, dup, "SELECT h FROM (SELECT hash("+keyList+") AS h FROM ("+rel.query(t.MergeKey(), false)+")) GROUP BY h HAVING count(*) > 1")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.exec(context.WithoutCancel(ctx), "DROP TABLE IF EXISTS "+dup) }()
+	if n == 0 {
+		return nil
+	}
+	candidates := x.schema + ".candidates"
+	defer func() { _ = c.exec(context.WithoutCancel(ctx), "DROP TABLE IF EXISTS "+candidates) }()
+	var order []string
+	var hashOf []string
+	cols := slices.Clone(t.MergeKey())
+	for _, o := range t.Order() {
+		if o.Column == "" {
+			hashOf = o.HashOf
+			continue
+		}
+		order = append(order, rel.columnName(o.Column))
+		if !contains(cols, o.Column) {
+			cols = append(cols, o.Column)
+		}
+	}
+	where := "hash(" + keyList + ") IN (SELECT h FROM " + dup + ")"
+	if _, err := c.create(ctx, candidates, "SELECT * FROM ("+rel.query(append(cols, colGlobal), false)+") WHERE "+where); err != nil {
+		return err
+	}
+	var terms []string
+	before := []string{}
+	hash := ""
+	for _, o := range t.Order() {
+		if o.Column != "" {
+			terms = append(terms, quoteName(rel.columnName(o.Column))+" DESC NULLS LAST")
+			if hash == "" && len(hashOf) > 0 && !strings.EqualFold(o.Column, pipeline.ColumnOrigin) {
+				before = append(before, quoteName(rel.columnName(o.Column)))
+			}
+			continue
+		}
+		hash = "h"
+		terms = append(terms, "h DESC")
+	}
+	_ = order
+	if hash != "" {
+		// The row hash costs more than everything else here and decides only ties of what stands before it.
+		ties, err := c.one(ctx, "SELECT 1 FROM "+candidates+" GROUP BY "+strings.Join(append(slices.Clone(keys), before...), ", ")+" HAVING count(*) > 1 LIMIT 1")
+		if err != nil {
+			return err
+		}
+		if ties == nil {
+			terms = slices.DeleteFunc(terms, func(s string) bool { return s == "h DESC" })
+		} else {
+			all := append(slices.Clone(cols), colGlobal)
+			for _, m := range hashOf {
+				if !contains(all, m) {
+					all = append(all, m)
+				}
+			}
+			if err := c.exec(ctx, "DROP TABLE "+candidates); err != nil {
+				return err
+			}
+			if _, err := c.create(ctx, candidates, "SELECT *, "+rowHash(rel.schema, hashOf)+" AS h FROM ("+rel.query(all, false)+") WHERE "+where); err != nil {
+				return err
+			}
+		}
+	}
+	terms = append(terms, quoteName(colGlobal)) // two readings of one record
+	losers := x.schema + ".losers"
+	defer func() { _ = c.exec(context.WithoutCancel(ctx), "DROP TABLE IF EXISTS "+losers) }()
+	lost, err := c.create(ctx, losers, "SELECT "+quoteName(colGlobal)+" AS g FROM (SELECT "+quoteName(colGlobal)+", row_number() OVER (PARTITION BY "+keyList+
+		" ORDER BY "+strings.Join(terms, ", ")+") AS n FROM "+candidates+") WHERE n > 1")
+	if err != nil || lost == 0 {
+		return err
+	}
+	res.Lost = lost
+	for _, p := range x.parts {
+		err := c.exec(ctx, fmt.Sprintf("UPDATE %s SET %s = %d WHERE rowid IN (SELECT g - %d FROM %s WHERE g >= %d AND g < %d)",
+			p.table, colStatus, statusLost, p.base, losers, p.base, p.base+p.rows))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// originsDiffer tells whether each origin stands in one part only, so that origin and position identify a row.
+func (x *epoch) originsDiffer() bool {
+	seen := map[string]bool{}
+	for _, p := range x.parts {
+		if p.file == nil {
+			return false // a stream may deliver a message twice
+		}
+		for _, o := range p.origins {
+			if seen[o] {
+				return false
+			}
+			seen[o] = true
+		}
+	}
+	return true
+}
+
+// rowHash is the SQL of the first 16 hex digits of MD5 over the canonical text of the columns (docs/canonical-text.md),
+// whose order as texts is that of the first 8 bytes.
+func rowHash(s *delta.Schema, columns []string) string {
+	cols := slices.Clone(columns)
+	slices.Sort(cols)
+	var parts []string
+	for _, n := range cols {
+		f, ok := s.Field(n)
+		if !ok {
+			continue
+		}
+		parts = append(parts, "COALESCE("+quoteText(f.Name)+" || chr(31) || "+canonical(f.Type, quoteName(f.Name))+" || chr(30), '')")
+	}
+	if len(parts) == 0 {
+		return "''"
+	}
+	return "left(md5(" + strings.Join(parts, " || ") + "), 16)"
+}
+
+// canonical is the SQL of a value's canonical text; null gives null. Timestamps are in their form inside the engine.
+func canonical(t delta.Type, x string) string {
+	switch kindOf(t) {
+	case kindText:
+		return x
+	case kindBool:
+		return "CAST(" + x + " AS VARCHAR)"
+	case kindTime, kindWall:
+		return "CAST(epoch_us(" + x + ") AS VARCHAR)"
+	case kindBinary:
+		return "lower(hex(" + x + "))"
+	case kindNested:
+		return canonicalNested(t, x)
+	}
+	return "CAST(" + x + " AS VARCHAR)"
+}
+
+func canonicalNested(t delta.Type, x string) string {
+	element := func(t delta.Type, x string) string {
+		return "COALESCE(" + canonical(t, x) + ", chr(24))"
+	}
+	switch t := t.(type) {
+	case *delta.Array:
+		return "('[' || COALESCE(list_aggregate(list_transform(" + x + ", lambda e: " + element(t.Element, "e") + " || chr(30)), 'string_agg', ''), '') || ']')"
+	case *delta.Struct:
+		fields := slices.Clone(t.Fields)
+		slices.SortFunc(fields, func(a, b delta.Field) int { return strings.Compare(a.Name, b.Name) })
+		parts := []string{"'{'"}
+		for _, f := range fields {
+			parts = append(parts, "COALESCE("+quoteText(f.Name)+" || chr(31) || "+canonical(f.Type, "struct_extract("+x+", "+quoteText(f.Name)+")")+" || chr(30), '')")
+		}
+		return "CASE WHEN " + x + " IS NOT NULL THEN " + strings.Join(append(parts, "'}'"), " || ") + " END"
+	case *delta.Map:
+		entry := element(t.Key, "e.key") + " || chr(31) || " + element(t.Value, "e.value") + " || chr(30)"
+		return "('{' || COALESCE(list_aggregate(list_sort(list_transform(map_entries(" + x + "), lambda e: " + entry + ")), 'string_agg', ''), '') || '}')"
+	}
+	return "CAST(" + x + " AS VARCHAR)"
+}
+
+// badPage bounds how many bad rows are looked up in one pass over their file.
+const badPage = 50_000
+
+// bad yields the quarantined records of a part: first those that could not be taken apart, then those that broke a rule.
+func (x *epoch) bad(ctx context.Context, p *part) iter.Seq2[pipeline.BadRow, error] {
+	if p.file == nil {
+		return x.badRecords(ctx, p)
+	}
+	return x.badRows(ctx, p)
+}
+
+// broken is a row that broke a rule, as its part's table has it.
+type broken struct {
+	position int64
+	rec      int
+	rule     rule
+	columns  map[string]*string // values of the columns that the rule looks at
+}
+
+// brokenRows reads the rows of a part that broke a rule, by ascending position and in pages.
+func (x *epoch) brokenRows(ctx context.Context, p *part) iter.Seq2[[]broken, error] {
+	return func(yield func([]broken, error) bool) {
+		var cols []int
+		for _, r := range p.r.rules {
+			if r.fromRaw || r.filter {
+				continue
+			}
+			for _, n := range names(r.expr) {
+				if i := x.p.index(n); i >= 0 && !slices.Contains(cols, i) {
+					cols = append(cols, i)
+				}
+			}
+		}
+		sel := []string{p.position() + " AS pos", colStatus}
+		if p.file == nil {
+			sel = append(sel, colRecord)
+		} else {
+			sel = append(sel, "0")
+		}
+		for _, i := range cols {
+			v := value(i)
+			if s, ok := p.r.constants[i]; ok {
+				v = s
+			}
+			sel = append(sel, "CAST("+v+" AS VARCHAR)")
+		}
+		var quarantined []string
+		for i, r := range p.r.rules {
+			if !r.filter {
+				quarantined = append(quarantined, strconv.Itoa(i+1))
+			}
+		}
+		if len(quarantined) == 0 {
+			return
+		}
+		last := int64(-1) << 62
+		key := p.position()
+		if p.file == nil {
+			key = colRecord // positions of several partitions may be equal
+		}
+		for {
+			var page []broken
+			err := x.e.with(ctx, func(c *conn) error {
+				q := fmt.Sprintf("SELECT %s FROM %s WHERE %s IN (%s) AND %s > %d ORDER BY %s LIMIT %d",
+					strings.Join(sel, ", "), p.table, colStatus, strings.Join(quarantined, ", "), key, last, key, badPage)
+				return c.each(ctx, q, func(row []any) error {
+					b := broken{position: integer(row[0]), rule: p.r.rules[integer(row[1])-1], rec: int(integer(row[2]))}
+					if len(cols) > 0 {
+						b.columns = map[string]*string{}
+						for k, i := range cols {
+							if s, ok := row[3+k].(string); ok {
+								b.columns[strings.ToLower(x.p.columns[i].Name)] = &s
+							} else {
+								b.columns[strings.ToLower(x.p.columns[i].Name)] = nil
+							}
+						}
+					}
+					page = append(page, b)
+					last = b.position
+					if p.file == nil {
+						last = int64(b.rec)
+					}
+					return nil
+				})
+			})
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if len(page) > 0 && !yield(page, nil) || len(page) < badPage {
+				return
+			}
+		}
+	}
+}
+
+// reason says which value broke the rule, and why.
+func (x *epoch) reason(b broken, raw func(name string) (string, bool)) string {
+	r := b.rule
+	var vals []string
+	show := func(n string, v string, ok bool) {
+		if !ok {
+			vals = append(vals, n+" = null")
+			return
+		}
+		const showMax = 200
+		if len(v) > showMax {
+			v = strings.ToValidUTF8(v[:showMax], "") + "…"
+		}
+		vals = append(vals, n+" = "+strconv.Quote(v))
+	}
+	for _, n := range names(r.expr) {
+		if r.fromRaw {
+			v, ok := raw(n)
+			show(n, v, ok)
+		} else if v := b.columns[strings.ToLower(n)]; v != nil {
+			show(n, *v, true)
+		} else {
+			show(n, "", false)
+		}
+	}
+	what := r.describe
+	switch {
+	case strings.HasPrefix(r.name, "not_null:"):
+		what = strings.TrimPrefix(r.name, "not_null:") + " is null"
+		if len(vals) == 0 {
+			return what
+		}
+		return what + " (" + strings.Join(vals, ", ") + ")"
+	case r.column < 0 && r.expr != nil:
+		sql := x.ruleText(r)
+		if len(vals) == 0 {
+			return sql + " " + what
+		}
+		return strings.Join(vals, ", ") + ": " + sql + " " + what
+	case len(vals) == 0:
+		return what
+	}
+	return strings.Join(vals, ", ") + " " + what
+}
+
+func (x *epoch) ruleText(r rule) string {
+	for _, e := range x.p.plan.Table.Expect {
+		if e.Name == r.name {
+			return e.Check
+		}
+	}
+	return r.name
+}
+
+func (x *epoch) badRows(ctx context.Context, p *part) iter.Seq2[pipeline.BadRow, error] {
+	return func(yield func(pipeline.BadRow, error) bool) {
+		f := p.file
+		field := map[string]int{}
+		for i, n := range f.Fields {
+			field[n] = i
+		}
+		nulls := x.p.plan.Source.CSV.NullValues
+		badRow := func(row pipeline.RawRow, rule, reason string) pipeline.BadRow {
+			return pipeline.BadRow{Origin: f.Origin, Position: row.Position, Generation: f.Generation, File: f.Name, Line: row.Line,
+				Rule: rule, Reason: reason, Raw: row.Raw, RawBytes: row.RawBytes, RawOffset: row.Offset}
+		}
+		if p.structural != nil && !p.structural.IsEmpty() {
+			it := p.structural.ManyIterator()
+			buf := make([]uint64, badPage)
+			for n := it.NextMany(buf); n > 0; n = it.NextMany(buf) {
+				at := positions(buf[:n])
+				for row, err := range rowsAt(ctx, f, at) {
+					if err != nil {
+						yield(pipeline.BadRow{}, err)
+						return
+					}
+					why := row.Err
+					if why == "" {
+						why = "the record cannot be taken apart"
+					}
+					if !yield(badRow(row, "structure", why), nil) {
+						return
+					}
+				}
+			}
+		}
+		for page, err := range x.brokenRows(ctx, p) {
+			if err != nil {
+				yield(pipeline.BadRow{}, err)
+				return
+			}
+			at := make([]int64, len(page))
+			for i, b := range page {
+				at[i] = b.position
+			}
+			i := 0
+			for row, err := range rowsAt(ctx, f, at) {
+				if err != nil {
+					yield(pipeline.BadRow{}, err)
+					return
+				}
+				for i < len(page) && page[i].position < row.Position {
+					i++
+				}
+				if i == len(page) || page[i].position != row.Position {
+					continue
+				}
+				b := page[i]
+				reason := x.reason(b, func(n string) (string, bool) {
+					k, ok := field[n]
+					if !ok || k >= len(row.Values) {
+						return "", false
+					}
+					v := row.Values[k]
+					quoted := k < len(row.Quoted) && row.Quoted[k]
+					return v, quoted || v != "" && !slices.Contains(nulls, v)
+				})
+				if !yield(badRow(row, b.rule.name, reason), nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func positions(u []uint64) []int64 {
+	out := make([]int64, len(u))
+	for i, v := range u {
+		out[i] = int64(v)
+	}
+	return out
+}
+
+// rowsAt reads the records at ascending positions.
+func rowsAt(ctx context.Context, f *pipeline.RawFile, at []int64) iter.Seq2[pipeline.RawRow, error] {
+	if f.RowsAt != nil {
+		return f.RowsAt(ctx, at)
+	}
+	return func(yield func(pipeline.RawRow, error) bool) {
+		i := 0
+		for row, err := range f.Rows(ctx) {
+			if err != nil {
+				yield(row, err)
+				return
+			}
+			for i < len(at) && at[i] < row.Position {
+				i++
+			}
+			if i == len(at) {
+				return
+			}
+			if at[i] == row.Position && !yield(row, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (x *epoch) badRecords(ctx context.Context, p *part) iter.Seq2[pipeline.BadRow, error] {
+	return func(yield func(pipeline.BadRow, error) bool) {
+		mk := func(i int, rule, reason string) pipeline.BadRow {
+			r := &p.recs[i]
+			raw := r.Value[:min(len(r.Value), pipeline.RawBytesMax)]
+			return pipeline.BadRow{Origin: r.Origin, Position: r.Offset, Topic: r.Topic, Partition: r.Partition, Offset: r.Offset,
+				Rule: rule, Reason: reason, Raw: strings.ToValidUTF8(string(raw), "\uFFFD"), RawBytes: int64(len(r.Value))}
+		}
+		for i := range p.recs {
+			if why, ok := p.reasons[i]; ok && !yield(mk(i, "structure", why), nil) {
+				return
+			}
+		}
+		raw := x.p.plan.RawFields
+		scan := newJSONScanner(raw)
+		for page, err := range x.brokenRows(ctx, p) {
+			if err != nil {
+				yield(pipeline.BadRow{}, err)
+				return
+			}
+			for _, b := range page {
+				_ = scan.record(p.recs[b.rec].Value) // it could be read before
+				reason := x.reason(b, func(n string) (string, bool) {
+					k := slices.Index(raw, n)
+					if k < 0 {
+						return "", false
+					}
+					return scan.values[k].text, scan.values[k].set
+				})
+				if !yield(mk(b.rec, b.rule.name, reason), nil) {
+					return
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,224 @@
+package duckdb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"slices"
+	"strconv"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+
+	"github.com/cauce-data/cauce/pipeline"
+)
+
+// recordBatches is an Arrow stream of raw records: text columns c0 …, then pos, and where wanted occ, rec, o and u.
+// It makes each batch when it is asked for, so that a file of any size passes through bounded memory.
+type recordBatches struct {
+	fill       func() (more bool, err error) // appends up to a batch of records
+	rowsMax    int
+	bytesMax   int
+	occurrence bool
+	stream     bool
+
+	schema  *arrow.Schema
+	fields  []*array.StringBuilder
+	pos     *array.Int64Builder
+	occ     *array.Int64Builder
+	rec     *array.Int32Builder
+	origin  *array.Int32Builder
+	unknown *array.StringBuilder
+	rows    int
+	bytes   int
+	batch   arrow.RecordBatch
+	done    bool
+	err     error
+	n       int
+}
+
+const batchBytesMax = 8 << 20
+
+func (e *Engine) batchRows() int { return 16 << 10 }
+
+func newRecordBatches(rowsMax, fields int) *recordBatches {
+	b := &recordBatches{rowsMax: rowsMax, bytesMax: batchBytesMax, n: fields}
+	mem := memory.DefaultAllocator
+	for range fields {
+		b.fields = append(b.fields, array.NewStringBuilder(mem))
+	}
+	b.pos, b.occ = array.NewInt64Builder(mem), array.NewInt64Builder(mem)
+	b.rec, b.origin = array.NewInt32Builder(mem), array.NewInt32Builder(mem)
+	b.unknown = array.NewStringBuilder(mem)
+	return b
+}
+
+func (b *recordBatches) full() bool { return b.rows >= b.rowsMax || b.bytes >= b.bytesMax }
+
+func (b *recordBatches) null(i int) { b.fields[i].AppendNull() }
+
+func (b *recordBatches) text(i int, s string) {
+	b.fields[i].Append(s)
+	b.bytes += len(s)
+}
+
+func (b *recordBatches) close() {
+	if b.batch != nil {
+		b.batch.Release()
+		b.batch = nil
+	}
+}
+
+// Schema implements array.RecordReader.
+func (b *recordBatches) Schema() *arrow.Schema {
+	if b.schema == nil {
+		var f []arrow.Field
+		for i := range b.n {
+			f = append(f, arrow.Field{Name: "c" + strconv.Itoa(i), Type: arrow.BinaryTypes.String, Nullable: true})
+		}
+		f = append(f, arrow.Field{Name: "pos", Type: arrow.PrimitiveTypes.Int64})
+		if b.occurrence {
+			f = append(f, arrow.Field{Name: "occ", Type: arrow.PrimitiveTypes.Int64})
+		}
+		if b.stream {
+			f = append(f, arrow.Field{Name: colRecord, Type: arrow.PrimitiveTypes.Int32}, arrow.Field{Name: colOrigin, Type: arrow.PrimitiveTypes.Int32},
+				arrow.Field{Name: colUnknown, Type: arrow.BinaryTypes.String, Nullable: true})
+		}
+		b.schema = arrow.NewSchema(f, nil)
+	}
+	return b.schema
+}
+
+// Next implements array.RecordReader.
+func (b *recordBatches) Next() bool {
+	b.close()
+	if b.done || b.err != nil {
+		return false
+	}
+	more, err := b.fill()
+	if err != nil {
+		b.err = err
+		return false
+	}
+	b.done = !more
+	if b.rows == 0 && b.done {
+		return false
+	}
+	var cols []arrow.Array
+	for _, f := range b.fields {
+		cols = append(cols, f.NewArray())
+	}
+	cols = append(cols, b.pos.NewArray())
+	if b.occurrence {
+		cols = append(cols, b.occ.NewArray())
+	}
+	if b.stream {
+		cols = append(cols, b.rec.NewArray(), b.origin.NewArray(), b.unknown.NewArray())
+	}
+	b.batch = array.NewRecordBatch(b.Schema(), cols, int64(b.rows))
+	for _, c := range cols {
+		c.Release()
+	}
+	b.rows, b.bytes = 0, 0
+	return true
+}
+
+// RecordBatch implements array.RecordReader.
+func (b *recordBatches) RecordBatch() arrow.RecordBatch { return b.batch }
+
+// Record implements array.RecordReader under its former name.
+func (b *recordBatches) Record() arrow.RecordBatch { return b.batch }
+
+// Err implements array.RecordReader.
+func (b *recordBatches) Err() error { return b.err }
+
+// Retain implements array.RecordReader; the stream belongs to the call that made it.
+func (b *recordBatches) Retain() {}
+
+// Release implements array.RecordReader.
+func (b *recordBatches) Release() {}
+
+var (
+	seedA = maphash.MakeSeed()
+	seedB = maphash.MakeSeed()
+)
+
+// lineHash tells identical lines of a file, within one process, with 128 bits. Of a line longer than what is kept of it
+// the length counts too.
+func lineHash(r pipeline.RawRow) [2]uint64 {
+	s := r.Raw
+	if int64(len(s)) != r.RawBytes {
+		s += "\x00" + strconv.FormatInt(r.RawBytes, 10)
+	}
+	return [2]uint64{maphash.String(seedA, s), maphash.String(seedB, s)}
+}
+
+// AddRecords implements pipeline.Epoch for JSON records.
+func (x *epoch) AddRecords(ctx context.Context, recs []pipeline.Record) error {
+	if len(recs) == 0 {
+		return nil
+	}
+	p := x.newPart()
+	p.recs = slices.Clone(recs)
+	p.positions = true
+	p.reasons = map[int]string{}
+	p.read = int64(len(recs))
+	in := input{fields: map[string]string{}, position: "pos", extra: []string{colRecord, colOrigin}, ingestedAt: x.ingestedAt}
+	raw := x.p.plan.RawFields
+	for i, n := range raw {
+		in.fields[n] = "c" + strconv.Itoa(i)
+	}
+	reportUnknown := x.p.plan.Source.UnknownFields == pipeline.UnknownQuarantine
+	if reportUnknown {
+		in.unknown = colUnknown
+	}
+	b := newRecordBatches(x.e.batchRows(), len(raw))
+	b.stream = true
+	scan := newJSONScanner(raw)
+	origins := map[string]int32{}
+	i := 0
+	b.fill = func() (bool, error) {
+		for !b.full() && i < len(p.recs) {
+			r := &p.recs[i]
+			if err := scan.record(r.Value); err != nil {
+				p.reasons[i] = err.Error()
+				i++
+				continue
+			}
+			for f := range raw {
+				if v := scan.values[f]; v.set {
+					b.text(f, v.text)
+				} else {
+					b.null(f)
+				}
+			}
+			o, ok := origins[r.Origin]
+			if !ok {
+				o = int32(len(p.origins))
+				origins[r.Origin] = o
+				p.origins = append(p.origins, r.Origin)
+			}
+			b.pos.Append(r.Offset)
+			b.rec.Append(int32(i))
+			b.origin.Append(o)
+			if reportUnknown && scan.unknown != "" {
+				b.unknown.Append(scan.unknown)
+			} else {
+				b.unknown.AppendNull()
+			}
+			b.rows++
+			i++
+		}
+		return i < len(p.recs), nil
+	}
+	if err := x.loadArrow(ctx, p, in, b); err != nil {
+		return fmt.Errorf("source %s: %w", x.p.plan.Source.Name, err)
+	}
+	p.filtered = p.read - p.rows - int64(len(p.reasons))
+	x.keep(p)
+	return nil
+}
+
+var errJSON = errors.New("no JSON object")

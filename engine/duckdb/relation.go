@@ -1,0 +1,436 @@
+package duckdb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+
+	"github.com/RoaringBitmap/roaring/v2/roaring64"
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+
+	"github.com/cauce-data/cauce/delta"
+)
+
+// relation is delta.KeyedRows inside DuckDB: the union of some tables, less the rows that have a status.
+//
+// # Ordinals
+//
+// Inside, a row is named by its global id: the number of rows in the tables before its own, plus its rowid. Those ids
+// have holes where rows are left out; the ordinals that delta sees have none. Since few rows are left out, the ordinal
+// is computed from the list of those that are.
+type relation struct {
+	e       *Engine
+	schema  *delta.Schema
+	arrow   *arrow.Schema
+	key     []string // no two rows are equal in these columns; nil: not known
+	parts   []relationPart
+	total   int64
+	without []int64 // global ids of rows that are left out, ascending
+	close   func() error
+}
+
+// relationPart is one table of a relation and the SQL of each column over it: in the form inside the engine, and in the
+// one that leaves it.
+type relationPart struct {
+	table        string
+	rows, base   int64
+	status       bool // the table has the column s; rows with a status are left out
+	some         bool // some are
+	inner, outer []string
+}
+
+func newRelation(e *Engine, s *delta.Schema, key []string) *relation {
+	return &relation{e: e, schema: s, arrow: s.Arrow(), key: key}
+}
+
+func (r *relation) setParts(p []relationPart) {
+	r.parts, r.total = p, 0
+	for i := range p {
+		p[i].some = p[i].status
+		r.total += p[i].rows
+	}
+}
+
+// exclude learns which rows are left out.
+func (r *relation) exclude(ctx context.Context, c *conn) error {
+	r.without = nil
+	for i := range r.parts {
+		p := &r.parts[i]
+		if !p.status {
+			continue
+		}
+		before := len(r.without)
+		err := c.each(ctx, fmt.Sprintf("SELECT rowid + %d FROM %s WHERE %s IS NOT NULL", p.base, p.table, colStatus), func(row []any) error {
+			r.without = append(r.without, integer(row[0]))
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		p.some = len(r.without) > before
+	}
+	slices.Sort(r.without)
+	return nil
+}
+
+// global gives the global id of an ordinal.
+func (r *relation) global(ordinal int64) int64 {
+	k := sort.Search(len(r.without), func(i int) bool { return r.without[i]-int64(i) > ordinal })
+	return ordinal + int64(k)
+}
+
+// ordinal gives the ordinal of a global id that is not left out.
+func (r *relation) ordinal(global int64) int64 {
+	k, _ := slices.BinarySearch(r.without, global)
+	return global - int64(k)
+}
+
+// Schema implements delta.Rows.
+func (r *relation) Schema() *arrow.Schema { return r.arrow }
+
+// NumRows implements delta.Rows.
+func (r *relation) NumRows() int64 { return r.total - int64(len(r.without)) }
+
+// UniqueBy implements delta.KeyedRows.
+func (r *relation) UniqueBy(columns []string) bool {
+	if len(r.key) == 0 {
+		return false
+	}
+	for _, k := range r.key {
+		if !contains(columns, k) {
+			return false
+		}
+	}
+	return true
+}
+
+func (r *relation) columnName(n string) string {
+	if i := r.schema.Index(n); i >= 0 {
+		return r.schema.Fields[i].Name
+	}
+	return n
+}
+
+// query selects columns (nil: all; colGlobal is the global id) of all rows that are not left out, in the form inside the
+// engine or, with leaving, in the one that leaves it.
+func (r *relation) query(columns []string, leaving bool, where ...string) string {
+	if columns == nil {
+		columns = r.schema.Names()
+	}
+	var parts []string
+	for i := range r.parts {
+		parts = append(parts, r.partQuery(&r.parts[i], columns, leaving, where...))
+	}
+	if len(parts) > 0 {
+		return strings.Join(parts, " UNION ALL ")
+	}
+	var sel []string
+	for _, n := range columns {
+		if n == colGlobal {
+			sel = append(sel, "CAST(0 AS BIGINT) AS "+quoteName(colGlobal))
+		} else if f, ok := r.schema.Field(n); ok {
+			sel = append(sel, "CAST(NULL AS "+sqlType(f.Type, !leaving)+") AS "+quoteName(f.Name))
+		}
+	}
+	return "SELECT " + strings.Join(sel, ", ") + " WHERE false"
+}
+
+func (r *relation) partQuery(p *relationPart, columns []string, leaving bool, where ...string) string {
+	var sel []string
+	for _, n := range columns {
+		if n == colGlobal {
+			sel = append(sel, "rowid + "+strconv.FormatInt(p.base, 10)+" AS "+quoteName(colGlobal))
+			continue
+		}
+		i := r.schema.Index(n)
+		if i < 0 {
+			sel = append(sel, quoteName(n)) // DuckDB will say that it is unknown
+			continue
+		}
+		sql := p.inner[i]
+		if leaving {
+			sql = p.outer[i]
+		}
+		sel = append(sel, sql+" AS "+quoteName(r.schema.Fields[i].Name))
+	}
+	q := "SELECT " + strings.Join(sel, ", ") + " FROM " + p.table
+	conds := slices.Clone(where)
+	if p.some {
+		conds = append(conds, colStatus+" IS NULL")
+	}
+	if len(conds) > 0 {
+		q += " WHERE " + strings.Join(conds, " AND ")
+	}
+	return q
+}
+
+// readPage bounds how many rows DuckDB materialises at a time for a reader outside.
+const readPage = 250_000
+
+// Read implements delta.Rows.
+func (r *relation) Read(ctx context.Context, columns []string, ordinals *roaring64.Bitmap) iter.Seq2[arrow.RecordBatch, error] {
+	return func(yield func(arrow.RecordBatch, error) bool) {
+		if columns == nil {
+			columns = r.schema.Names()
+		}
+		var fields []arrow.Field
+		for _, n := range columns {
+			i := r.schema.Index(n)
+			if i < 0 {
+				yield(nil, fmt.Errorf("rows have no column %s", n))
+				return
+			}
+			fields = append(fields, r.arrow.Field(i))
+		}
+		schema := arrow.NewSchema(fields, nil)
+		c, err := r.e.acquire(ctx)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		defer func() { _ = c.release() }()
+		send := func(query string) bool {
+			for b, err := range c.batches(ctx, query, schema) {
+				if !yield(b, err) || err != nil {
+					return false
+				}
+			}
+			return true
+		}
+		if ordinals == nil {
+			for i := range r.parts {
+				p := &r.parts[i]
+				for from := int64(0); from < p.rows; from += readPage {
+					var where []string
+					if p.rows > readPage {
+						where = []string{fmt.Sprintf("rowid >= %d AND rowid < %d", from, from+readPage)}
+					}
+					if !send(r.partQuery(p, columns, true, where...)) {
+						return
+					}
+				}
+			}
+			return
+		}
+		// Runs of neighbours are fetched as ranges; a page of them in one query per part.
+		it := ordinals.Iterator()
+		for it.HasNext() {
+			const rangesMax = 512
+			var ranges [][2]int64 // of global ids, inclusive
+			rows := 0
+			for it.HasNext() && rows < readPage {
+				ord := int64(it.PeekNext())
+				if ord >= r.NumRows() {
+					yield(nil, fmt.Errorf("row %d of %d was asked for", ord, r.NumRows()))
+					return
+				}
+				g := r.global(ord)
+				if n := len(ranges); n > 0 && ranges[n-1][1] == g-1 {
+					ranges[n-1][1] = g
+				} else if n == rangesMax {
+					break
+				} else {
+					ranges = append(ranges, [2]int64{g, g})
+				}
+				rows++
+				it.Next()
+			}
+			for i := range r.parts {
+				p := &r.parts[i]
+				if cond := rangeCondition(ranges, p.base, p.rows); cond != "" && !send(r.partQuery(p, columns, true, cond)) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// rangeCondition is the SQL that picks the ranges of global ids that lie in a part.
+func rangeCondition(ranges [][2]int64, base, rows int64) string {
+	var single, wide []string
+	low, high := int64(-1), int64(-1)
+	for _, g := range ranges {
+		from, to := max(g[0]-base, 0), min(g[1]-base, rows-1)
+		if from > to {
+			continue
+		}
+		if low < 0 {
+			low = from
+		}
+		high = to
+		if from == to {
+			single = append(single, strconv.FormatInt(from, 10))
+		} else {
+			wide = append(wide, fmt.Sprintf("rowid BETWEEN %d AND %d", from, to))
+		}
+	}
+	if low < 0 {
+		return ""
+	}
+	if len(single) > 0 {
+		wide = append(wide, "rowid IN ("+strings.Join(single, ",")+")")
+	}
+	return fmt.Sprintf("rowid BETWEEN %d AND %d AND (%s)", low, high, strings.Join(wide, " OR "))
+}
+
+// batches runs a query and yields its batches under the given schema.
+func (c *conn) batches(ctx context.Context, query string, schema *arrow.Schema) iter.Seq2[arrow.RecordBatch, error] {
+	return func(yield func(arrow.RecordBatch, error) bool) {
+		rd, err := c.arrow(ctx, query)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		defer rd.Release()
+		for rd.Next() {
+			b := rd.RecordBatch()
+			if b.NumRows() == 0 {
+				continue
+			}
+			out := b
+			if schema != nil {
+				out = array.NewRecordBatch(withTypes(schema, b), b.Columns(), b.NumRows())
+			} else {
+				out.Retain()
+			}
+			more := yield(out, nil)
+			out.Release()
+			if !more {
+				return
+			}
+		}
+		if err := rd.Err(); err != nil {
+			yield(nil, wrapSQL(ctx, err))
+		}
+	}
+}
+
+// withTypes is the schema with the types that a batch really has: DuckDB names the inner fields of lists and maps its
+// own way.
+func withTypes(s *arrow.Schema, b arrow.RecordBatch) *arrow.Schema {
+	same := true
+	fields := s.Fields()
+	for i := range fields {
+		if t := b.Column(i).DataType(); !arrow.TypeEqual(fields[i].Type, t) {
+			fields[i].Type = t
+			same = false
+		}
+	}
+	if same {
+		return s
+	}
+	return arrow.NewSchema(fields, nil)
+}
+
+// load makes any rows a relation of this engine; its own ones it takes as they are. The caller calls done.
+func (e *Engine) load(ctx context.Context, rows delta.Rows, columns []string) (rel *relation, done func(), err error) {
+	if r, ok := rows.(*relation); ok && r.e == e {
+		return r, func() {}, nil
+	}
+	all, err := delta.SchemaFromArrow(rows.Schema())
+	if err != nil {
+		return nil, nil, err
+	}
+	s := all
+	if columns != nil {
+		s = &delta.Schema{}
+		for _, n := range columns {
+			f, ok := all.Field(n)
+			if !ok {
+				return nil, nil, fmt.Errorf("rows have no column %s", n)
+			}
+			s.Fields = append(s.Fields, f)
+		}
+	}
+	rel = newRelation(e, s, nil)
+	table := "main." + quoteName(e.name("rows_"))
+	p := relationPart{table: table}
+	stream := newRowsReader(ctx, rows, s)
+	defer stream.stop()
+	err = e.with(ctx, func(c *conn) error {
+		view := e.name("input_")
+		release, err := c.register(stream, view)
+		if err != nil {
+			return err
+		}
+		defer release()
+		var sel []string
+		for i, f := range s.Fields {
+			v := value(i)
+			sel = append(sel, "CAST("+quoteName(f.Name)+" AS "+sqlType(f.Type, false)+") AS "+v)
+			inner := v
+			if f.Type == delta.Timestamp {
+				inner = "make_timestamp(epoch_us(" + v + "))"
+			}
+			p.inner, p.outer = append(p.inner, inner), append(p.outer, v)
+		}
+		p.rows, err = c.create(ctx, table, "SELECT "+strings.Join(sel, ", ")+" FROM "+view)
+		dropErr := c.exec(context.WithoutCancel(ctx), "DROP VIEW IF EXISTS "+view)
+		if stream.err != nil {
+			err = stream.err
+		}
+		return errors.Join(err, dropErr)
+	})
+	done = func() {
+		bg := context.WithoutCancel(ctx)
+		_ = e.with(bg, func(c *conn) error { return c.exec(bg, "DROP TABLE IF EXISTS "+table) })
+	}
+	if err != nil {
+		done()
+		return nil, nil, err
+	}
+	rel.setParts([]relationPart{p})
+	return rel, done, nil
+}
+
+// rowsReader shows delta.Rows as an Arrow stream.
+type rowsReader struct {
+	schema *arrow.Schema
+	next   func() (arrow.RecordBatch, error, bool)
+	stop   func()
+	batch  arrow.RecordBatch
+	err    error
+}
+
+func newRowsReader(ctx context.Context, rows delta.Rows, s *delta.Schema) *rowsReader {
+	r := &rowsReader{}
+	var fields []arrow.Field
+	for _, f := range s.Fields {
+		for _, g := range rows.Schema().Fields() {
+			if strings.EqualFold(g.Name, f.Name) {
+				fields = append(fields, g)
+				break
+			}
+		}
+	}
+	r.schema = arrow.NewSchema(fields, nil)
+	r.next, r.stop = iter.Pull2(rows.Read(ctx, s.Names(), nil))
+	return r
+}
+
+func (r *rowsReader) Schema() *arrow.Schema { return r.schema }
+
+func (r *rowsReader) Next() bool {
+	if r.err != nil {
+		return false
+	}
+	b, err, ok := r.next()
+	if err != nil {
+		r.err = err
+		return false
+	}
+	r.batch = b
+	return ok
+}
+
+func (r *rowsReader) RecordBatch() arrow.RecordBatch { return r.batch }
+func (r *rowsReader) Record() arrow.RecordBatch      { return r.batch }
+func (r *rowsReader) Err() error                     { return r.err }
+func (r *rowsReader) Retain()                        {}
+func (r *rowsReader) Release()                       {}

@@ -1,0 +1,627 @@
+package duckdb
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/cauce-data/cauce/delta"
+	"github.com/cauce-data/cauce/pipeline"
+)
+
+// kind is what the renderer must know of a value to give casts and operators their pinned meaning.
+type kind int
+
+const (
+	kindNull kind = iota // NULL
+	kindText
+	kindBool
+	kindInt
+	kindDecimal
+	kindFloat
+	kindTime // timestamp: an instant, as TIMESTAMP in UTC
+	kindWall // timestamp_ntz: what a clock showed, as TIMESTAMP
+	kindDate
+	kindBinary
+	kindNested
+)
+
+func kindOf(t delta.Type) kind {
+	switch t := t.(type) {
+	case delta.Primitive:
+		switch t {
+		case delta.String:
+			return kindText
+		case delta.Long, delta.Integer, delta.Short, delta.Byte:
+			return kindInt
+		case delta.Float, delta.Double:
+			return kindFloat
+		case delta.Boolean:
+			return kindBool
+		case delta.Binary:
+			return kindBinary
+		case delta.Date:
+			return kindDate
+		case delta.Timestamp:
+			return kindTime
+		case delta.TimestampNTZ:
+			return kindWall
+		}
+	case delta.Decimal:
+		return kindDecimal
+	}
+	return kindNested
+}
+
+// sqlType is the DuckDB type of a Delta type. inner says that it is for a column inside the engine, where timestamps
+// are without zone (and mean UTC); nested ones keep theirs, since nothing computes with them.
+func sqlType(t delta.Type, inner bool) string {
+	switch t := t.(type) {
+	case delta.Primitive:
+		switch t {
+		case delta.String:
+			return "VARCHAR"
+		case delta.Long:
+			return "BIGINT"
+		case delta.Integer:
+			return "INTEGER"
+		case delta.Short:
+			return "SMALLINT"
+		case delta.Byte:
+			return "TINYINT"
+		case delta.Float:
+			return "FLOAT"
+		case delta.Double:
+			return "DOUBLE"
+		case delta.Boolean:
+			return "BOOLEAN"
+		case delta.Binary:
+			return "BLOB"
+		case delta.Date:
+			return "DATE"
+		case delta.Timestamp:
+			if inner {
+				return "TIMESTAMP"
+			}
+			return "TIMESTAMPTZ"
+		case delta.TimestampNTZ:
+			return "TIMESTAMP"
+		case delta.Variant:
+			return "VARIANT"
+		}
+		return "VARCHAR" // void: all null
+	case delta.Decimal:
+		return fmt.Sprintf("DECIMAL(%d,%d)", t.P, t.S)
+	case *delta.Struct:
+		parts := make([]string, len(t.Fields))
+		for i, f := range t.Fields {
+			parts[i] = quoteName(f.Name) + " " + sqlType(f.Type, false)
+		}
+		return "STRUCT(" + strings.Join(parts, ", ") + ")"
+	case *delta.Array:
+		return sqlType(t.Element, false) + "[]"
+	case *delta.Map:
+		return "MAP(" + sqlType(t.Key, false) + ", " + sqlType(t.Value, false) + ")"
+	}
+	return "VARCHAR"
+}
+
+// outward converts a column from its form inside the engine to the one that leaves it.
+func outward(t delta.Type, sql string) string {
+	if t == delta.Timestamp {
+		return "make_timestamptz(epoch_us(" + sql + "))" // a cast would go through ICU, at ten times the cost
+	}
+	return sql
+}
+
+// rendered is an expression in DuckDB's SQL. A row fails it where fail is true; "" means that no row can. value is then
+// null.
+type rendered struct {
+	value string
+	fail  string
+	kind  kind
+	// plain says that value is a bare column or constant, so that it costs nothing to repeat it.
+	plain bool
+}
+
+// renderer renders pipeline expressions in one place of a plan.
+type renderer struct {
+	name     func(string) (rendered, error)
+	zone     string // of the table; "UTC" needs no conversion
+	fileName string
+	groups   map[string]string
+	// occurrence is the SQL of occurrence(); "" where it has no meaning.
+	occurrence string
+}
+
+func anyOf(conds ...string) string {
+	var out []string
+	for _, c := range conds {
+		if c != "" {
+			out = append(out, c)
+		}
+	}
+	switch len(out) {
+	case 0:
+		return ""
+	case 1:
+		return out[0]
+	}
+	return "(" + strings.Join(out, " OR ") + ")"
+}
+
+func (r *renderer) expr(e pipeline.Expr) (rendered, error) {
+	switch e := e.(type) {
+	case pipeline.Literal:
+		return literal(e)
+	case pipeline.Name:
+		return r.name(e.Name)
+	case pipeline.Cast:
+		return r.castExpr(e)
+	case pipeline.Case:
+		return r.caseExpr(e)
+	case pipeline.Call:
+		return r.call(e)
+	}
+	return rendered{}, fmt.Errorf("BUG: no rendering for %T", e)
+}
+
+func literal(l pipeline.Literal) (rendered, error) {
+	switch v := l.Value.(type) {
+	case nil:
+		return rendered{value: "NULL", plain: true}, nil
+	case bool:
+		return rendered{value: strconv.FormatBool(v), kind: kindBool, plain: true}, nil
+	case int64:
+		return rendered{value: strconv.FormatInt(v, 10), kind: kindInt, plain: true}, nil
+	case string:
+		return rendered{value: quoteText(v), kind: kindText, plain: true}, nil
+	case pipeline.Decimal:
+		n, ok := parseNumber(string(v))
+		if !ok {
+			return rendered{}, fmt.Errorf("BUG: %q is no decimal", v)
+		}
+		scale := max(-n.exp, 0)
+		d, ok := n.unscaled(38, scale)
+		if !ok || scale > 38 {
+			return rendered{}, fmt.Errorf("the number %s has more than 38 digits", v)
+		}
+		width := max(len(d), scale, 1)
+		return rendered{value: fmt.Sprintf("CAST('%s' AS DECIMAL(%d,%d))", pointed(d, n.neg, scale), width, scale), kind: kindDecimal, plain: true}, nil
+	}
+	return rendered{}, fmt.Errorf("BUG: no rendering for a constant of type %T", l.Value)
+}
+
+func (r *renderer) castExpr(c pipeline.Cast) (rendered, error) {
+	t, err := delta.ParseType(c.Type)
+	if err != nil {
+		return rendered{}, err
+	}
+	arg, err := r.expr(c.Arg)
+	if err != nil {
+		return rendered{}, err
+	}
+	out := r.cast(arg, t)
+	if c.Try {
+		out.fail = arg.fail
+	}
+	return out, nil
+}
+
+const blankSQL = `' ' || chr(9) || chr(13) || chr(10)`
+
+// notBlank says that a text is more than blanks: a blank text is null in every other type.
+func notBlank(x string) string { return "trim(" + x + ", " + blankSQL + ") <> ''" }
+
+// cast renders a strict cast of a rendered value to a Delta type.
+func (r *renderer) cast(a rendered, t delta.Type) rendered {
+	to := kindOf(t)
+	typ := sqlType(t, true)
+	x := a.value
+	out := rendered{kind: to, fail: a.fail}
+	lost := func(v string) string { return "((" + v + ") IS NULL AND (" + x + ") IS NOT NULL)" }
+	exact := func(v, back string) { // a cast that must survive the way back
+		out.value = v
+		if back != "" {
+			out.value = "CASE WHEN TRY(" + back + " = (" + x + ")) THEN " + v + " END"
+		}
+		out.fail = anyOf(a.fail, lost(out.value))
+	}
+	tryCast := "TRY_CAST(" + x + " AS " + typ + ")"
+	switch {
+	case a.kind == kindNull:
+		out.value, out.plain = "CAST(NULL AS "+typ+")", true
+	case a.kind == kindText && to == kindText:
+		return rendered{value: x, fail: a.fail, kind: kindText, plain: a.plain}
+	case a.kind == kindText:
+		out.value = r.fromText(x, t)
+		if to != kindBinary {
+			out.fail = anyOf(a.fail, "(("+out.value+") IS NULL AND ("+x+") IS NOT NULL AND "+notBlank(x)+")")
+		}
+	case to == kindText:
+		switch a.kind {
+		case kindTime:
+			out.value = "strftime(" + x + ", '%Y-%m-%dT%H:%M:%S.%fZ')"
+		case kindWall:
+			out.value = "strftime(" + x + ", '%Y-%m-%dT%H:%M:%S.%f')"
+		case kindBinary:
+			out.value = "TRY(decode(" + x + "))"
+			out.fail = anyOf(a.fail, lost(out.value))
+		case kindNested:
+			out.value = "CAST(to_json(" + x + ") AS VARCHAR)"
+		default:
+			out.value = "CAST(" + x + " AS VARCHAR)"
+		}
+	case a.kind == kindBool && to == kindBool, a.kind == kindDate && to == kindDate, a.kind == to && (to == kindTime || to == kindWall || to == kindBinary):
+		return rendered{value: x, fail: a.fail, kind: to, plain: a.plain}
+	case a.kind == kindInt && (to == kindInt || to == kindDecimal || to == kindFloat):
+		exact(tryCast, "")
+	case (a.kind == kindDecimal || a.kind == kindFloat) && (to == kindInt || to == kindDecimal):
+		back := tryCast
+		if a.kind == kindFloat {
+			back = "CAST(" + tryCast + " AS DOUBLE)"
+		}
+		exact(tryCast, back)
+	case (a.kind == kindDecimal || a.kind == kindFloat) && to == kindFloat:
+		exact(tryCast, "")
+	case a.kind == kindBool && to == kindInt:
+		out.value = "CAST(" + x + " AS " + typ + ")"
+	case a.kind == kindInt && to == kindBool:
+		exact("CASE ("+x+") WHEN 1 THEN true WHEN 0 THEN false END", "")
+	case a.kind == kindTime && to == kindWall:
+		out.value = r.toZone(x)
+	case a.kind == kindWall && to == kindTime:
+		out.value = r.fromZone(x)
+	case a.kind == kindTime && to == kindDate:
+		// A time of day would be lost silently; to_date says that this is meant.
+		z := r.toZone(x)
+		exact("CASE WHEN CAST(CAST("+z+" AS DATE) AS TIMESTAMP) = "+z+" THEN CAST("+z+" AS DATE) END", "")
+	case a.kind == kindWall && to == kindDate:
+		exact("CAST("+x+" AS DATE)", "CAST(CAST("+x+" AS DATE) AS TIMESTAMP)")
+	case a.kind == kindDate && to == kindTime:
+		out.value = r.fromZone("CAST(" + x + " AS TIMESTAMP)")
+	case a.kind == kindDate && to == kindWall:
+		out.value = "CAST(" + x + " AS TIMESTAMP)"
+	default:
+		exact(tryCast, "")
+	}
+	return out
+}
+
+// toZone is what clocks of the table's zone show at an instant.
+func (r *renderer) toZone(x string) string {
+	if r.utc() {
+		return x
+	}
+	return "(make_timestamptz(epoch_us(" + x + ")) AT TIME ZONE " + quoteText(r.zone) + ")"
+}
+
+// fromZone is the instant at which clocks of the table's zone show x.
+func (r *renderer) fromZone(x string) string {
+	if r.utc() {
+		return x
+	}
+	return "make_timestamp(epoch_us((" + x + ") AT TIME ZONE " + quoteText(r.zone) + "))"
+}
+
+func (r *renderer) utc() bool { return r.zone == "" || r.zone == "UTC" }
+
+// fromText renders the strict cast of a text. DuckDB's own cast is fast but loose, so its value is taken only where
+// writing it out again gives the very text (or, for decimals, the text and more zeros): nothing was lost or imagined
+// then. Every other text goes to the exact reader in casts.go.
+func (r *renderer) fromText(x string, t delta.Type) string {
+	typ := sqlType(t, true)
+	fast := "TRY_CAST(" + x + " AS " + typ + ")"
+	switch t := t.(type) {
+	case delta.Primitive:
+		switch t {
+		case delta.Long:
+			return "CASE WHEN CAST(" + fast + " AS VARCHAR) = " + x + " THEN " + fast + " ELSE cauce_long(" + x + ") END"
+		case delta.Integer, delta.Short, delta.Byte:
+			return "CASE WHEN CAST(" + fast + " AS VARCHAR) = " + x + " THEN " + fast + " ELSE TRY_CAST(cauce_long(" + x + ") AS " + typ + ") END"
+		case delta.Double:
+			return "CASE WHEN length(" + x + ") < 300 AND regexp_full_match(" + x + ", '[+-]?[0-9]+([.][0-9]*)?') THEN " + fast + " ELSE cauce_double(" + x + ") END"
+		case delta.Float:
+			return "CASE WHEN length(" + x + ") < 38 AND regexp_full_match(" + x + ", '[+-]?[0-9]+([.][0-9]*)?') THEN " + fast + " ELSE TRY_CAST(cauce_float(" + x + ") AS FLOAT) END"
+		case delta.Boolean:
+			return "COALESCE(" + fast + ", cauce_boolean(" + x + "))"
+		case delta.Date:
+			return "CASE WHEN CAST(" + fast + " AS VARCHAR) = " + x + " THEN " + fast + " ELSE DATE '1970-01-01' + cauce_date(" + x + ") END"
+		case delta.Timestamp:
+			return "make_timestamp(cauce_timestamp(" + x + ", " + quoteText(r.zone) + "))"
+		case delta.TimestampNTZ:
+			return "make_timestamp(cauce_wall(" + x + "))"
+		case delta.Binary:
+			return "encode(" + x + ")"
+		}
+	case delta.Decimal:
+		return decimalFromText(x, t)
+	}
+	return "TRY_CAST(TRY_CAST(" + x + " AS JSON) AS " + typ + ")"
+}
+
+// decimalFromText casts through DECIMAL(18, scale) where the text fits it: DuckDB reads wider decimals from text some
+// seventy times slower.
+func decimalFromText(x string, t delta.Decimal) string {
+	typ := sqlType(t, true)
+	narrow := "TRY_CAST(" + x + " AS DECIMAL(" + strconv.Itoa(min(t.P, 18)) + "," + strconv.Itoa(t.S) + "))"
+	slow := fmt.Sprintf("TRY_CAST(cauce_decimal(%s, %d, %d) AS %s)", x, t.P, t.S, typ)
+	if t.S > 18 {
+		return slow
+	}
+	fast := narrow
+	if t.P > 18 {
+		fast = "CAST(" + narrow + " AS " + typ + ")"
+	}
+	return "CASE WHEN starts_with(CAST(" + narrow + " AS VARCHAR), " + x + ") THEN " + fast + " ELSE " + slow + " END"
+}
+
+func (r *renderer) caseExpr(c pipeline.Case) (rendered, error) {
+	var value, fail strings.Builder
+	out := rendered{}
+	value.WriteString("CASE")
+	fail.WriteString("CASE")
+	failing := false
+	branch := func(x rendered) string {
+		if x.kind > out.kind || out.kind == kindNull {
+			out.kind = x.kind
+		}
+		if x.fail == "" {
+			return "false"
+		}
+		failing = true
+		return x.fail
+	}
+	for _, w := range c.Whens {
+		cond, err := r.expr(w.Cond)
+		if err != nil {
+			return out, err
+		}
+		then, err := r.expr(w.Then)
+		if err != nil {
+			return out, err
+		}
+		if cond.fail != "" {
+			failing = true
+			fail.WriteString(" WHEN " + cond.fail + " THEN true")
+		}
+		value.WriteString(" WHEN " + cond.value + " THEN " + typed(then))
+		fail.WriteString(" WHEN " + cond.value + " THEN " + branch(then))
+	}
+	rest := rendered{value: "NULL"}
+	if c.Else != nil {
+		var err error
+		if rest, err = r.expr(c.Else); err != nil {
+			return out, err
+		}
+	}
+	value.WriteString(" ELSE " + typed(rest) + " END")
+	fail.WriteString(" ELSE " + branch(rest) + " END")
+	out.value = "(" + value.String() + ")"
+	if failing {
+		out.fail = "(" + fail.String() + ")"
+	}
+	return out, nil
+}
+
+// typed gives integer constants DuckDB's widest integer type, so that arithmetic does not depend on how small they are.
+func typed(x rendered) string {
+	if x.kind == kindInt {
+		return "CAST(" + x.value + " AS BIGINT)"
+	}
+	return x.value
+}
+
+func (r *renderer) call(c pipeline.Call) (rendered, error) {
+	switch c.Func {
+	case "file_name":
+		return rendered{value: quoteText(r.fileName), kind: kindText, plain: true}, nil
+	case "file_group":
+		if len(c.Args) == 1 {
+			if l, ok := c.Args[0].(pipeline.Literal); ok {
+				if s, ok := l.Value.(string); ok {
+					if v, ok := r.groups[s]; ok {
+						return rendered{value: quoteText(v), kind: kindText, plain: true}, nil
+					}
+					return rendered{value: "CAST(NULL AS VARCHAR)", kind: kindText, plain: true}, nil
+				}
+			}
+		}
+		return rendered{}, fmt.Errorf("file_group wants the name of a group as a text")
+	case "occurrence":
+		if r.occurrence == "" {
+			return rendered{value: "1", kind: kindInt, plain: true}, nil
+		}
+		return rendered{value: r.occurrence, kind: kindInt, plain: true}, nil
+	}
+	args := make([]rendered, len(c.Args))
+	vals := make([]string, len(c.Args))
+	fails := make([]string, len(c.Args))
+	for i, a := range c.Args {
+		x, err := r.expr(a)
+		if err != nil {
+			return rendered{}, err
+		}
+		args[i], vals[i], fails[i] = x, x.value, x.fail
+	}
+	fail := anyOf(fails...)
+	mk := func(k kind, format string, a ...any) (rendered, error) {
+		return rendered{value: fmt.Sprintf(format, a...), fail: fail, kind: k}, nil
+	}
+	list := strings.Join(vals, ", ")
+	need := func(n int) error {
+		if len(args) < n {
+			return fmt.Errorf("%s needs %d arguments", c.Func, n)
+		}
+		return nil
+	}
+	switch c.Func {
+	case "and", "or":
+		return mk(kindBool, "(%s)", strings.Join(vals, " "+strings.ToUpper(c.Func)+" "))
+	case "coalesce":
+		return r.coalesce(args)
+	case "in":
+		if err := need(2); err != nil {
+			return rendered{}, err
+		}
+		return mk(kindBool, "(%s IN (%s))", vals[0], strings.Join(vals[1:], ", "))
+	case "greatest", "least":
+		k := kindNull
+		for _, a := range args {
+			k = max(k, a.kind)
+		}
+		for i := range args {
+			vals[i] = typed(args[i])
+		}
+		return mk(k, "%s(%s)", c.Func, strings.Join(vals, ", "))
+	case "concat":
+		for i, a := range args {
+			vals[i] = textOf(a)
+		}
+		return mk(kindText, "concat(%s)", strings.Join(vals, ", "))
+	}
+	if err := need(1); err != nil {
+		return rendered{}, err
+	}
+	switch c.Func {
+	case "not":
+		return mk(kindBool, "(NOT %s)", vals[0])
+	case "is null":
+		return mk(kindBool, "(%s IS NULL)", vals[0])
+	case "is not null":
+		return mk(kindBool, "(%s IS NOT NULL)", vals[0])
+	case "neg":
+		return r.guarded("(-"+typed(args[0])+")", args[0].kind, fail, args), nil
+	case "abs":
+		return r.guarded("abs("+typed(args[0])+")", args[0].kind, fail, args), nil
+	case "upper", "lower":
+		return mk(kindText, "%s(%s)", c.Func, vals[0])
+	case "length":
+		return mk(kindInt, "length(%s)", vals[0])
+	case "trim", "ltrim", "rtrim":
+		return mk(kindText, "%s(%s)", c.Func, list)
+	case "floor", "ceil":
+		if args[0].kind == kindInt {
+			return args[0], nil
+		}
+		return r.guarded(c.Func+"("+vals[0]+")", args[0].kind, fail, args), nil
+	case "round":
+		if args[0].kind == kindInt {
+			for i := range args {
+				vals[i] = typed(args[i])
+			}
+			if len(args) > 1 {
+				vals[1] = "CAST(" + vals[1] + " AS INTEGER)"
+			}
+			return r.guarded("CAST(round("+strings.Join(vals, ", ")+") AS BIGINT)", kindInt, fail, args), nil
+		}
+		return r.guarded("round("+list+")", args[0].kind, fail, args), nil
+	case "to_event_time":
+		return r.eventTime(c, args, fail)
+	case "to_boolean":
+		return r.cast(args[0], delta.Boolean), nil
+	case "to_date":
+		if args[0].kind == kindDate || args[0].kind == kindNull {
+			return r.cast(args[0], delta.Date), nil
+		}
+		return mk(kindDate, "CAST(%s AS DATE)", r.toZone(vals[0]))
+	}
+	if err := need(2); err != nil {
+		return rendered{}, err
+	}
+	switch c.Func {
+	case "=", "<>", "<", "<=", ">", ">=":
+		return mk(kindBool, "(%s %s %s)", vals[0], c.Func, vals[1])
+	case "like":
+		return mk(kindBool, "(%s LIKE %s)", vals[0], vals[1])
+	case "||":
+		return mk(kindText, "(%s || %s)", textOf(args[0]), textOf(args[1]))
+	case "+", "-", "*":
+		k := max(args[0].kind, args[1].kind)
+		return r.guarded("("+typed(args[0])+" "+c.Func+" "+typed(args[1])+")", k, fail, args), nil
+	case "%":
+		k := max(args[0].kind, args[1].kind)
+		return r.guarded("("+typed(args[0])+" % NULLIF("+typed(args[1])+", 0))", k, fail, args), nil
+	case "/":
+		// A division by zero has no value: the row fails, as it does in Spark's ANSI mode.
+		return r.guarded("(CAST("+vals[0]+" AS DOUBLE) / NULLIF(CAST("+vals[1]+" AS DOUBLE), 0))", kindFloat, fail, args), nil
+	case "nullif":
+		return mk(args[0].kind, "NULLIF(%s, %s)", vals[0], vals[1])
+	case "substr":
+		return mk(kindText, "substr(%s)", list)
+	case "regexp_like":
+		return mk(kindBool, "regexp_matches(%s)", list)
+	case "regexp_extract":
+		return mk(kindText, "regexp_extract(%s)", list)
+	}
+	if err := need(3); err != nil {
+		return rendered{}, err
+	}
+	switch c.Func {
+	case "replace":
+		return mk(kindText, "replace(%s)", list)
+	case "split_part":
+		return mk(kindText, "split_part(%s)", list)
+	}
+	return rendered{}, fmt.Errorf("BUG: no rendering for function %s", c.Func)
+}
+
+// textOf is the text of a value as || and concat join it.
+func textOf(a rendered) string {
+	if a.kind == kindText || a.kind == kindNull {
+		return a.value
+	}
+	return "CAST(" + a.value + " AS VARCHAR)"
+}
+
+// guarded renders an operation that some values overflow: such a row fails.
+func (r *renderer) guarded(v string, k kind, fail string, args []rendered) rendered {
+	v = "TRY(" + v + ")"
+	conds := []string{v + " IS NULL"}
+	for _, a := range args {
+		conds = append(conds, "("+a.value+") IS NOT NULL")
+	}
+	return rendered{value: v, kind: k, fail: anyOf(fail, "("+strings.Join(conds, " AND ")+")")}
+}
+
+func (r *renderer) coalesce(args []rendered) (rendered, error) {
+	out := rendered{}
+	vals := make([]string, len(args))
+	var fails []string
+	earlier := ""
+	for i, a := range args {
+		out.kind = max(out.kind, a.kind)
+		vals[i] = typed(a)
+		if a.fail != "" {
+			fails = append(fails, "("+earlier+a.fail+")")
+		}
+		earlier += "(" + a.value + ") IS NULL AND "
+	}
+	out.value = "COALESCE(" + strings.Join(vals, ", ") + ")"
+	out.fail = anyOf(fails...)
+	return out, nil
+}
+
+func (r *renderer) eventTime(c pipeline.Call, args []rendered, fail string) (rendered, error) {
+	x := textOf(args[0])
+	out := rendered{kind: kindTime}
+	if len(c.Args) > 1 {
+		l, ok := c.Args[1].(pipeline.Literal)
+		p, isText := l.Value.(string)
+		if !ok || !isText {
+			return out, fmt.Errorf("the pattern of to_event_time must be a literal text")
+		}
+		out.value = "make_timestamp(cauce_pattern_time(" + x + ", " + quoteText(p) + ", " + quoteText(r.zone) + "))"
+	} else {
+		// The common case, a whole positive number of at most 17 digits, stays in SQL.
+		n := "TRY_CAST(" + x + " AS BIGINT)"
+		if args[0].kind == kindInt {
+			n = typed(args[0])
+		}
+		out.value = fmt.Sprintf("make_timestamp(CASE WHEN %[1]s BETWEEN 0 AND %[2]d AND CAST(%[1]s AS VARCHAR) = %[3]s THEN "+
+			"CASE WHEN %[1]s >= %[4]d THEN %[1]s WHEN %[1]s >= %[5]d THEN %[1]s * 1000 ELSE %[1]s * 1000000 END ELSE cauce_event_time(%[3]s, %[6]s) END)",
+			n, int64(epochMicrosBelow-1), x, int64(epochMillisBelow), int64(epochSecondsBelow), quoteText(r.zone))
+	}
+	out.fail = anyOf(fail, "("+out.value+" IS NULL AND "+x+" IS NOT NULL AND "+notBlank(x)+")")
+	return out, nil
+}

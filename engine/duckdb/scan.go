@@ -1,0 +1,476 @@
+package duckdb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+
+	"github.com/cauce-data/cauce/delta"
+	"github.com/cauce-data/cauce/objstore"
+)
+
+// fileShift puts a file's index above its row numbers in one BIGINT: no Parquet file has 2^40 rows.
+const fileShift = 40
+
+// Names of the positions that a scan gives with its rows.
+const (
+	fileIndexColumn = "_file_index"
+	rowColumn       = "_row"
+)
+
+// scanOptions say what a scan gives.
+type scanOptions struct {
+	Columns  []string // logical names, nil: all of the table
+	Position bool     // add _file_index INTEGER (into the files given) and _row BIGINT (physical row number)
+	Deleted  bool     // keep the rows that deletion vectors mark
+}
+
+// scan is the SQL that reads data files in the table's logical schema.
+type scan struct {
+	// SQL is a SELECT statement. It names temporary tables of the connection that made it.
+	SQL   string
+	conn  *conn
+	temps []string // temporary tables
+	local *localFiles
+}
+
+// Close drops what the scan needed.
+func (s *scan) Close(ctx context.Context) error {
+	var errs []error
+	for _, t := range s.temps {
+		errs = append(errs, s.conn.exec(context.WithoutCancel(ctx), "DROP TABLE IF EXISTS "+quoteName(t)))
+	}
+	return errors.Join(append(errs, s.local.Close())...)
+}
+
+// scan prepares reading files: partition columns from the log, columns that files lack as null, physical types made
+// those of the table, rows that deletion vectors mark left out.
+func (e *Engine) scan(ctx context.Context, c *conn, info delta.TableInfo, files []delta.File, o scanOptions) (_ *scan, err error) {
+	s := &scan{conn: c, local: &localFiles{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close(ctx))
+		}
+	}()
+	columns, err := scanColumns(info, o.Columns)
+	if err != nil {
+		return nil, err
+	}
+	if len(files) == 0 {
+		s.SQL = emptyScan(columns, o.Position)
+		return s, nil
+	}
+	if s.local, err = e.localFiles(ctx, info.Store, files); err != nil {
+		return nil, err
+	}
+	// Files with and without deletion vectors are read apart, so that the many without pay nothing for the few with.
+	var plain, marked []int
+	for i, f := range files {
+		if !o.Deleted && f.Deleted != nil && !f.Deleted.IsEmpty() {
+			marked = append(marked, i)
+		} else {
+			plain = append(plain, i)
+		}
+	}
+	var parts []string
+	for _, group := range [][]int{plain, marked} {
+		if len(group) == 0 {
+			continue
+		}
+		sql, err := s.group(ctx, e, info, files, group, columns, o, len(marked) > 0 && group[0] == marked[0])
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, sql)
+	}
+	s.SQL = strings.Join(parts, " UNION ALL ")
+	return s, nil
+}
+
+// scanColumn is one column of a scan.
+type scanColumn struct {
+	field     delta.Field
+	physical  string // name in the files and in partitionValues
+	partition bool
+}
+
+func scanColumns(info delta.TableInfo, names []string) ([]scanColumn, error) {
+	mapped := false
+	switch strings.ToLower(info.Config["delta.columnMapping.mode"]) {
+	case "name", "id":
+		mapped = true
+	}
+	column := func(f delta.Field) scanColumn {
+		c := scanColumn{field: f, physical: f.Name}
+		if p, ok := f.Metadata["delta.columnMapping.physicalName"].(string); ok && mapped {
+			c.physical = p
+		}
+		c.partition = slices.ContainsFunc(info.PartitionBy, func(p string) bool { return strings.EqualFold(p, f.Name) })
+		return c
+	}
+	if names == nil {
+		out := make([]scanColumn, len(info.Schema.Fields))
+		for i, f := range info.Schema.Fields {
+			out[i] = column(f)
+		}
+		return out, nil
+	}
+	out := make([]scanColumn, len(names))
+	for i, n := range names {
+		f, ok := info.Schema.Field(n)
+		if !ok {
+			return nil, fmt.Errorf("%w: %q", delta.ErrNoSuchColumn, n)
+		}
+		out[i] = column(f)
+	}
+	return out, nil
+}
+
+func emptyScan(columns []scanColumn, position bool) string {
+	var items []string
+	for _, c := range columns {
+		items = append(items, fmt.Sprintf("NULL::%s AS %s", sqlType(c.field.Type, false), quoteName(c.field.Name)))
+	}
+	if position {
+		items = append(items, "NULL::INTEGER AS "+fileIndexColumn, "NULL::BIGINT AS "+rowColumn)
+	}
+	if len(items) == 0 {
+		items = []string{"NULL"}
+	}
+	return "SELECT " + strings.Join(items, ", ") + " WHERE false"
+}
+
+// group reads the files with the given indices.
+func (s *scan) group(ctx context.Context, e *Engine, info delta.TableInfo, files []delta.File, group []int, columns []scanColumn, o scanOptions, marked bool) (string, error) {
+	paths := make([]string, len(group))
+	members := make([]delta.File, len(group))
+	for i, at := range group {
+		paths[i], members[i] = s.local.paths[at], files[at]
+	}
+	var partition []scanColumn
+	for _, c := range columns {
+		if c.partition {
+			partition = append(partition, c)
+		}
+	}
+	byFolder := len(partition) > 0 && foldersTellPartitions(info, members)
+	byName := lackColumns(members, columns)
+	source := readParquet(paths, byFolder, byName, partition)
+	// In the order of the group, DuckDB's file_index counts from 0; files gives the caller's index.
+	needFile := o.Position && !identity(group)
+	needValues := len(partition) > 0 && !byFolder
+	files2 := ""
+	if needFile || needValues {
+		name, err := s.fileTable(ctx, e, members, group, partition)
+		if err != nil {
+			return "", err
+		}
+		files2 = name
+	}
+	var present map[string]bool
+	if byName {
+		var err error
+		if present, err = s.columnsOf(ctx, source); err != nil {
+			return "", err
+		}
+	}
+	var items []string
+	for i, c := range columns {
+		typ, name := sqlType(c.field.Type, false), quoteName(c.field.Name)
+		switch {
+		case c.partition && byFolder:
+			items = append(items, fmt.Sprintf("CAST(p.%s AS %s) AS %s", quoteName(c.physical), typ, name))
+		case c.partition:
+			items = append(items, fmt.Sprintf("f.c%d AS %s", partitionOrdinal(partition, columns[i]), name))
+		case present != nil && !present[strings.ToLower(c.physical)], c.field.Type == delta.Void:
+			items = append(items, fmt.Sprintf("NULL::%s AS %s", typ, name))
+		default:
+			items = append(items, fmt.Sprintf("CAST(p.%s AS %s) AS %s", quoteName(c.physical), typ, name))
+		}
+	}
+	if o.Position {
+		index := "p.file_index"
+		if needFile {
+			index = "f.n"
+		}
+		items = append(items, "CAST("+index+" AS INTEGER) AS "+fileIndexColumn, "p.file_row_number AS "+rowColumn)
+	}
+	if len(items) == 0 {
+		items = []string{"NULL"}
+	}
+	sql := "SELECT " + strings.Join(items, ", ") + " FROM " + source + " p"
+	if files2 != "" {
+		sql += " JOIN " + quoteName(files2) + " f ON p.file_index = f.i"
+	}
+	if marked {
+		name, err := s.deletedTable(ctx, e, members)
+		if err != nil {
+			return "", err
+		}
+		sql += fmt.Sprintf(" ANTI JOIN %s d ON (p.file_index::BIGINT << %d) + p.file_row_number = d.k", quoteName(name), fileShift)
+	}
+	return sql, nil
+}
+
+func identity(group []int) bool {
+	for i, at := range group {
+		if i != at {
+			return false
+		}
+	}
+	return true
+}
+
+func partitionOrdinal(partition []scanColumn, c scanColumn) int {
+	return slices.IndexFunc(partition, func(p scanColumn) bool { return p.physical == c.physical })
+}
+
+// readParquet is the table function over local files. Its virtual columns file_index and file_row_number tell where a
+// row comes from.
+func readParquet(paths []string, byFolder, byName bool, partition []scanColumn) string {
+	quoted := make([]string, len(paths))
+	for i, p := range paths {
+		quoted[i] = globEscape.Replace(p)
+	}
+	sql := "read_parquet(" + quoteTexts(quoted) + ", hive_partitioning = " + strconv.FormatBool(byFolder)
+	if byFolder {
+		var types []string
+		for _, c := range partition {
+			types = append(types, quoteText(c.physical)+": "+sqlType(c.field.Type, false))
+		}
+		sql += ", hive_types = {" + strings.Join(types, ", ") + "}"
+	}
+	if byName {
+		sql += ", union_by_name = true"
+	}
+	return sql + ")"
+}
+
+// globEscape keeps DuckDB from taking characters of a path for a pattern.
+var globEscape = strings.NewReplacer("[", "[[]", "*", "[*]", "?", "[?]")
+
+// foldersTellPartitions reports whether each file lies in the hive folder that its partition values in the log give,
+// in plain characters. The engine may then take the values from the path, which costs nothing a row. A path proves
+// nothing by itself (PROTOCOL.md, "Partition Value Serialization"): a file elsewhere makes the values come from the log.
+func foldersTellPartitions(info delta.TableInfo, files []delta.File) bool {
+	if strings.Contains(info.Path, "=") || strings.Contains(info.Store.URL(), "=") {
+		return false
+	}
+	if _, ok := info.Store.(objstore.LocalPather); !ok {
+		return false
+	}
+	names := make([]string, len(info.PartitionBy))
+	cols, err := scanColumns(info, info.PartitionBy)
+	if err != nil {
+		return false
+	}
+	for i, c := range cols {
+		if c.field.Type != delta.Date && c.field.Type != delta.Long && c.field.Type != delta.Integer && c.field.Type != delta.String {
+			return false
+		}
+		names[i] = c.physical
+	}
+	for _, f := range files {
+		for _, v := range f.Add.PartitionValues {
+			if v != nil && strings.Trim(*v, "0123456789-_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
+				return false
+			}
+		}
+		if path.Dir(f.Key) != path.Join(info.Path, delta.PartitionFolder(names, f.Add.PartitionValues)) {
+			return false
+		}
+	}
+	return true
+}
+
+// lackColumns reports whether a file may lack one of the columns. The statistics count the nulls of every column that
+// they speak of; where a column is not named the file has to be asked, which costs opening all footers first.
+func lackColumns(files []delta.File, columns []scanColumn) bool {
+	if len(files) == 0 {
+		return false
+	}
+	for _, f := range files {
+		_, counts, ok := strings.Cut(f.Add.Stats, `"nullCount"`)
+		if !ok {
+			return true
+		}
+		for _, c := range columns {
+			if !c.partition && !strings.Contains(counts, strconv.Quote(c.physical)+":") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// columnsOf asks which columns a source has, by lower-case name.
+func (s *scan) columnsOf(ctx context.Context, source string) (map[string]bool, error) {
+	out := map[string]bool{}
+	err := s.conn.each(ctx, "DESCRIBE SELECT * FROM "+source, func(row []any) error {
+		if name, ok := row[0].(string); ok {
+			out[strings.ToLower(name)] = true
+		}
+		return nil
+	})
+	return out, err
+}
+
+// fileTable makes a temporary table of the group's files: i counts as DuckDB does, n is the caller's index, c0 … are
+// the partition columns.
+func (s *scan) fileTable(ctx context.Context, e *Engine, members []delta.File, group []int, partition []scanColumn) (string, error) {
+	fields := []arrow.Field{{Name: "i", Type: arrow.PrimitiveTypes.Int64}, {Name: "n", Type: arrow.PrimitiveTypes.Int64}}
+	for i := range partition {
+		fields = append(fields, arrow.Field{Name: "t" + strconv.Itoa(i), Type: arrow.BinaryTypes.String, Nullable: true})
+	}
+	schema := arrow.NewSchema(fields, nil)
+	b := array.NewRecordBuilder(memory.DefaultAllocator, schema)
+	defer b.Release()
+	for i, f := range members {
+		b.Field(0).(*array.Int64Builder).Append(int64(i))
+		b.Field(1).(*array.Int64Builder).Append(int64(group[i]))
+		for k, c := range partition {
+			t := b.Field(2 + k).(*array.StringBuilder)
+			v := f.Add.PartitionValues[c.physical]
+			if v == nil || *v == "" {
+				t.AppendNull()
+				continue
+			}
+			text, err := partitionText(c.field.Type, v)
+			if err != nil {
+				return "", fmt.Errorf("%s: partition column %s: %w", f.Add.Path, c.field.Name, err)
+			}
+			t.Append(text)
+		}
+	}
+	items := []string{"i", "n"}
+	for i, c := range partition {
+		value := fmt.Sprintf("CAST(t%d AS %s)", i, sqlType(c.field.Type, false))
+		if c.field.Type == delta.Binary {
+			value = fmt.Sprintf("unhex(t%d)", i)
+		}
+		items = append(items, fmt.Sprintf("%s AS c%d", value, i))
+	}
+	return s.table(ctx, e, "cauce_files_", b, strings.Join(items, ", "))
+}
+
+// partitionText is a form of a partition value that DuckDB casts to the column's type without doubt.
+func partitionText(t delta.Type, v *string) (string, error) {
+	switch t {
+	case delta.Timestamp, delta.TimestampNTZ, delta.Binary:
+		val, err := delta.ParsePartitionValue(t, v)
+		if err != nil {
+			return "", err
+		}
+		if b, ok := val.([]byte); ok {
+			return fmt.Sprintf("%X", b), nil
+		}
+		if tm, ok := val.(interface{ Format(string) string }); ok {
+			if t == delta.Timestamp {
+				return tm.Format("2006-01-02 15:04:05.000000") + "+00", nil
+			}
+			return tm.Format("2006-01-02 15:04:05.000000"), nil
+		}
+	}
+	return *v, nil
+}
+
+// deletedTable makes a temporary table of the positions that deletion vectors mark, keyed by file and row.
+func (s *scan) deletedTable(ctx context.Context, e *Engine, members []delta.File) (string, error) {
+	b := array.NewRecordBuilder(memory.DefaultAllocator, arrow.NewSchema([]arrow.Field{{Name: "k", Type: arrow.PrimitiveTypes.Int64}}, nil))
+	defer b.Release()
+	k := b.Field(0).(*array.Int64Builder)
+	for i, f := range members {
+		k.Reserve(int(f.Deleted.GetCardinality()))
+		for it := f.Deleted.Iterator(); it.HasNext(); {
+			k.Append(int64(i)<<fileShift + int64(it.Next()))
+		}
+	}
+	return s.table(ctx, e, "cauce_deleted_", b, "k")
+}
+
+// table makes a temporary table of what a builder holds.
+func (s *scan) table(ctx context.Context, e *Engine, prefix string, b *array.RecordBuilder, items string) (string, error) {
+	rec := b.NewRecordBatch()
+	defer rec.Release()
+	rr, err := array.NewRecordReader(rec.Schema(), []arrow.RecordBatch{rec})
+	if err != nil {
+		return "", err
+	}
+	defer rr.Release()
+	view := e.name(prefix + "in_")
+	release, err := s.conn.register(rr, view)
+	if err != nil {
+		return "", err
+	}
+	defer release()
+	name := e.name(prefix)
+	if err := s.conn.exec(ctx, fmt.Sprintf("CREATE TEMP TABLE %s AS SELECT %s FROM %s", quoteName(name), items, quoteName(view))); err != nil {
+		return "", err
+	}
+	s.temps = append(s.temps, name)
+	return name, s.conn.exec(ctx, "DROP VIEW IF EXISTS "+quoteName(view))
+}
+
+// localFiles are data files as paths that DuckDB can open.
+type localFiles struct {
+	paths []string // as the files given
+	dir   string   // of staged copies, "" if none
+}
+
+// Close removes staged copies.
+func (l *localFiles) Close() error {
+	if l == nil || l.dir == "" {
+		return nil
+	}
+	return os.RemoveAll(l.dir)
+}
+
+// localFiles gives each file a local path: its own where the store is local, else that of a copy.
+func (e *Engine) localFiles(ctx context.Context, store objstore.Store, files []delta.File) (*localFiles, error) {
+	l := &localFiles{paths: make([]string, len(files))}
+	if lp, ok := store.(objstore.LocalPather); ok {
+		for i, f := range files {
+			l.paths[i] = lp.LocalPath(f.Key)
+		}
+		return l, nil
+	}
+	var err error
+	if l.dir, err = os.MkdirTemp(e.temp, "stage-"); err != nil {
+		return nil, fmt.Errorf("stage data files: %w", err)
+	}
+	for i, f := range files {
+		l.paths[i] = path.Join(l.dir, strconv.Itoa(i)+".parquet")
+		if err := fetch(ctx, store, f.Key, l.paths[i]); err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
+	}
+	return l, nil
+}
+
+// fetch copies an object to a local file.
+func fetch(ctx context.Context, store objstore.Store, key, to string) error {
+	r, _, err := store.Get(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	w, err := os.Create(to)
+	if err != nil {
+		return fmt.Errorf("stage %s: %w", key, err)
+	}
+	_, err = io.Copy(w, r)
+	if err = errors.Join(err, w.Close()); err != nil {
+		return fmt.Errorf("stage %s: %w", key, err)
+	}
+	return nil
+}
