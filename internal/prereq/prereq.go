@@ -4,7 +4,6 @@
 package prereq
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -32,12 +31,7 @@ var prerequisites = []prerequisite{
 	{"psql", func() (string, error) { return exec.LookPath("psql") }},
 	{"terraform", func() (string, error) { return exec.LookPath("terraform") }},
 	{"pubsub-emulator", func() (string, error) { return exec.LookPath("cloud-pubsub-emulator") }},
-	{"root", func() (string, error) {
-		if os.Getuid() != 0 {
-			return "", errors.New("not the superuser")
-		}
-		return "/", nil
-	}},
+	{"tmpfs", tmpfs},
 }
 
 // Names lists every prerequisite in a fixed order.
@@ -109,6 +103,23 @@ var java = sync.OnceValues(func() (string, error) {
 		return "", fmt.Errorf("java %d is older than 17", major)
 	}
 	return path, nil
+})
+
+// tmpfs wants to be allowed to mount one, for a disk that is soon full. The path is the mount program.
+var tmpfs = sync.OnceValues(func() (string, error) {
+	mount, err := exec.LookPath("mount")
+	if err != nil {
+		return "", err
+	}
+	at, err := os.MkdirTemp("", "prereq-tmpfs-")
+	if err != nil {
+		return "", err
+	}
+	defer os.Remove(at)
+	if out, err := exec.Command(mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", at).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("mount: %w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return mount, exec.Command("umount", at).Run()
 })
 
 func dir(path string) (string, error) {
