@@ -1,0 +1,125 @@
+package objstore_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cauce-data/cauce/objstore"
+	"github.com/cauce-data/cauce/objstore/fault"
+	"github.com/cauce-data/cauce/objstore/storetest"
+)
+
+func newLocal(t *testing.T) (*objstore.Local, string) {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "lake") // made with the first write
+	s, err := objstore.NewLocal(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, dir
+}
+
+func TestLocal(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) objstore.Store {
+		s, _ := newLocal(t)
+		return s
+	})
+}
+
+// The fault store without rules is a store like any other.
+func TestFaultStoreConforms(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) objstore.Store {
+		s, _ := newLocal(t)
+		return fault.Local{Store: fault.New(s)}
+	})
+}
+
+func TestLocalLeavesNoTrace(t *testing.T) {
+	s, dir := newLocal(t)
+	ctx := context.Background()
+	for range 3 {
+		_ = s.PutIfAbsent(ctx, "a/b", []byte("x"))
+		if err := s.Put(ctx, "a/c", strings.NewReader("y"), objstore.PutOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	entries, err := os.ReadDir(filepath.Join(dir, "a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	if !slices.Equal(names, []string{"b", "c"}) {
+		t.Fatalf("files %v", names)
+	}
+}
+
+func TestLocalLinks(t *testing.T) {
+	s, dir := newLocal(t)
+	ctx := context.Background()
+	if err := s.Put(ctx, "raw/a.csv", strings.NewReader("abc"), objstore.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := t.TempDir()
+	if err := os.WriteFile(filepath.Join(elsewhere, "b.csv"), []byte("b"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	for name, target := range map[string]string{
+		"raw/link.csv": filepath.Join(elsewhere, "b.csv"), "raw/dangling.csv": filepath.Join(elsewhere, "nothing"),
+		"raw/folder": elsewhere, "raw/loop": filepath.Join(dir, "raw"),
+	} {
+		if err := os.Symlink(target, filepath.Join(dir, filepath.FromSlash(name))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []string
+	for info, err := range s.List(ctx, "raw/", "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, info.Key)
+	}
+	if want := []string{"raw/a.csv", "raw/dangling.csv", "raw/folder/b.csv", "raw/link.csv"}; !slices.Equal(got, want) {
+		t.Fatalf("listed %v, want %v", got, want)
+	}
+	if _, _, err := s.Get(ctx, "raw/dangling.csv"); !errors.Is(err, objstore.ErrNotFound) {
+		t.Fatal(err)
+	}
+	// A dangling link still holds its name against a conditional put.
+	if err := s.PutIfAbsent(ctx, "raw/dangling.csv", nil); !errors.Is(err, objstore.ErrExists) {
+		t.Fatal(err)
+	}
+}
+
+func TestOpenURL(t *testing.T) {
+	for in, want := range map[string]string{
+		"file:/x/y": "/x/y", "file:///x/y": "/x/y", "file://localhost/x": "/x", "/x": "/x", "file:./x": "./x", "file:///a%20b": "/a b",
+	} {
+		got, err := objstore.FileURLPath(in)
+		if err != nil || got != want {
+			t.Errorf("%s = %q, %v; want %q", in, got, err, want)
+		}
+	}
+	for _, in := range []string{"s3://bucket/x", "file://host/x", "file:", "file://host"} {
+		if got, err := objstore.FileURLPath(in); err == nil {
+			t.Errorf("%s = %q, want an error", in, got)
+		}
+	}
+	f := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(f, nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := objstore.Open(f); err == nil {
+		t.Error("a file is opened as a store")
+	}
+	if _, err := objstore.Open(""); err == nil {
+		t.Error("an empty path is opened as a store")
+	}
+}
