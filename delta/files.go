@@ -1,0 +1,267 @@
+package delta
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"sort"
+	"sync"
+
+	"github.com/RoaringBitmap/roaring/v2/roaring64"
+	"github.com/apache/arrow-go/v18/arrow"
+	"golang.org/x/sync/errgroup"
+)
+
+// Files gives the live files that may hold rows of the predicates (none: all files), pruned as Prune does, with their
+// deletion vectors loaded. The bitmaps are shared and must not be modified.
+func (s *Snapshot) Files(ctx context.Context, where ...Predicate) ([]File, error) {
+	var p Predicate
+	if len(where) > 0 {
+		p = And(where...)
+	}
+	return s.load(ctx, s.Prune(p))
+}
+
+// load makes Files of adds.
+func (s *Snapshot) load(ctx context.Context, adds []*Add) ([]File, error) {
+	info := s.TableInfo()
+	out := make([]File, len(adds))
+	var missing []int
+	for i, a := range adds {
+		key, err := info.FileKey(a.Path)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = File{Add: a, Key: key}
+		if a.DeletionVector != nil {
+			if v, ok := s.table.vectors.get(a.DeletionVector); ok {
+				out[i].Deleted = v
+			} else {
+				missing = append(missing, i)
+			}
+		}
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(8)
+	for _, i := range missing {
+		g.Go(func() error {
+			v, err := LoadVector(gctx, info, adds[i].DeletionVector)
+			if err != nil {
+				return fmt.Errorf("%s: %w", adds[i].Path, err)
+			}
+			out[i].Deleted = v
+			s.table.vectors.put(adds[i].DeletionVector, v)
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// vectorCache keeps deletion vectors by their descriptor, which names its content for ever. The zero value works.
+type vectorCache struct {
+	mu    sync.Mutex
+	items map[string]*roaring64.Bitmap
+	bytes uint64
+}
+
+const vectorCacheBytes = 32 << 20
+
+func (c *vectorCache) get(d *DeletionVector) (*roaring64.Bitmap, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v, ok := c.items[d.UniqueID()]
+	return v, ok
+}
+
+func (c *vectorCache) put(d *DeletionVector, v *roaring64.Bitmap) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := v.GetSerializedSizeInBytes() + 256
+	if c.items == nil || c.bytes+n > vectorCacheBytes {
+		// Starting over is simple, and a table whose vectors do not fit reads them anyway.
+		c.items, c.bytes = map[string]*roaring64.Bitmap{}, 0
+	}
+	c.items[d.UniqueID()] = v
+	c.bytes += n
+}
+
+// numRecords is the number of physical rows of a file, from its statistics or else from its footer.
+func numRecords(ctx context.Context, info TableInfo, f File) (int64, error) {
+	if st, err := ParseStats(f.Add.Stats); err == nil && st.NumRecords >= 0 {
+		return st.NumRecords, nil
+	}
+	pf, err := openParquet(ctx, info.Store, f.Key)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", f.Key, err)
+	}
+	defer pf.Close()
+	return pf.NumRows(), nil
+}
+
+// fileRows are the live rows of files as Rows, read anew each time.
+type fileRows struct {
+	reader Reader
+	info   TableInfo
+	files  []File
+	n      int64
+}
+
+func newFileRows(ctx context.Context, r Reader, info TableInfo, files []File) (*fileRows, error) {
+	f := &fileRows{reader: r, info: info, files: files}
+	for _, file := range files {
+		n, err := numRecords(ctx, info, file)
+		if err != nil {
+			return nil, err
+		}
+		if file.Deleted != nil {
+			n -= int64(file.Deleted.GetCardinality())
+		}
+		f.n += n
+	}
+	return f, nil
+}
+
+func (f *fileRows) Schema() *arrow.Schema { return f.info.Schema.Arrow() }
+func (f *fileRows) NumRows() int64        { return f.n }
+
+func (f *fileRows) Read(ctx context.Context, columns []string, ordinals *roaring64.Bitmap) iter.Seq2[arrow.RecordBatch, error] {
+	return func(yield func(arrow.RecordBatch, error) bool) {
+		var at int64
+		for b, err := range f.reader.Read(ctx, f.info, f.files, ReadOptions{Columns: columns}) {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			n := b.NumRows()
+			if ordinals != nil {
+				sel := within(ordinals, at, n)
+				at += n
+				if len(sel) == 0 {
+					continue
+				}
+				t, err := takeBatch(ctx, b, sel)
+				if err != nil {
+					yield(nil, err)
+					return
+				}
+				ok := yield(t, nil)
+				t.Release()
+				if !ok {
+					return
+				}
+				continue
+			}
+			if !yield(b, nil) {
+				return
+			}
+		}
+	}
+}
+
+// keyValues are the values that the source's rows have in one key column, sorted; files whose bounds lie between two
+// of them hold no match.
+type keyValues struct {
+	column string
+	typ    Type
+	values []scalar
+}
+
+// keyPruneRows bounds the number of source rows up to which their keys are compared with the files' statistics. A
+// larger source touches almost every file anyway.
+const keyPruneRows = 200_000
+
+// sourceKeys collects the key values of rows, for pruning; nil where that is not worth while or not possible.
+func sourceKeys(ctx context.Context, rows Rows, schema *Schema, columns []string) ([]keyValues, error) {
+	if rows.NumRows() > keyPruneRows {
+		return nil, nil
+	}
+	var out []keyValues
+	var names []string
+	for _, c := range columns {
+		f, ok := schema.Field(c)
+		if !ok {
+			return nil, fmt.Errorf("%w: %q", ErrNoSuchColumn, c)
+		}
+		switch f.Type {
+		case String, Long, Integer, Short, Byte, Date, Timestamp:
+			out = append(out, keyValues{column: f.Name, typ: f.Type})
+			names = append(names, f.Name)
+		}
+	}
+	if len(names) == 0 {
+		return nil, nil
+	}
+	for b, err := range rows.Read(ctx, names, nil) {
+		if err != nil {
+			return nil, err
+		}
+		for k := range out {
+			col := b.Column(k)
+			for i := range col.Len() {
+				v, ok := goValue(col, i)
+				if !ok || v == nil {
+					continue
+				}
+				if s, isText := v.(string); isText {
+					v = string([]byte(s)) // the batch's memory goes away
+				}
+				bd, ok := newBound(out[k].typ, v)
+				if !ok {
+					return nil, nil
+				}
+				out[k].values = append(out[k].values, bd.lo)
+			}
+		}
+	}
+	for k := range out {
+		v := out[k].values
+		sort.Slice(v, func(i, j int) bool { d, _ := v[i].compare(v[j]); return d < 0 })
+	}
+	return out, nil
+}
+
+// mayHoldKeys gives the adds whose statistics leave it open that they hold one of the keys. Partition values do not
+// matter unless the column is part of the key: a row may have moved.
+func (s *Snapshot) mayHoldKeys(adds []*Add, keys []keyValues) []*Add {
+	if len(keys) == 0 {
+		return adds
+	}
+	out := make([]*Add, 0, len(adds))
+	for _, a := range adds {
+		if s.mayHold(a, keys) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+func (s *Snapshot) mayHold(a *Add, keys []keyValues) bool {
+	facts := &fileFacts{snapshot: s, add: a}
+	for _, k := range keys {
+		c := facts.column(k.column)
+		if c == nil {
+			continue
+		}
+		if !c.mayValue {
+			return false
+		}
+		v := k.values
+		if c.min != nil {
+			lo := c.min.lo
+			i := sort.Search(len(v), func(i int) bool { d, ok := v[i].compare(lo); return !ok || d >= 0 })
+			v = v[i:]
+		}
+		if len(v) == 0 {
+			return false
+		}
+		if c.max != nil {
+			if d, ok := v[0].compare(c.max.hi); ok && d > 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
