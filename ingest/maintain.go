@@ -1,0 +1,211 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/cauce-data/cauce/catalog"
+	"github.com/cauce-data/cauce/delta"
+)
+
+// MaintainOptions narrow maintenance. The zero value does to every table, the quarantine included, what the lake file
+// asks for.
+type MaintainOptions struct {
+	Tables []string
+	// CompactOnly leaves everything but compaction out: what a stream does beside its work.
+	CompactOnly bool
+	// Vacuum deletes unneeded files even if the lake file does not ask for it.
+	Vacuum bool
+}
+
+// MaintainReport says what maintenance did.
+type MaintainReport struct {
+	Tables  map[string]*TableMaintenance `json:"tables"`
+	Seconds float64                      `json:"seconds"`
+}
+
+// TableMaintenance says what maintenance did to one table.
+type TableMaintenance struct {
+	Partitions    int           `json:"partitions"` // compacted
+	FilesRemoved  int           `json:"files_removed"`
+	FilesAdded    int           `json:"files_added"`
+	FilesVacuumed int           `json:"files_vacuumed"`
+	Version       delta.Version `json:"version"`
+}
+
+// Defaults where the lake file says nothing.
+const (
+	maintainFilesMin = 16
+	maintainTarget   = 128 << 20
+	retentionMin     = 168 * time.Hour
+)
+
+// Maintain compacts small files where it pays, removes quarantined rows that no longer count, and deletes files that no
+// version within the retention names. It yields to writers of data: what they change meanwhile is left for the next
+// time.
+func (l *Lake) Maintain(ctx context.Context, o MaintainOptions) (*MaintainReport, error) {
+	start := l.clock()
+	r := &MaintainReport{Tables: map[string]*TableMaintenance{}}
+	names := o.Tables
+	if len(names) == 0 {
+		names = l.catalog.Names()
+	}
+	var errs []error
+	for _, name := range names {
+		if ctx.Err() != nil {
+			break
+		}
+		t, err := l.catalog.Open(ctx, name)
+		if errors.Is(err, delta.ErrNotATable) {
+			continue // nothing was written yet
+		}
+		if err == nil {
+			m := &TableMaintenance{}
+			r.Tables[name] = m
+			err = l.maintainTable(ctx, name, t, o, m)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("table %s: %w", name, err))
+		}
+	}
+	r.Seconds = l.clock().Sub(start).Seconds()
+	return r, errors.Join(append(errs, ctx.Err())...)
+}
+
+func (l *Lake) maintainTable(ctx context.Context, name string, t *delta.Table, o MaintainOptions, m *TableMaintenance) error {
+	policy := l.lake.Maintenance
+	if name == catalog.Quarantine && !o.CompactOnly {
+		if err := l.purgeAll(ctx); err != nil {
+			return err
+		}
+	}
+	if policy.Optimize {
+		if err := l.compact(ctx, t, m); err != nil {
+			return err
+		}
+	}
+	if (policy.Vacuum || o.Vacuum) && !o.CompactOnly {
+		v, err := t.Vacuum(ctx, delta.VacuumOptions{Retention: max(policy.Retention, retentionMin), Hook: l.hook})
+		if err != nil {
+			return err
+		}
+		m.FilesVacuumed = len(v.Deleted)
+	}
+	s, err := t.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	m.Version = s.Version()
+	return nil
+}
+
+// purgeAll removes superseded rows of every source from quarantine.
+func (l *Lake) purgeAll(ctx context.Context) error {
+	for _, s := range l.lake.Sources {
+		if err := l.purgeQuarantine(ctx, s.Name, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// partitionWork says how many files of a partition compaction would gather.
+type partitionWork struct {
+	values map[string]*string
+	small  int
+}
+
+// worthCompacting gives the partitions in which at least filesMin files are small against the target: below that the
+// rewriting costs more than readers gain.
+func worthCompacting(s *delta.Snapshot, filesMin int, target int64) []partitionWork {
+	byKey := map[string]*partitionWork{}
+	by := s.PartitionBy()
+	for _, a := range s.Adds() {
+		if a.Size*2 > target && a.DeletionVector == nil {
+			continue
+		}
+		key := ""
+		for _, c := range by {
+			if v := a.PartitionValues[c]; v != nil {
+				key += "=" + *v
+			}
+			key += "\x00"
+		}
+		w := byKey[key]
+		if w == nil {
+			w = &partitionWork{values: a.PartitionValues}
+			byKey[key] = w
+		}
+		w.small++
+	}
+	var out []partitionWork
+	for _, k := range slices.Sorted(maps.Keys(byKey)) {
+		if byKey[k].small >= filesMin {
+			out = append(out, *byKey[k])
+		}
+	}
+	return out
+}
+
+func (l *Lake) compact(ctx context.Context, t *delta.Table, m *TableMaintenance) error {
+	filesMin, target := l.lake.Maintenance.FilesMin, l.lake.Maintenance.FileBytesTarget
+	if filesMin <= 0 {
+		filesMin = maintainFilesMin
+	}
+	if target <= 0 {
+		target = maintainTarget
+	}
+	s, err := t.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	for _, w := range worthCompacting(s, filesMin, target) {
+		where, err := partitionPredicate(s, w.values)
+		if err != nil {
+			return err
+		}
+		res, err := t.Optimize(ctx, delta.OptimizeOptions{Where: where, TargetBytes: target, MinFiles: filesMin, Hook: l.hook})
+		if errors.Is(err, delta.ErrConflict) {
+			l.log.Debug("compaction gave way to a writer", "table", t.Path(), "error", err)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		m.Partitions++
+		m.FilesAdded += res.FilesAdded
+		m.FilesRemoved += res.FilesRemoved
+	}
+	return nil
+}
+
+// partitionPredicate selects exactly one partition; nil for a table without partitions.
+func partitionPredicate(s *delta.Snapshot, values map[string]*string) (delta.Predicate, error) {
+	var all []delta.Predicate
+	for _, c := range s.PartitionBy() {
+		f, ok := s.Schema().Field(c)
+		if !ok {
+			return nil, fmt.Errorf("BUG: partition column %s is not in the schema", c)
+		}
+		v, err := delta.ParsePartitionValue(f.Type, values[c])
+		if err != nil {
+			return nil, err
+		}
+		if v == nil {
+			all = append(all, delta.IsNull{Column: c})
+		} else {
+			all = append(all, delta.Compare{Column: c, Op: "=", Value: v})
+		}
+	}
+	switch len(all) {
+	case 0:
+		return nil, nil
+	case 1:
+		return all[0], nil
+	}
+	return delta.And(all...), nil
+}

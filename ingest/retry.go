@@ -1,0 +1,433 @@
+package ingest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/cauce-data/cauce/catalog"
+	"github.com/cauce-data/cauce/objstore"
+	"github.com/cauce-data/cauce/pipeline"
+)
+
+// retryIncarnation is the incarnation under which quarantined records of streams are tried again: it keeps the epochs
+// of a retry apart from those of a running stream.
+const retryIncarnation = "retry"
+
+// retryRowsMax bounds what one commit of a retry covers.
+const retryRowsMax = 50_000
+
+// RetryReport says what a retry did.
+type RetryReport struct {
+	Tried    int64 `json:"tried"`
+	Resolved int64 `json:"resolved"` // in the table, or filtered out as the plan says
+	StillBad int64 `json:"still_bad"`
+	// Missing counts records that could not be read again: longer than what quarantine keeps, and their file is gone.
+	Missing int64 `json:"missing"`
+	Counts
+	Epochs   int      `json:"epochs"`
+	Warnings []string `json:"warnings"`
+}
+
+// QuarantineRetry runs open quarantined records through the lake file as it is. Rows that fit are merged into their
+// table first, with the order they always had, and marked as resolved then; so a crash between the two only repeats work.
+func (l *Lake) QuarantineRetry(ctx context.Context, f QuarantineFilter) (*RetryReport, error) {
+	f.All = false
+	rows, err := l.QuarantineShow(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	r := &RetryReport{Warnings: []string{}}
+	bySource := map[string][]*QuarantineRow{}
+	for i := range rows {
+		bySource[rows[i].Source] = append(bySource[rows[i].Source], &rows[i])
+	}
+	for _, name := range slices.Sorted(maps.Keys(bySource)) {
+		todo := bySource[name]
+		if l.lake.Source(name) == nil {
+			r.Tried += int64(len(todo))
+			r.Missing += int64(len(todo))
+			r.Warnings = append(r.Warnings, fmt.Sprintf("source %s is not in the lake file: %d records cannot be tried", name, len(todo)))
+			continue
+		}
+		// Records of one file stay together, because occurrence() counts identical lines of a file.
+		slices.SortStableFunc(todo, func(a, b *QuarantineRow) int { return bytes.Compare([]byte(a.Origin), []byte(b.Origin)) })
+		for len(todo) > 0 {
+			n := min(len(todo), retryRowsMax)
+			for n < len(todo) && todo[n].Origin == todo[n-1].Origin && todo[n].Topic == "" {
+				n++
+			}
+			if err := l.retrySource(ctx, l.lake.Source(name), todo[:n], r); err != nil {
+				return r, fmt.Errorf("source %s: %w", name, err)
+			}
+			todo = todo[n:]
+		}
+	}
+	return r, nil
+}
+
+func (l *Lake) retrySource(ctx context.Context, src *pipeline.Source, rows []*QuarantineRow, r *RetryReport) error {
+	plan, err := l.lake.Plan(src.Name)
+	if err != nil {
+		return err
+	}
+	t, err := l.catalog.Ensure(ctx, src.Table)
+	if err != nil {
+		return err
+	}
+	incarnation := FilesIncarnation
+	if src.Streaming() {
+		incarnation = retryIncarnation
+	}
+	c := &epochCommit{source: src, plan: plan, table: t, log: l.progressLog(src.Name, incarnation)}
+	reload := func() error {
+		snap, err := t.Snapshot(ctx)
+		if err != nil {
+			return err
+		}
+		c.state, err = c.log.load(ctx, snap)
+		return err
+	}
+	if err := reload(); err != nil {
+		return err
+	}
+	ph := l.startPhases()
+	ep, at, err := l.newEpoch(ctx, plan)
+	if err != nil {
+		return err
+	}
+	defer ep.Close()
+	c.at = at
+	r.Tried += int64(len(rows))
+	tried, err := l.feed(ctx, ep, src, c.state, rows, r)
+	if err != nil {
+		return err
+	}
+	if len(tried) == 0 {
+		return nil
+	}
+	ph.done("read")
+	if c.result, err = ep.Finish(ctx); err != nil {
+		return err
+	}
+	if c.result.Failed != nil {
+		return c.result.Failed
+	}
+	ph.done("compute")
+	type record struct {
+		origin   string
+		position int64
+	}
+	bad := map[record]pipeline.BadRow{}
+	for b, err := range c.result.Bad {
+		if err != nil {
+			return err
+		}
+		bad[record{b.Origin, b.Position}] = b
+	}
+	var rep *EpochReport
+	for lost := 0; ; lost++ {
+		c.cover = &EpochFile{Kind: KindRetry}
+		rep, err = l.commitEpoch(ctx, c, ph)
+		if err == nil {
+			break
+		}
+		if !superseded(err) || lost >= conflictTriesMax {
+			return err
+		}
+		if err := reload(); err != nil {
+			return err
+		}
+	}
+	r.add(rep.Counts)
+	r.Epochs++
+
+	q, err := l.catalog.Ensure(ctx, catalog.Quarantine)
+	if err != nil {
+		return err
+	}
+	w := l.newQuarantineWriter(q)
+	defer w.release()
+	var other []*QuarantineRow // refused by another rule than before
+	for _, row := range tried {
+		b, still := bad[record{row.Origin, row.Position}]
+		switch {
+		case !still:
+			done := *row
+			done.ResolvedAt = &c.at
+			r.Resolved++
+			err = w.add(ctx, &done)
+		case b.Rule != row.Rule:
+			r.StillBad++
+			other = append(other, row)
+			err = w.add(ctx, c.row(b, c.cover.name()))
+		default:
+			r.StillBad++
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := w.flush(ctx); err != nil {
+		return err
+	}
+	return l.deleteQuarantine(ctx, other)
+}
+
+// feed gives quarantined records to an epoch, and returns those that it could read again.
+func (l *Lake) feed(ctx context.Context, ep Epoch, src *pipeline.Source, s *progressState, rows []*QuarantineRow, r *RetryReport) ([]*QuarantineRow, error) {
+	missing := func(n int, format string, args ...any) {
+		r.Missing += int64(n)
+		r.Warnings = append(r.Warnings, fmt.Sprintf(format, args...))
+	}
+	var tried []*QuarantineRow
+	if src.Streaming() {
+		var recs []pipeline.Record
+		for _, q := range rows {
+			if q.RawBytes > int64(len(q.Raw)) {
+				missing(1, "%s/%d offset %d: the record is longer than what quarantine keeps", q.Topic, q.Partition, q.Offset)
+				continue
+			}
+			recs = append(recs, pipeline.Record{Topic: q.Topic, Partition: q.Partition, Offset: q.Offset, Origin: q.Origin, Value: []byte(q.Raw)})
+			tried = append(tried, q)
+		}
+		if len(recs) == 0 {
+			return nil, nil
+		}
+		return tried, ep.AddRecords(ctx, recs)
+	}
+	for len(rows) > 0 {
+		n := 1
+		for n < len(rows) && rows[n].Origin == rows[0].Origin && rows[n].File == rows[0].File {
+			n++
+		}
+		part := slices.Clone(rows[:n])
+		rows = rows[n:]
+		slices.SortFunc(part, func(a, b *QuarantineRow) int { return int(max(-1, min(1, a.Position-b.Position))) })
+		raw, usable, err := l.reopen(ctx, src, s, part)
+		if err != nil {
+			return nil, err
+		}
+		if lost := len(part) - len(usable); lost > 0 {
+			missing(lost, "%s: %d records cannot be read again: the file is gone, and they are longer than what quarantine keeps or no longer split", part[0].File, lost)
+		}
+		if len(usable) == 0 {
+			continue
+		}
+		err = ep.AddFile(ctx, raw)
+		if raw.Close != nil {
+			defer raw.Close() // the epoch may come back to the text of what it refuses
+		}
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			missing(len(usable), "%s: %v", part[0].File, err)
+			continue
+		}
+		tried = append(tried, usable...)
+	}
+	return tried, nil
+}
+
+// reopen makes a file of just the given records, which are of one file: from the file itself where it, or a copy of it,
+// is still there, else from the text that quarantine kept.
+func (l *Lake) reopen(ctx context.Context, src *pipeline.Source, s *progressState, rows []*QuarantineRow) (*pipeline.RawFile, []*QuarantineRow, error) {
+	first := rows[0]
+	names := []string{first.File}
+	for _, n := range slices.Sorted(maps.Keys(s.files)) {
+		if s.files[n].Origin == first.Origin && n != first.File {
+			names = append(names, n)
+		}
+	}
+	for _, n := range names {
+		info, err := l.store.Stat(ctx, n)
+		if err != nil {
+			continue
+		}
+		raw, err := l.opener.Open(ctx, l.store, info, src)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil, nil, ctx.Err()
+			}
+			continue
+		}
+		if raw.Origin == first.Origin {
+			at := make([]int64, len(rows))
+			for i, q := range rows {
+				at[i] = q.Position
+			}
+			sub := *raw
+			sub.Name, sub.Generation = first.File, first.Generation
+			sub.Path, sub.Plain = "", false // only these records, and not through an engine's own reader
+			sub.Rows = func(ctx context.Context) iter.Seq2[pipeline.RawRow, error] { return rowsAt(ctx, raw, at) }
+			sub.RowsAt = func(ctx context.Context, at []int64) iter.Seq2[pipeline.RawRow, error] { return rowsAt(ctx, raw, at) }
+			return &sub, rows, nil
+		}
+		if raw.Close != nil {
+			if err := raw.Close(); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	// The file is gone or another one now.
+	fields := src.CSV.Columns
+	for _, n := range names {
+		if m, ok := s.files[n]; ok && len(m.Fields) > 0 {
+			fields = m.Fields
+		}
+	}
+	if len(fields) == 0 {
+		return nil, nil, nil
+	}
+	raw := &pipeline.RawFile{
+		Name: first.File, Origin: first.Origin, Generation: first.Generation, Fields: fields,
+		ModTime: time.UnixMicro(first.Generation).UTC(),
+	}
+	var records []pipeline.RawRow
+	var usable []*QuarantineRow
+	for _, q := range rows {
+		if q.RawBytes > int64(len(q.Raw)) {
+			continue
+		}
+		rec, ok, err := l.splitText(ctx, src, fields, q)
+		if err != nil {
+			return nil, nil, err
+		}
+		if ok {
+			records = append(records, rec)
+			usable = append(usable, q)
+		}
+	}
+	fillFromSlice(raw, records)
+	return raw, usable, nil
+}
+
+// fillFromSlice makes records in memory the content of a file.
+func fillFromSlice(raw *pipeline.RawFile, records []pipeline.RawRow) {
+	raw.Rows = func(context.Context) iter.Seq2[pipeline.RawRow, error] {
+		return func(yield func(pipeline.RawRow, error) bool) {
+			for _, r := range records {
+				if !yield(r, nil) {
+					return
+				}
+			}
+		}
+	}
+	all := raw.Rows
+	raw.RowsAt = func(ctx context.Context, at []int64) iter.Seq2[pipeline.RawRow, error] { return pick(all(ctx), at) }
+}
+
+// rowsAt reads the records at ascending positions.
+func rowsAt(ctx context.Context, raw *pipeline.RawFile, at []int64) iter.Seq2[pipeline.RawRow, error] {
+	if raw.RowsAt != nil {
+		return raw.RowsAt(ctx, at)
+	}
+	return pick(raw.Rows(ctx), at)
+}
+
+// pick passes on the records at ascending positions.
+func pick(rows iter.Seq2[pipeline.RawRow, error], at []int64) iter.Seq2[pipeline.RawRow, error] {
+	return func(yield func(pipeline.RawRow, error) bool) {
+		for r, err := range rows {
+			if err != nil {
+				yield(r, err)
+				return
+			}
+			if _, ok := slices.BinarySearch(at, r.Position); ok && !yield(r, nil) {
+				return
+			}
+		}
+	}
+}
+
+// splitText splits the kept text of one record into its fields, as the source's files are split.
+func (l *Lake) splitText(ctx context.Context, src *pipeline.Source, fields []string, q *QuarantineRow) (pipeline.RawRow, bool, error) {
+	one := *src
+	one.CSV.Header, one.CSV.Columns, one.CSV.Encoding = pipeline.HeaderFalse, fields, "utf-8"
+	store := textStore{key: "record.csv", text: q.Raw + "\n", at: time.UnixMicro(q.Generation).UTC()}
+	raw, err := l.opener.Open(ctx, store, store.info(), &one)
+	if err != nil {
+		return pipeline.RawRow{}, false, ctx.Err()
+	}
+	if raw.Close != nil {
+		defer raw.Close()
+	}
+	var out pipeline.RawRow
+	n := 0
+	for r, err := range raw.Rows(ctx) {
+		if err != nil {
+			return out, false, ctx.Err()
+		}
+		out = r
+		n++
+	}
+	out.Position, out.Line, out.Offset, out.Warning = q.Position, q.Line, q.RawOffset, ""
+	return out, n == 1, nil
+}
+
+// textStore is a store of one object in memory.
+type textStore struct {
+	key  string
+	text string
+	at   time.Time
+}
+
+var errReadOnly = errors.New("read-only")
+
+func (s textStore) info() objstore.Info {
+	return objstore.Info{Key: s.key, Size: int64(len(s.text)), ModTime: s.at}
+}
+
+func (s textStore) Get(_ context.Context, key string) (io.ReadCloser, objstore.Info, error) {
+	if key != s.key {
+		return nil, objstore.Info{}, fmt.Errorf("%s: %w", key, objstore.ErrNotFound)
+	}
+	return io.NopCloser(bytes.NewReader([]byte(s.text))), s.info(), nil
+}
+
+func (s textStore) GetRange(_ context.Context, key string, offset, n int64) ([]byte, error) {
+	if key != s.key {
+		return nil, fmt.Errorf("%s: %w", key, objstore.ErrNotFound)
+	}
+	size := int64(len(s.text))
+	if offset < 0 {
+		offset = max(0, size+offset)
+	}
+	offset = min(offset, size)
+	if n < 0 || offset+n > size {
+		n = size - offset
+	}
+	return []byte(s.text[offset : offset+n]), nil
+}
+
+func (s textStore) Stat(_ context.Context, key string) (objstore.Info, error) {
+	if key != s.key {
+		return objstore.Info{}, fmt.Errorf("%s: %w", key, objstore.ErrNotFound)
+	}
+	return s.info(), nil
+}
+
+func (s textStore) Put(_ context.Context, key string, _ io.Reader, _ objstore.PutOptions) error {
+	return fmt.Errorf("%s: %w", key, errReadOnly)
+}
+
+func (s textStore) PutIfAbsent(_ context.Context, key string, _ []byte) error {
+	return fmt.Errorf("%s: %w", key, errReadOnly)
+}
+
+func (s textStore) List(context.Context, string, string) iter.Seq2[objstore.Info, error] {
+	return func(yield func(objstore.Info, error) bool) { yield(s.info(), nil) }
+}
+
+func (s textStore) Delete(_ context.Context, key string) error {
+	return fmt.Errorf("%s: %w", key, errReadOnly)
+}
+
+func (s textStore) URL() string { return "memory:" }

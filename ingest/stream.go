@@ -1,0 +1,456 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cauce-data/cauce/delta"
+	"github.com/cauce-data/cauce/pipeline"
+)
+
+// StreamOptions bound the micro-batches of a stream. Source must be set.
+type StreamOptions struct {
+	Source string
+	// AvailableNow processes what is there at the start, then ends.
+	AvailableNow bool
+	// AllowGap records a gap that would stop the stream, and goes on behind it.
+	AllowGap bool
+	// A micro-batch ends when Trigger has passed since the one before began, or with RowsMax records or BytesMax bytes,
+	// whichever is first; 0: as the lake file says.
+	Trigger  time.Duration
+	RowsMax  int
+	BytesMax int64
+	OnEpoch  func(StreamReport) // called after each commit; nil: nobody listens
+	// NoMaintenance leaves the small files of the micro-batches to somebody else.
+	NoMaintenance bool
+}
+
+// Renewer is implemented by a Source whose log can be given a new identity. After a gap has been allowed the offsets
+// that follow are another log's: nothing may compare them with those before.
+type Renewer interface {
+	Renew(ctx context.Context) error
+}
+
+// Defaults where neither the options nor the lake file say anything.
+const (
+	streamTrigger  = 30 * time.Second
+	streamRowsMax  = 100_000
+	streamBytesMax = 64 << 20
+	// streamFirstWait bounds the first micro-batch, so that what waits in the buffer is seen at once.
+	streamFirstWait = 200 * time.Millisecond
+	// maintainEvery is after how many micro-batches the stream looks whether compaction pays.
+	maintainEvery = 20
+)
+
+type streamRun struct {
+	l      *Lake
+	opts   StreamOptions
+	source *pipeline.Source
+	plan   *pipeline.Plan
+	table  *delta.Table
+	in     Source
+
+	log     *progressLog
+	state   *progressState
+	gaps    []GapMark // allowed, and not yet in the table
+	carried map[int32]Position
+	ends    map[int32]int64 // with AvailableNow
+	empty   int             // fetches in a row that gave nothing although the end was not reached
+
+	work sync.WaitGroup // maintenance
+	busy chan struct{}  // holds a token while maintenance runs
+}
+
+// RunStream reads a stream in micro-batches and merges each with its progress in one commit, until ctx ends (nil) or,
+// with AvailableNow, until what was there has been read. Of several streams over one source each record counts once.
+func (l *Lake) RunStream(ctx context.Context, in Source, o StreamOptions) error {
+	src := l.lake.Source(o.Source)
+	switch {
+	case src == nil:
+		return &UsageError{fmt.Sprintf("source %s: the lake file has none of that name; it has %s", o.Source, l.sourceNames())}
+	case !src.Streaming():
+		return &UsageError{fmt.Sprintf("source %s reads files: it is read with run batch", src.Name)}
+	}
+	plan, err := l.lake.Plan(src.Name)
+	if err != nil {
+		return err
+	}
+	o = o.withDefaults(l.lake.Stream)
+	r := &streamRun{l: l, opts: o, source: src, plan: plan, in: in, busy: make(chan struct{}, 1)}
+	if r.table, err = l.catalog.Ensure(ctx, src.Table); err != nil {
+		return fmt.Errorf("source %s: %w", src.Name, err)
+	}
+	defer r.work.Wait()
+	err = r.run(ctx)
+	if err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil // stopped; what was read and not committed is read again
+	}
+	if err != nil {
+		return fmt.Errorf("source %s: %w", src.Name, err)
+	}
+	return nil
+}
+
+func (o StreamOptions) withDefaults(s pipeline.Stream) StreamOptions {
+	pick := func(v *time.Duration, more ...time.Duration) {
+		for _, m := range more {
+			if *v <= 0 {
+				*v = m
+			}
+		}
+	}
+	pick(&o.Trigger, s.Trigger, streamTrigger)
+	if o.RowsMax <= 0 {
+		o.RowsMax = s.RowsMax
+	}
+	if o.RowsMax <= 0 {
+		o.RowsMax = streamRowsMax
+	}
+	if o.BytesMax <= 0 {
+		o.BytesMax = s.BytesMax
+	}
+	if o.BytesMax <= 0 {
+		o.BytesMax = streamBytesMax
+	}
+	return o
+}
+
+func (r *streamRun) run(ctx context.Context) error {
+	if err := r.seek(ctx); err != nil {
+		return err
+	}
+	if r.opts.AvailableNow {
+		var err error
+		if r.ends, err = r.in.Ends(ctx); err != nil {
+			return err
+		}
+	}
+	if len(r.gaps) > 0 {
+		// What was allowed to be lost is in the table before anything behind it.
+		if err := r.commitGaps(ctx); err != nil {
+			return err
+		}
+	}
+	// A run that was killed between its commit and the acknowledgement left the source to believe less.
+	if len(r.state.positions) > 0 {
+		if err := r.in.Committed(ctx, maps.Clone(r.state.positions)); err != nil {
+			return err
+		}
+	}
+	wait := min(r.opts.Trigger, streamFirstWait)
+	for lost, n := 0, 1; ; n++ {
+		if r.reachedEnd() {
+			return nil
+		}
+		began := time.Now()
+		full, err := r.epoch(ctx, wait)
+		switch {
+		case superseded(err):
+			if lost++; lost > conflictTriesMax {
+				return fmt.Errorf("%w: %d epochs in a row were lost to another run of the source", ErrConflict, lost)
+			}
+			r.l.log.Info("another run of the source was faster; going on behind it", "source", r.source.Name)
+			if err := r.seek(ctx); err != nil {
+				return err
+			}
+			continue
+		case err != nil:
+			return err
+		}
+		lost = 0
+		if n%maintainEvery == 0 {
+			r.maintain(ctx)
+		}
+		wait = r.opts.Trigger
+		if full || r.opts.AvailableNow {
+			continue // there is more; the next batch need not wait
+		}
+		// Batches begin one trigger apart. The time until then is spent in Fetch, inside the next epoch, so that a
+		// burst ends the wait; only the work of this epoch is taken off.
+		wait = max(r.opts.Trigger-time.Since(began), 0)
+		if wait == 0 {
+			wait = min(r.opts.Trigger, streamFirstWait)
+		}
+	}
+}
+
+// seek reads the progress from the table and places the source behind it.
+func (r *streamRun) seek(ctx context.Context) error {
+	const renewalsMax = 3
+	for try := 0; ; try++ {
+		inc, err := r.in.Incarnation(ctx)
+		if err != nil {
+			return err
+		}
+		r.log = r.l.progressLog(r.source.Name, inc)
+		snap, err := r.table.Snapshot(ctx)
+		if err != nil {
+			return err
+		}
+		if r.state, err = r.log.load(ctx, snap); err != nil {
+			return err
+		}
+		after := maps.Clone(r.state.positions)
+		for p, pos := range r.carried {
+			if have, ok := after[p]; !ok || have.Offset < pos.Offset {
+				after[p] = pos
+			}
+		}
+		err = r.in.Seek(ctx, after)
+		var gap *GapError
+		if !errors.As(err, &gap) {
+			return err
+		}
+		if !r.opts.AllowGap || try >= renewalsMax {
+			return err
+		}
+		if err := r.allow(ctx, gap); err != nil {
+			return err
+		}
+	}
+}
+
+// allow takes note of a gap, and gives the source a new incarnation where it can have one.
+func (r *streamRun) allow(ctx context.Context, gap *GapError) error {
+	g := GapMark{
+		Topic: gap.Topic, Partition: gap.Partition, From: gap.From, To: gap.To, Reason: gap.Reason,
+		AllowedAt: r.l.now(), Incarnation: r.log.incarnation,
+	}
+	r.gaps = append(r.gaps, g)
+	r.l.log.Warn("a gap in the source is allowed", "source", r.source.Name, "topic", g.Topic, "partition", g.Partition,
+		"from", g.From, "to", g.To, "reason", g.Reason)
+	ends, err := r.in.Ends(ctx)
+	if err != nil {
+		return err
+	}
+	if r.carried == nil {
+		r.carried = map[int32]Position{}
+	}
+	// Behind a hole in the log reading goes on after the hole, and other partitions go on where they stand. A log that
+	// ends before the gap does, or that holds other messages than it held, is another log, to be read from its beginning.
+	for p, pos := range r.state.positions {
+		if p != gap.Partition && pos.Offset <= ends[p] {
+			r.carried[p] = Position{Offset: pos.Offset, Time: pos.Time}
+		}
+	}
+	delete(r.carried, gap.Partition)
+	if gap.To >= 0 && gap.To <= ends[gap.Partition] {
+		r.carried[gap.Partition] = Position{Offset: gap.To}
+	}
+	if n, ok := r.in.(Renewer); ok {
+		return n.Renew(ctx)
+	}
+	return nil
+}
+
+// commitGaps records the allowed gaps, and where reading goes on, as an epoch of its own.
+func (r *streamRun) commitGaps(ctx context.Context) error {
+	for lost := 0; ; lost++ {
+		ph := r.l.startPhases()
+		for p, pos := range r.carried {
+			if have, ok := r.state.positions[p]; !ok || have.Offset < pos.Offset {
+				r.state.positions[p] = pos
+			}
+		}
+		cover := &EpochFile{Kind: KindGap, Gaps: r.gaps, Positions: positionMarks(r.state.positions)}
+		rep, err := r.l.commitEpoch(ctx, &epochCommit{
+			source: r.source, plan: r.plan, table: r.table, log: r.log, state: r.state, cover: cover, at: r.l.now(),
+		}, ph)
+		if superseded(err) && lost < conflictTriesMax {
+			if err := r.seek(ctx); err != nil {
+				return err
+			}
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		r.gaps, r.carried = nil, nil
+		r.tell(rep, cover)
+		return nil
+	}
+}
+
+func (r *streamRun) tell(rep *EpochReport, cover *EpochFile) {
+	if r.opts.OnEpoch != nil {
+		r.opts.OnEpoch(StreamReport{EpochReport: *rep, Ranges: cover.Ranges, Positions: cover.Positions, Gaps: cover.Gaps})
+	}
+}
+
+// reachedEnd tells whether everything that was there when the run began has been read.
+func (r *streamRun) reachedEnd() bool {
+	if !r.opts.AvailableNow {
+		return false
+	}
+	for p, end := range r.ends {
+		if pos, ok := r.state.positions[p]; end >= 0 && (!ok || pos.Offset < end) {
+			// Logs may end with entries that are no records. They never come, however long one waits.
+			return r.empty >= 3
+		}
+	}
+	return true
+}
+
+// epoch reads one micro-batch and commits it. full tells that more records wait.
+func (r *streamRun) epoch(ctx context.Context, wait time.Duration) (full bool, err error) {
+	r.l.hook("reading")
+	ph := r.l.startPhases()
+	b := &microBatch{positions: maps.Clone(r.state.positions), ranges: map[int32]*RangeMark{}}
+	var ep Epoch
+	defer func() {
+		if ep != nil {
+			err = errors.Join(err, ep.Close())
+		}
+	}()
+	deadline := time.Now().Add(wait)
+	var at time.Time
+	for b.rows < r.opts.RowsMax && b.bytes < r.opts.BytesMax {
+		left := time.Until(deadline)
+		if left <= 0 && b.fetched {
+			break
+		}
+		if b.rows == 0 {
+			r.l.hook("idle")
+		}
+		if r.opts.AvailableNow {
+			left = min(left, time.Second)
+		}
+		recs, err := r.in.Fetch(ctx, r.opts.RowsMax-b.rows, r.opts.BytesMax-b.bytes, max(left, 0))
+		if err != nil {
+			return false, err
+		}
+		b.fetched = true
+		if len(recs) == 0 {
+			if r.opts.AvailableNow {
+				break
+			}
+			continue
+		}
+		ph.done("fetch")
+		if ep == nil {
+			r.l.hook("reading")
+			if ep, at, err = r.l.newEpoch(ctx, r.plan); err != nil {
+				return false, err
+			}
+		}
+		if err := b.take(recs); err != nil {
+			return false, err
+		}
+		if err := ep.AddRecords(ctx, recs); err != nil {
+			return false, err
+		}
+		ph.done("read")
+		if r.opts.AvailableNow && b.covers(r.ends) {
+			break
+		}
+	}
+	if b.rows == 0 {
+		r.empty++
+		return false, nil
+	}
+	r.empty = 0
+	res, err := ep.Finish(ctx)
+	if err != nil {
+		return false, err
+	}
+	ph.done("compute")
+	if res.Failed != nil {
+		return false, res.Failed
+	}
+	cover := &EpochFile{Kind: KindStream, Ranges: b.rangeMarks(), Positions: positionMarks(b.positions)}
+	rep, err := r.l.commitEpoch(ctx, &epochCommit{
+		source: r.source, plan: r.plan, table: r.table, log: r.log, state: r.state, cover: cover, result: res, at: at, quarantine: true,
+	}, ph)
+	if err != nil {
+		return false, err
+	}
+	// The rows are in the table: the source may forget them. If it does not learn of it, it only keeps them longer.
+	if err := r.in.Committed(ctx, maps.Clone(r.state.positions)); err != nil {
+		if ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		r.l.log.Warn("the source could not be told what is in the table; it keeps it longer", "source", r.source.Name, "error", err)
+	}
+	ph.done("acknowledge")
+	r.tell(rep, cover)
+	return b.rows >= r.opts.RowsMax || b.bytes >= r.opts.BytesMax, nil
+}
+
+// microBatch is what an epoch has read so far.
+type microBatch struct {
+	rows      int
+	bytes     int64
+	fetched   bool
+	positions map[int32]Position
+	ranges    map[int32]*RangeMark
+}
+
+// take adds records to the batch. Offsets grow in each partition: a source that goes back would double rows in tables
+// without a key.
+func (b *microBatch) take(recs []pipeline.Record) error {
+	for i := range recs {
+		rec := &recs[i]
+		if pos, ok := b.positions[rec.Partition]; ok && rec.Offset <= pos.Offset {
+			return fmt.Errorf("topic %s, partition %d: offset %d came after %d", rec.Topic, rec.Partition, rec.Offset, pos.Offset)
+		}
+		b.positions[rec.Partition] = Position{Offset: rec.Offset, Time: rec.Time}
+		g := b.ranges[rec.Partition]
+		if g == nil {
+			g = &RangeMark{Partition: rec.Partition, From: rec.Offset}
+			b.ranges[rec.Partition] = g
+		}
+		g.To = rec.Offset
+		g.Rows++
+		b.rows++
+		b.bytes += int64(len(rec.Value) + len(rec.Key))
+	}
+	return nil
+}
+
+func (b *microBatch) covers(ends map[int32]int64) bool {
+	for p, end := range ends {
+		if pos, ok := b.positions[p]; end >= 0 && (!ok || pos.Offset < end) {
+			return false
+		}
+	}
+	return true
+}
+
+func (b *microBatch) rangeMarks() []RangeMark {
+	var out []RangeMark
+	for _, p := range slices.Sorted(maps.Keys(b.ranges)) {
+		out = append(out, *b.ranges[p])
+	}
+	return out
+}
+
+func positionMarks(m map[int32]Position) []PositionMark {
+	var out []PositionMark
+	for _, p := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, PositionMark{Partition: p, Offset: m[p].Offset, Time: m[p].Time})
+	}
+	return out
+}
+
+// maintain looks after the table beside the stream, at most once at a time.
+func (r *streamRun) maintain(ctx context.Context) {
+	if r.opts.NoMaintenance || !r.l.lake.Maintenance.Optimize {
+		return
+	}
+	select {
+	case r.busy <- struct{}{}:
+	default:
+		return
+	}
+	r.work.Go(func() {
+		defer func() { <-r.busy }()
+		if _, err := r.l.Maintain(ctx, MaintainOptions{Tables: []string{r.plan.Table.Name}, CompactOnly: true}); err != nil && ctx.Err() == nil {
+			r.l.log.Warn("maintenance beside the stream", "table", r.plan.Table.Name, "error", err)
+		}
+	})
+}
