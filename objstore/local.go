@@ -90,15 +90,23 @@ func (l *Local) URL() string { return "file://" + filepath.ToSlash(l.dir) }
 // LocalPath is the file of a key.
 func (l *Local) LocalPath(key string) string { return filepath.Join(l.dir, filepath.FromSlash(key)) }
 
-// keyPath checks a key and gives its file.
-func (l *Local) keyPath(op, key string) (string, error) {
+// checkKey refuses keys that do not name one object below the root.
+func checkKey(op, key string) error {
 	if key == "" || strings.HasPrefix(key, "/") || strings.HasSuffix(key, "/") || strings.IndexByte(key, 0) >= 0 {
-		return "", fmt.Errorf("%s %q: not a valid key", op, key)
+		return fmt.Errorf("%s %q: not a valid key", op, key)
 	}
 	for _, part := range strings.Split(key, "/") {
 		if part == "" || part == "." || part == ".." {
-			return "", fmt.Errorf("%s %q: not a valid key", op, key)
+			return fmt.Errorf("%s %q: not a valid key", op, key)
 		}
+	}
+	return nil
+}
+
+// keyPath checks a key and gives its file.
+func (l *Local) keyPath(op, key string) (string, error) {
+	if err := checkKey(op, key); err != nil {
+		return "", err
 	}
 	return l.LocalPath(key), nil
 }

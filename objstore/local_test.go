@@ -31,11 +31,14 @@ func TestLocal(t *testing.T) {
 	})
 }
 
+func TestMemory(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) objstore.Store { return objstore.NewMemory(nil) })
+}
+
 // The fault store without rules is a store like any other.
 func TestFaultStoreConforms(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) objstore.Store {
-		s, _ := newLocal(t)
-		return fault.Local{Store: fault.New(s)}
+		return fault.New(objstore.NewMemory(nil))
 	})
 }
 
