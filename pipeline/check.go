@@ -54,18 +54,25 @@ func typeOf(t delta.Type) sqlType {
 
 // compile parses and checks an expression; ok is false if diagnostics were written.
 func (b *builder) compile(x exprText, sc scope) (e Expr, t sqlType, ok bool) {
-	sql := strings.TrimSpace(x.sql)
-	e, err := b.parser.ParseExpr(x.sql)
-	if err != nil {
-		var se *SyntaxError
-		if errors.As(err, &se) {
-			b.r.errorf(b.r.inside(x.at, se.Offset), "", "%s: %s: not an SQL expression: %s", x.what, strconv.Quote(clip(x.at.shown)), se.Msg)
-		} else {
-			b.r.errorf(x.at.at, "", "%s: %s: not an SQL expression: %v", x.what, strconv.Quote(clip(x.at.shown)), err)
-		}
+	if x.at == nil {
 		return nil, typeAny, false
 	}
-	if sql == "" {
+	before := len(b.r.diags)
+	defer func() {
+		// What is wrong in a text that came out of a reference cannot be told without showing parts of it.
+		if x.at.text != x.at.shown && len(b.r.diags) > before {
+			b.r.diags = b.r.diags[:before]
+			b.r.errorf(x.at.at, "", "%s: %s is not a valid expression once its references are resolved", x.what, strconv.Quote(clip(x.at.shown)))
+		}
+	}()
+	e, err := b.parser.ParseExpr(x.sql)
+	if err != nil {
+		at := x.at.at
+		var se *SyntaxError
+		if errors.As(err, &se) {
+			at = b.r.inside(x.at, se.Offset)
+		}
+		b.r.errorf(at, "", "%s: %s: not an SQL expression: %v", x.what, strconv.Quote(clip(x.at.shown)), err)
 		return nil, typeAny, false
 	}
 	c := &checker{b: b, x: x, sc: sc, good: true}

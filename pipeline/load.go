@@ -240,7 +240,7 @@ func (b *builder) storage(v *value) {
 		if b.root != "" {
 			b.r.errorf(pos{}, "", "storage root %s: %v", strconv.Quote(text), err)
 		} else {
-			b.r.errorf(v.at, "it can be a path, such as file:./data, or a URL s3://bucket/folder or gs://bucket/folder", "storage: %s: %v", strconv.Quote(clip(v.shown)), err)
+			b.r.errorf(v.at, "it can be a path, such as file:./data, or a URL s3://bucket/folder or gs://bucket/folder", "storage: %s: %s", strconv.Quote(clip(v.shown)), v.why(err))
 		}
 		return
 	}
@@ -486,7 +486,7 @@ func (b *builder) source(e entry) *Source {
 			re, err := regexp.Compile(f.text)
 			switch {
 			case err != nil:
-				b.r.errorf(f.at, "", "from_filename: %s is no regular expression: %v", strconv.Quote(clip(f.shown)), err)
+				b.r.errorf(f.at, "", "from_filename: %s is no regular expression: %s", strconv.Quote(clip(f.shown)), f.why(err))
 				b.badFilename[s.Name] = true
 			case !slices.ContainsFunc(re.SubexpNames(), func(n string) bool { return n != "" }):
 				b.r.errorf(f.at, "write (?P<name>…)", "from_filename: %s has no named group", strconv.Quote(clip(f.shown)))
@@ -1044,7 +1044,7 @@ func (b *builder) settings(v *value) {
 		t := Task{Cron: x.get("cron").str(""), Retries: int(size(x.get("retries"), "schedule.batch.retries")), Backoff: duration(x.get("backoff"), "schedule.batch.backoff")}
 		if c := x.get("cron"); c != nil {
 			if err := parseCron(c.text); err != nil {
-				b.r.errorf(c.at, `five fields: minute, hour, day of month, month, day of week, such as "0 1 * * *"`, "schedule.%s.cron: %s: %v", name, strconv.Quote(clip(c.shown)), err)
+				b.r.errorf(c.at, `five fields: minute, hour, day of month, month, day of week, such as "0 1 * * *"`, "schedule.%s.cron: %s: %s", name, strconv.Quote(clip(c.shown)), c.why(err))
 			}
 		}
 		return t

@@ -152,3 +152,52 @@ func TestLoadMissingFile(t *testing.T) {
 		t.Fatalf("got %v, want a missing file", err)
 	}
 }
+
+// FuzzLoad looks for lake files that make Load panic, hang, or find a place outside of the file.
+func FuzzLoad(f *testing.F) {
+	seeds, err := filepath.Glob("testdata/lake/*.txt")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, s := range seeds {
+		b, err := os.ReadFile(s)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for part := range strings.SplitSeq(string(b), "\nload\n") {
+			text, _, _ := strings.Cut(part, "\n----\n")
+			f.Add([]byte(text))
+		}
+	}
+	for _, name := range pipeline.Templates() {
+		text, err := pipeline.Template(name, "")
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		l, err := load(string(b))
+		if err == nil {
+			for _, s := range l.Sources {
+				if _, err := l.Plan(s.Name); err != nil {
+					t.Fatalf("a lake without diagnostics has no plan: %v", err)
+				}
+			}
+			return
+		}
+		var diags pipeline.Diagnostics
+		if !errors.As(err, &diags) || len(diags) == 0 {
+			t.Fatalf("not diagnostics: %v", err)
+		}
+		lines := 1 + strings.Count(string(b), "\n") + strings.Count(string(b), "\r")
+		for _, d := range diags {
+			if d.Line < 0 || d.Line > lines || d.Line > 0 && d.Column < 1 {
+				t.Fatalf("a place outside of the %d lines: %v", lines, d)
+			}
+			if strings.Contains(d.String(), "s3cret-value") && !strings.Contains(string(b), "s3cret-value") {
+				t.Fatalf("a secret is shown: %v", d)
+			}
+		}
+	})
+}

@@ -86,9 +86,23 @@ func distance(a, b string) int {
 	return prev[len(y)]
 }
 
+// reserved are the words that SQL takes for itself.
+var reserved = func() map[string]bool {
+	m := map[string]bool{}
+	for w := range strings.FieldsSeq(`all analyse analyze and any array as asc asymmetric between both case cast check collate column constraint
+		create cross current_date current_time current_timestamp default deferrable desc describe distinct do else end except exists extract false
+		fetch for foreign from full glob grant group having ilike in initially inner interval intersect into is isnull join lambda lateral leading
+		left like limit natural not notnull null offset on only or order outer overlaps pivot pivot_longer pivot_wider placing position primary
+		qualify references returning right row select semi show similar some struct summarize symmetric table tablesample then to trailing
+		trim true try_cast union unique unpivot using values variadic verbose when where window with`) {
+		m[w] = true
+	}
+	return m
+}()
+
 // quoteName shows an SQL name as it must be written.
 func quoteName(s string) string {
-	plain := s != ""
+	plain := s != "" && !reserved[strings.ToLower(s)]
 	for i, c := range s {
 		if !(c == '_' || unicode.IsLetter(c) || i > 0 && unicode.IsDigit(c)) {
 			plain = false

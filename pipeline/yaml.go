@@ -66,6 +66,15 @@ func (v *value) str(def string) string {
 	return v.text
 }
 
+// why gives the reason of an error about a value's text. A reason may quote parts of the text, so it stays hidden where
+// the text came out of a reference.
+func (v *value) why(err error) string {
+	if v.text != v.shown {
+		return "not valid once its references are resolved"
+	}
+	return err.Error()
+}
+
 func (v *value) int(def int64) int64 {
 	if v == nil {
 		return def
@@ -112,6 +121,12 @@ type reader struct {
 }
 
 func (r *reader) errorf(at pos, hint, format string, args ...any) {
+	if n := len(r.lines); n > 0 && at.line > n { // the YAML library counts an end of file as a line
+		at = pos{n, utf8.RuneCountInString(r.lines[n-1]) + 1}
+	}
+	if at.line > 0 && at.column < 1 {
+		at.column = 1
+	}
 	r.diags = append(r.diags, Diagnostic{File: r.file, Line: at.line, Column: at.column, Msg: fmt.Sprintf(format, args...), Hint: hint})
 }
 
@@ -127,7 +142,7 @@ func (r *reader) parse(text []byte) (node ast.Node) {
 		return nil
 	}
 	s := strings.TrimPrefix(string(text), "\ufeff")
-	s = strings.ReplaceAll(s, "\r\n", "\n")
+	s = strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(s) // the three line breaks of YAML
 	r.lines = strings.Split(s, "\n")
 	if deepest(s) > depthMax {
 		r.errorf(pos{}, "", "the lake file nests more than %d levels deep", depthMax)
