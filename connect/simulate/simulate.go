@@ -295,7 +295,7 @@ func (x *Exchange) Trades(symbol string) []Trade {
 // Run makes trades at the rate until the context ends, which is no error, or Count is reached.
 func (x *Exchange) Run(ctx context.Context) error {
 	begin, before := time.Now(), x.Made()
-	tick := time.NewTicker(5 * time.Millisecond)
+	tick := time.NewTicker(min(time.Second, max(5*time.Millisecond, time.Duration(float64(time.Second)/x.o.Rate))))
 	defer tick.Stop()
 	for {
 		select {

@@ -1,0 +1,159 @@
+package binance
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// DefaultRESTURL is the exchange's address for market data over HTTP, which needs no account.
+const DefaultRESTURL = "https://data-api.binance.vision"
+
+// Trade is a trade as REST gives it. Prices and quantities stay text: they are decimals.
+type Trade struct {
+	ID           int64  `json:"id"`
+	Price        string `json:"price"`
+	Quantity     string `json:"qty"`
+	QuoteQty     string `json:"quoteQty"`
+	Time         int64  `json:"time"` // ms, or µs if asked for
+	IsBuyerMaker bool   `json:"isBuyerMaker"`
+	IsBestMatch  bool   `json:"isBestMatch"`
+}
+
+// AggTrade is an aggregate trade as REST gives it.
+type AggTrade struct {
+	ID           int64  `json:"a"`
+	Price        string `json:"p"`
+	Quantity     string `json:"q"`
+	First        int64  `json:"f"`
+	Last         int64  `json:"l"`
+	Time         int64  `json:"T"`
+	IsBuyerMaker bool   `json:"m"`
+	IsBestMatch  bool   `json:"M"`
+}
+
+// weightMax leaves a part of the 6,000 that an address may use in a minute to others.
+const weightMax = 5000
+
+// APIError is an answer by which the exchange refuses a request.
+type APIError struct {
+	Status int    `json:"-"`
+	Code   int    `json:"code"`
+	Msg    string `json:"msg"`
+}
+
+func (e *APIError) Error() string {
+	return fmt.Sprintf("exchange answers %d: %d: %s", e.Status, e.Code, e.Msg)
+}
+
+// REST reads trades over HTTP. It waits as the exchange asks, and slows down before it must.
+type REST struct {
+	BaseURL string       // DefaultRESTURL
+	Client  *http.Client // http.DefaultClient
+	// WaitMax bounds one wait that the exchange asks for; 2 min. A longer one is an error.
+	WaitMax time.Duration
+}
+
+// HistoricalTrades gives up to limit (at most 1,000) trades of a symbol from an id on, ascending; from < 0: the newest.
+func (r *REST) HistoricalTrades(ctx context.Context, symbol string, from int64, limit int) ([]Trade, error) {
+	var out []Trade
+	return out, r.list(ctx, "/api/v3/historicalTrades", symbol, from, limit, &out)
+}
+
+// AggTrades gives up to limit (at most 1,000) aggregate trades of a symbol from an id on, ascending; from < 0: the newest.
+func (r *REST) AggTrades(ctx context.Context, symbol string, from int64, limit int) ([]AggTrade, error) {
+	var out []AggTrade
+	return out, r.list(ctx, "/api/v3/aggTrades", symbol, from, limit, &out)
+}
+
+func (r *REST) list(ctx context.Context, path, symbol string, from int64, limit int, out any) error {
+	base := r.BaseURL
+	if base == "" {
+		base = DefaultRESTURL
+	}
+	q := url.Values{"symbol": {symbol}, "limit": {strconv.Itoa(limit)}}
+	if from >= 0 {
+		q.Set("fromId", strconv.FormatInt(from, 10))
+	}
+	address := strings.TrimSuffix(base, "/") + path + "?" + q.Encode()
+	for attempt := 0; ; attempt++ {
+		wait, err := r.once(ctx, address, out)
+		if err == nil {
+			return nil
+		}
+		if wait == 0 || attempt == 5 || ctx.Err() != nil {
+			return fmt.Errorf("binance: %s of %s: %w", path, symbol, err)
+		}
+		bound := r.WaitMax
+		if bound <= 0 {
+			bound = 2 * time.Minute
+		}
+		if wait > bound {
+			return fmt.Errorf("binance: %s of %s: %w; it asks to wait %s", path, symbol, err, wait)
+		}
+		if err := sleep(ctx, wait); err != nil {
+			return err
+		}
+	}
+}
+
+// once makes one request; a wait says that another attempt after it may succeed.
+func (r *REST) once(ctx context.Context, address string, out any) (wait time.Duration, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return 0, err
+	}
+	client := r.Client
+	if client == nil {
+		client = http.DefaultClient
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return time.Second, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
+	if err != nil {
+		return time.Second, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		e := &APIError{Status: resp.StatusCode}
+		if json.Unmarshal(body, e) != nil {
+			e.Msg = strings.TrimSpace(string(body[:min(len(body), 200)]))
+		}
+		switch {
+		case resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusTeapot:
+			return retryAfter(resp.Header, 10*time.Second), e
+		case resp.StatusCode >= 500:
+			return time.Second, e
+		}
+		return 0, e
+	}
+	if err := json.Unmarshal(body, out); err != nil {
+		return 0, fmt.Errorf("answer: %w", err)
+	}
+	if used, err := strconv.Atoi(resp.Header.Get("X-MBX-USED-WEIGHT-1M")); err == nil && used > weightMax {
+		if err := sleep(ctx, time.Second); err != nil && !errors.Is(err, context.Canceled) {
+			return 0, err
+		}
+	}
+	return 0, nil
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
