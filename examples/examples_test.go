@@ -3,6 +3,7 @@
 package examples_test
 
 import (
+	"database/sql"
 	"encoding/csv"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	_ "github.com/duckdb/duckdb-go/v2" // its list of words
 	"golang.org/x/text/encoding/charmap"
 
 	"github.com/cauce-data/cauce/engine/duckdb"
@@ -71,6 +73,40 @@ func TestFunctionExamplesParse(t *testing.T) {
 				t.Errorf("%s: %s: %v", f.Name, x.SQL, err)
 			}
 		}
+	}
+}
+
+// A name is written so that the parser reads the same name, whatever word it is.
+func TestFormattedNamesParse(t *testing.T) {
+	db, err := sql.Open("duckdb", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	words, err := db.Query("SELECT keyword_name FROM duckdb_keywords() UNION SELECT unnest(['Order No', 'a\"b', 'ñandú', '1st', 'x''y', 'current_user', 'localtime'])")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer words.Close()
+	p := parser(t)
+	for words.Next() {
+		var w string
+		if err := words.Scan(&w); err != nil {
+			t.Fatal(err)
+		}
+		want := pipeline.Name{Name: w}
+		text := pipeline.Format(pipeline.Call{Func: "=", Args: []pipeline.Expr{pipeline.Call{Func: "upper", Args: []pipeline.Expr{want}}, pipeline.Literal{Value: "x'y"}}})
+		e, err := p.ParseExpr(text)
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		if got := pipeline.Format(e); got != text {
+			t.Errorf("%s is read as %s", text, got)
+		}
+	}
+	if err := words.Err(); err != nil {
+		t.Fatal(err)
 	}
 }
 

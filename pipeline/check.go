@@ -67,12 +67,12 @@ func (b *builder) compile(x exprText, sc scope) (e Expr, t sqlType, ok bool) {
 	}()
 	e, err := b.parser.ParseExpr(x.sql)
 	if err != nil {
-		at := x.at.at
+		at, hint := x.at.at, ""
 		var se *SyntaxError
 		if errors.As(err, &se) {
-			at = b.r.inside(x.at, se.Offset)
+			at, hint = b.r.inside(x.at, se.Offset), reservedHint(x.sql)
 		}
-		b.r.errorf(at, "", "%s: %s: not an SQL expression: %v", x.what, strconv.Quote(clip(x.at.shown)), err)
+		b.r.errorf(at, hint, "%s: %s: not an SQL expression: %v", x.what, strconv.Quote(clip(x.at.shown)), err)
 		return nil, typeAny, false
 	}
 	c := &checker{b: b, x: x, sc: sc, good: true}

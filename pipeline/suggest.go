@@ -89,16 +89,45 @@ func distance(a, b string) int {
 // reserved are the words that SQL takes for itself.
 var reserved = func() map[string]bool {
 	m := map[string]bool{}
-	for w := range strings.FieldsSeq(`all analyse analyze and any array as asc asymmetric between both case cast check collate column constraint
-		create cross current_date current_time current_timestamp default deferrable desc describe distinct do else end except exists extract false
-		fetch for foreign from full glob grant group having ilike in initially inner interval intersect into is isnull join lambda lateral leading
-		left like limit natural not notnull null offset on only or order outer overlaps pivot pivot_longer pivot_wider placing position primary
-		qualify references returning right row select semi show similar some struct summarize symmetric table tablesample then to trailing
-		trim true try_cast union unique unpivot using values variadic verbose when where window with`) {
+	for w := range strings.FieldsSeq(`all analyse analyze and anti any array as asc asof asymmetric at authorization between binary both by case cast check collate collation column
+		concurrently constraint create cross current_date current_time current_timestamp default deferrable desc describe distinct do else end except
+		exists extract false fetch for foreign freeze from full glob grant group having ilike in initially inner intersect interval into is isnull
+		join lambda lateral leading left like limit localtime localtimestamp natural not notnull null offset on only or order outer overlaps pivot
+		pivot_longer pivot_wider placing position positional primary qualify references returning right row select semi show similar some struct
+		substring summarize symmetric table tablesample then to trailing trim true try_cast union unique unpack unpivot using values variadic
+		verbose when where window with`) {
 		m[w] = true
 	}
 	return m
 }()
+
+// operators and literals among the reserved words, which may well be meant as such.
+var grammar = map[string]bool{"and": true, "or": true, "not": true, "in": true, "is": true, "like": true, "null": true, "true": true, "false": true, "case": true,
+	"when": true, "then": true, "else": true, "end": true, "between": true, "cast": true, "try_cast": true, "as": true, "trim": true, "substring": true, "array": true, "struct": true}
+
+// reservedHint finds a word in an expression that is probably meant as a name.
+func reservedHint(sql string) string {
+	inText := rune(0)
+	word := ""
+	for _, c := range sql + " " {
+		switch {
+		case inText != 0:
+			if c == inText {
+				inText = 0
+			}
+		case c == '\'' || c == '"':
+			inText = c
+		case c == '_' || unicode.IsLetter(c) || word != "" && unicode.IsDigit(c):
+			word += string(c)
+			continue
+		}
+		if w := strings.ToLower(word); reserved[w] && !grammar[w] {
+			return fmt.Sprintf("SQL reserves the word %s: as a name it stands in double quotes, such as '\"%s\"'", word, word)
+		}
+		word = ""
+	}
+	return ""
+}
 
 // quoteName shows an SQL name as it must be written.
 func quoteName(s string) string {
