@@ -386,6 +386,11 @@ func TestIncrementalEqualsFresh(t *testing.T) {
 					x.AddFile(&b)
 				}
 			}
+			if i == 0 {
+				p := s.Protocol()
+				p.WriterFeatures = append(slices.Clone(p.WriterFeatures), "domainMetadata")
+				x.SetProtocol(p)
+			}
 			if rapid.Bool().Draw(rt, "domain") {
 				x.SetDomain(DomainMetadata{Domain: fmt.Sprint("d", i%3), Configuration: fmt.Sprint(i), Removed: i%5 == 4})
 			}

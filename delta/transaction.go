@@ -348,27 +348,27 @@ func (x *Tx) preview(c *commit) (*Snapshot, error) {
 		}
 		paths[p] = true
 	}
-	found := 0
+	found := make(map[string]bool, len(gone))
+	var twice error
 	for _, f := range x.base.files {
 		if gone[f.key] {
-			found++
+			found[f.key] = true
 			continue
 		}
-		p, _, _ := strings.Cut(f.key, "\x00")
-		if paths[p] {
-			return nil, fmt.Errorf("%s: add %s: the path is in the table already", x.table, f.add.Path)
+		if p, _, _ := strings.Cut(f.key, "\x00"); paths[p] {
+			twice = fmt.Errorf("%s: add %s: the path is in the table already", x.table, f.add.Path)
 		}
 	}
-	if found < len(gone) {
-		live := make(map[string]bool, len(x.base.files))
-		for _, f := range x.base.files {
-			live[f.key] = true
+	for _, r := range c.removes {
+		if !found[r.key()] {
+			return nil, &ConflictError{Kind: ConcurrentDeleteDelete, Version: x.base.version, Detail: r.Path + " is not in the table as the transaction read it"}
 		}
-		for _, r := range c.removes {
-			if !live[r.key()] {
-				return nil, &ConflictError{Kind: ConcurrentDeleteDelete, Version: x.base.version, Detail: r.Path + " is not in the table as the transaction read it"}
-			}
-		}
+	}
+	if twice != nil {
+		return nil, twice
+	}
+	if len(c.domains) > 0 && !next.protocol.hasWriterFeature("domainMetadata") {
+		return nil, fmt.Errorf("%s: the table's protocol has no domain metadata", x.table)
 	}
 	return next, nil
 }

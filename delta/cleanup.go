@@ -1,0 +1,121 @@
+package delta
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// CleanupOptions bound what CleanupLog may delete.
+type CleanupOptions struct {
+	Retention time.Duration // age of entries that are kept; 0: the table's delta.logRetentionDuration
+	DryRun    bool
+	// Before is called with the commits about to be deleted, oldest first, so that what hangs on them can be kept
+	// elsewhere; an error stops the cleanup with nothing deleted.
+	Before func(ctx context.Context, commits []Commit) error
+}
+
+// CleanupResult says what was deleted, or would be.
+type CleanupResult struct {
+	Deleted  []string // keys
+	Earliest Version  // the first version that can be rebuilt afterwards
+}
+
+// CleanupLog deletes log entries that have outlived the retention and that no younger version needs: those before the
+// newest checkpoint whose successors alone are to be kept. The commit of that checkpoint stays (PROTOCOL.md, "Metadata
+// Cleanup"). Older versions cannot be read afterwards. If there is no such checkpoint, nothing is deleted.
+func (t *Table) CleanupLog(ctx context.Context, o CleanupOptions) (*CleanupResult, error) {
+	s, err := t.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.CheckWrite(); err != nil {
+		return nil, err
+	}
+	if o.Retention <= 0 {
+		o.Retention = s.LogRetention()
+	}
+	seg, err := t.list(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	res := &CleanupResult{Earliest: seg.earliest(seg.completeCheckpoints())}
+	times, err := t.commitTimes(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	// Spark cuts at the start of a day, so that readers of "the last 30 days" have whole days; so is it here.
+	cut := t.opts.Clock().Add(-o.Retention).UTC().Truncate(24 * time.Hour)
+	newest := Version(-1) // the last version that is old enough
+	for _, e := range times {
+		if !e.at.After(cut) {
+			newest = e.version
+		}
+	}
+	keep := Version(-1)
+	for _, files := range seg.completeCheckpoints() {
+		if v := files[0].version; v <= newest {
+			keep = v
+			break
+		}
+	}
+	if keep <= 0 {
+		return res, nil
+	}
+	// Only names that belong to the log are deleted; what another feature keeps here is not known.
+	var doomed []string
+	var versions []Version
+	for _, f := range seg.commits {
+		if f.version < keep {
+			doomed = append(doomed, f.info.Key)
+			versions = append(versions, f.version)
+		}
+	}
+	for _, f := range seg.checkpoints {
+		if f.version < keep && f.uuid == "" { // sidecars of the others would be left without an owner
+			doomed = append(doomed, f.info.Key)
+		}
+	}
+	prefix := t.logKey("")
+	for info, err := range t.store.List(ctx, prefix, "") {
+		if err != nil {
+			return nil, fmt.Errorf("list the log of %s: %w", t, err)
+		}
+		name := strings.TrimPrefix(info.Key, prefix)
+		if crc, ok := strings.CutSuffix(name, ".crc"); ok {
+			if f, _, ok := parseLogName(crc + ".json"); ok && f.version < keep {
+				doomed = append(doomed, info.Key)
+			}
+		}
+	}
+	if len(doomed) == 0 {
+		return res, nil
+	}
+	if o.Before != nil {
+		commits := make([]Commit, 0, len(versions))
+		for _, v := range versions {
+			c, err := t.CommitAt(ctx, v)
+			if err != nil {
+				return nil, err
+			}
+			commits = append(commits, c)
+		}
+		if err := o.Before(ctx, commits); err != nil {
+			return nil, err
+		}
+	}
+	if !o.DryRun {
+		// Oldest first: whatever stops this, what is left is a log without gaps.
+		for _, key := range doomed {
+			if err := t.store.Delete(ctx, key); err != nil {
+				return res, err
+			}
+			res.Deleted = append(res.Deleted, key)
+		}
+	} else {
+		res.Deleted = doomed
+	}
+	res.Earliest = keep
+	return res, nil
+}
