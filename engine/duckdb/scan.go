@@ -163,20 +163,11 @@ func (s *scan) group(ctx context.Context, e *Engine, info delta.TableInfo, files
 			partition = append(partition, c)
 		}
 	}
-	byFolder := len(partition) > 0 && foldersTellPartitions(info, members)
+	// DuckDB leaves out files by filters on hive columns and counts file_index anew over the rest: where file_index is
+	// needed, the values come from the log.
+	byFolder := len(partition) > 0 && !marked && !o.Position && foldersTellPartitions(info, members)
 	byName := lackColumns(members, columns)
 	source := readParquet(paths, byFolder, byName, partition)
-	// In the order of the group, DuckDB's file_index counts from 0; files gives the caller's index.
-	needFile := o.Position && !identity(group)
-	needValues := len(partition) > 0 && !byFolder
-	files2 := ""
-	if needFile || needValues {
-		name, err := s.fileTable(ctx, e, members, group, partition)
-		if err != nil {
-			return "", err
-		}
-		files2 = name
-	}
 	var present map[string]bool
 	if byName {
 		var err error
@@ -185,13 +176,17 @@ func (s *scan) group(ctx context.Context, e *Engine, info delta.TableInfo, files
 		}
 	}
 	var items []string
-	for i, c := range columns {
+	for _, c := range columns {
 		typ, name := sqlType(c.field.Type, false), quoteName(c.field.Name)
 		switch {
 		case c.partition && byFolder:
 			items = append(items, fmt.Sprintf("CAST(p.%s AS %s) AS %s", quoteName(c.physical), typ, name))
 		case c.partition:
-			items = append(items, fmt.Sprintf("f.c%d AS %s", partitionOrdinal(partition, columns[i]), name))
+			values, err := partitionList(members, c)
+			if err != nil {
+				return "", err
+			}
+			items = append(items, fmt.Sprintf("%s[p.file_index::BIGINT + 1] AS %s", values, name))
 		case present != nil && !present[strings.ToLower(c.physical)], c.field.Type == delta.Void:
 			items = append(items, fmt.Sprintf("NULL::%s AS %s", typ, name))
 		default:
@@ -199,9 +194,10 @@ func (s *scan) group(ctx context.Context, e *Engine, info delta.TableInfo, files
 		}
 	}
 	if o.Position {
+		// DuckDB counts the files of the group; the caller's index is that of all files.
 		index := "p.file_index"
-		if needFile {
-			index = "f.n"
+		if !identity(group) {
+			index = indexList(group) + "[p.file_index::BIGINT + 1]"
 		}
 		items = append(items, "CAST("+index+" AS INTEGER) AS "+fileIndexColumn, "p.file_row_number AS "+rowColumn)
 	}
@@ -209,9 +205,6 @@ func (s *scan) group(ctx context.Context, e *Engine, info delta.TableInfo, files
 		items = []string{"NULL"}
 	}
 	sql := "SELECT " + strings.Join(items, ", ") + " FROM " + source + " p"
-	if files2 != "" {
-		sql += " JOIN " + quoteName(files2) + " f ON p.file_index = f.i"
-	}
 	if marked {
 		name, err := s.deletedTable(ctx, e, members)
 		if err != nil {
@@ -229,10 +222,6 @@ func identity(group []int) bool {
 		}
 	}
 	return true
-}
-
-func partitionOrdinal(partition []scanColumn, c scanColumn) int {
-	return slices.IndexFunc(partition, func(p scanColumn) bool { return p.physical == c.physical })
 }
 
 // readParquet is the table function over local files. Its virtual columns file_index and file_row_number tell where a
@@ -325,46 +314,50 @@ func (s *scan) columnsOf(ctx context.Context, source string) (map[string]bool, e
 	return out, err
 }
 
-// fileTable makes a temporary table of the group's files: i counts as DuckDB does, n is the caller's index, c0 … are
-// the partition columns.
-func (s *scan) fileTable(ctx context.Context, e *Engine, members []delta.File, group []int, partition []scanColumn) (string, error) {
-	fields := []arrow.Field{{Name: "i", Type: arrow.PrimitiveTypes.Int64}, {Name: "n", Type: arrow.PrimitiveTypes.Int64}}
-	for i := range partition {
-		fields = append(fields, arrow.Field{Name: "t" + strconv.Itoa(i), Type: arrow.BinaryTypes.String, Nullable: true})
-	}
-	schema := arrow.NewSchema(fields, nil)
-	b := array.NewRecordBuilder(memory.DefaultAllocator, schema)
-	defer b.Release()
+// partitionList is an SQL list of the files' values of a partition column, to be indexed by file_index + 1. A join would
+// do the same, but DuckDB 1.5.5 forgets a volatile filter over a join beside an anti join.
+func partitionList(members []delta.File, c scanColumn) (string, error) {
+	typ := sqlType(c.field.Type, false)
+	var b strings.Builder
+	b.WriteByte('[')
 	for i, f := range members {
-		b.Field(0).(*array.Int64Builder).Append(int64(i))
-		b.Field(1).(*array.Int64Builder).Append(int64(group[i]))
-		for k, c := range partition {
-			t := b.Field(2 + k).(*array.StringBuilder)
-			v := f.Add.PartitionValues[c.physical]
-			if v == nil || *v == "" {
-				t.AppendNull()
-				continue
-			}
-			text, err := partitionText(c.field.Type, v)
-			if err != nil {
-				return "", fmt.Errorf("%s: partition column %s: %w", f.Add.Path, c.field.Name, err)
-			}
-			t.Append(text)
+		if i > 0 {
+			b.WriteByte(',')
 		}
-	}
-	items := []string{"i", "n"}
-	for i, c := range partition {
-		value := fmt.Sprintf("CAST(t%d AS %s)", i, sqlType(c.field.Type, false))
+		v := f.Add.PartitionValues[c.physical]
+		if v == nil || *v == "" {
+			b.WriteString("NULL")
+			continue
+		}
+		text, err := partitionValueText(c.field.Type, v)
+		if err != nil {
+			return "", fmt.Errorf("%s: partition column %s: %w", f.Add.Path, c.field.Name, err)
+		}
 		if c.field.Type == delta.Binary {
-			value = fmt.Sprintf("unhex(t%d)", i)
+			b.WriteString("unhex(" + quoteText(text) + ")")
+		} else {
+			b.WriteString(quoteText(text))
 		}
-		items = append(items, fmt.Sprintf("%s AS c%d", value, i))
 	}
-	return s.table(ctx, e, "cauce_files_", b, strings.Join(items, ", "))
+	b.WriteString("]::" + typ + "[]")
+	return "(" + b.String() + ")", nil
 }
 
-// partitionText is a form of a partition value that DuckDB casts to the column's type without doubt.
-func partitionText(t delta.Type, v *string) (string, error) {
+func indexList(group []int) string {
+	var b strings.Builder
+	b.WriteString("([")
+	for i, at := range group {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(strconv.Itoa(at))
+	}
+	b.WriteString("]::INTEGER[])")
+	return b.String()
+}
+
+// partitionValueText is a form of a partition value that DuckDB casts to the column's type without doubt.
+func partitionValueText(t delta.Type, v *string) (string, error) {
 	switch t {
 	case delta.Timestamp, delta.TimestampNTZ, delta.Binary:
 		val, err := delta.ParsePartitionValue(t, v)

@@ -1,0 +1,393 @@
+package duckdb
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cauce-data/cauce/delta"
+)
+
+// predicates gives for each table that the statement names (in lower case) the condition that any row it can use must
+// meet; nil: every row may be used. A table named in several places gets the conditions of all of them, joined by OR.
+//
+// Only conditions of WHERE are used, in the SELECT that names the table. A condition that is not true for nulls may be
+// applied to a table of an outer join too: the rows that it leaves out, and the null-extended rows that then take their
+// place, both fail it in WHERE.
+func (q *parsedQuery) predicates(ctx context.Context, c *conn, tables map[string]*QueryTable) (map[string]delta.Predicate, error) {
+	out := map[string]delta.Predicate{}
+	all := map[string]bool{}
+	parts := map[string][]delta.Predicate{}
+	for _, r := range q.refs {
+		name := strings.ToLower(r.table)
+		out[name] = nil
+		if all[name] {
+			continue
+		}
+		p, failed, err := r.predicate(ctx, c, tables)
+		if err != nil {
+			return nil, err
+		}
+		if failed {
+			// A constant that cannot be evaluated is the statement's own error, to be reported when it runs. It may
+			// have spoilt the transaction.
+			for _, r := range q.refs {
+				out[strings.ToLower(r.table)] = nil
+			}
+			return out, errors.Join(c.exec(ctx, "ROLLBACK"), c.exec(ctx, "BEGIN TRANSACTION"))
+		}
+		if p == nil {
+			all[name] = true
+			continue
+		}
+		parts[name] = append(parts[name], p)
+	}
+	for name, ps := range parts {
+		if !all[name] {
+			out[name] = delta.Or(ps...)
+		}
+	}
+	return out, nil
+}
+
+func (r *tableRef) predicate(ctx context.Context, c *conn, tables map[string]*QueryTable) (_ delta.Predicate, failed bool, _ error) {
+	if r.selectNode == nil || !r.plainJoins {
+		return nil, false, nil
+	}
+	where, ok := r.selectNode["where_clause"].(node)
+	if !ok {
+		return nil, false, nil
+	}
+	p := &pruner{ctx: ctx, conn: c, ref: r, tables: tables}
+	pred := p.condition(where)
+	return pred, p.failed, ctx.Err()
+}
+
+// pruner turns conditions on one table into a predicate that is implied by them.
+type pruner struct {
+	ctx    context.Context
+	conn   *conn
+	ref    *tableRef
+	tables map[string]*QueryTable
+	failed bool // a constant could not be evaluated
+}
+
+var comparisonOps = map[string]string{
+	"COMPARE_EQUAL": "=", "COMPARE_NOTEQUAL": "<>", "COMPARE_LESSTHAN": "<", "COMPARE_LESSTHANOREQUALTO": "<=",
+	"COMPARE_GREATERTHAN": ">", "COMPARE_GREATERTHANOREQUALTO": ">=",
+}
+
+var flipped = map[string]string{"=": "=", "<>": "<>", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
+
+// condition gives a predicate that every row meets for which n can be true; nil where nothing can be said.
+func (p *pruner) condition(n node) delta.Predicate {
+	kind, _ := n["type"].(string)
+	switch kind {
+	case "CONJUNCTION_AND":
+		var ps []delta.Predicate
+		for _, ch := range list(n["children"]) {
+			if q := p.condition(ch); q != nil {
+				ps = append(ps, q)
+			}
+		}
+		if len(ps) == 0 {
+			return nil
+		}
+		return delta.And(ps...)
+	case "CONJUNCTION_OR":
+		var ps []delta.Predicate
+		for _, ch := range list(n["children"]) {
+			q := p.condition(ch)
+			if q == nil {
+				return nil
+			}
+			ps = append(ps, q)
+		}
+		return delta.Or(ps...)
+	case "COMPARE_BETWEEN":
+		input, _ := n["input"].(node)
+		lower, _ := n["lower"].(node)
+		upper, _ := n["upper"].(node)
+		var ps []delta.Predicate
+		if q := p.compare(">=", input, lower); q != nil {
+			ps = append(ps, q)
+		}
+		if q := p.compare("<=", input, upper); q != nil {
+			ps = append(ps, q)
+		}
+		if len(ps) == 0 {
+			return nil
+		}
+		return delta.And(ps...)
+	case "COMPARE_IN":
+		children := list(n["children"])
+		if len(children) < 2 {
+			return nil
+		}
+		var ps []delta.Predicate
+		for _, v := range children[1:] {
+			q := p.compare("=", children[0], v)
+			if q == nil {
+				return nil
+			}
+			ps = append(ps, q)
+		}
+		return delta.Or(ps...)
+	case "OPERATOR_IS_NULL", "OPERATOR_IS_NOT_NULL":
+		children := list(n["children"])
+		if len(children) != 1 {
+			return nil
+		}
+		f, ok := p.column(children[0])
+		switch {
+		case !ok:
+			return nil
+		case kind == "OPERATOR_IS_NOT_NULL":
+			return delta.Not{Inner: delta.IsNull{Column: f.Name}}
+		case p.ref.inner:
+			return delta.IsNull{Column: f.Name}
+		}
+		return nil
+	}
+	if op, ok := comparisonOps[kind]; ok {
+		left, _ := n["left"].(node)
+		right, _ := n["right"].(node)
+		if q := p.compare(op, left, right); q != nil {
+			return q
+		}
+		return p.compare(flipped[op], right, left)
+	}
+	return nil
+}
+
+// column finds the column of the pruned table that n names.
+func (p *pruner) column(n node) (delta.Field, bool) {
+	if n["type"] != "COLUMN_REF" {
+		return delta.Field{}, false
+	}
+	names, _ := n["column_names"].([]any)
+	var parts []string
+	for _, v := range names {
+		s, _ := v.(string)
+		parts = append(parts, s)
+	}
+	t := p.tables[strings.ToLower(p.ref.table)]
+	if t == nil {
+		return delta.Field{}, false
+	}
+	schema := t.Snapshot.Schema()
+	switch len(parts) {
+	case 1:
+		f, ok := schema.Field(parts[0])
+		if !ok || p.ref.alone {
+			return f, ok
+		}
+		// Among several tables a bare name belongs to this one only if every other is known not to have it.
+		for _, s := range p.ref.siblings {
+			if s == p.ref {
+				continue
+			}
+			other := p.tables[strings.ToLower(s.table)]
+			if other == nil {
+				return f, false
+			}
+			if _, has := other.Snapshot.Schema().Field(parts[0]); has {
+				return f, false
+			}
+		}
+		return f, len(p.ref.siblings) > 1 && p.onlyTables()
+	case 2:
+		if !strings.EqualFold(parts[0], p.ref.alias) {
+			return delta.Field{}, false
+		}
+		for _, s := range p.ref.siblings { // the same alias twice would be ambiguous
+			if s != p.ref && strings.EqualFold(s.alias, p.ref.alias) {
+				return delta.Field{}, false
+			}
+		}
+		return schema.Field(parts[1])
+	}
+	return delta.Field{}, false
+}
+
+// onlyTables reports whether the FROM of the reference holds base tables only, whose columns are known.
+func (p *pruner) onlyTables() bool {
+	from, _ := p.ref.selectNode["from_table"].(node)
+	return baseTablesOnly(from)
+}
+
+func baseTablesOnly(n node) bool {
+	switch n["type"] {
+	case "BASE_TABLE":
+		return n["column_name_alias"] == nil
+	case "JOIN":
+		left, _ := n["left"].(node)
+		right, _ := n["right"].(node)
+		return left != nil && right != nil && baseTablesOnly(left) && baseTablesOnly(right)
+	}
+	return false
+}
+
+// compare gives the predicate "column op value" where left is a column of the table and right a constant.
+func (p *pruner) compare(op string, left, right node) delta.Predicate {
+	f, ok := p.column(left)
+	if !ok || right == nil {
+		return nil
+	}
+	v, ok := p.constant(right, f.Type)
+	if !ok {
+		return nil
+	}
+	if v == nil { // nothing compares with null
+		return delta.Or()
+	}
+	// A date column against an instant: the implied comparison with the instant's day.
+	if t, isTime := v.(time.Time); isTime && f.Type == delta.Date {
+		day := delta.Days(floorDiv(t.UnixMicro(), 86_400_000_000))
+		switch op {
+		case ">", ">=":
+			return delta.Compare{Column: f.Name, Op: ">=", Value: day}
+		case "<", "<=":
+			return delta.Compare{Column: f.Name, Op: "<=", Value: day}
+		case "=":
+			return delta.Compare{Column: f.Name, Op: "=", Value: day}
+		}
+		return nil
+	}
+	return delta.Compare{Column: f.Name, Op: op, Value: v}
+}
+
+func floorDiv(a, b int64) int64 {
+	q := a / b
+	if a%b < 0 {
+		q--
+	}
+	return q
+}
+
+// volatileFunctions give another value at each call.
+var volatileFunctions = []string{"random", "uuid", "gen_random_uuid", "uuidv4", "uuidv7", "nextval", "currval", "setseed", "sleep_ms", "getvariable"}
+
+// constant evaluates an expression that names no column of any table, as DuckDB does; ok is false for what is none, or
+// has a type for which there is no sure comparison.
+func (p *pruner) constant(n node, t delta.Type) (v any, ok bool) {
+	if !constantTree(n) {
+		return nil, false
+	}
+	plainText := n["class"] == "CONSTANT"
+	sql, err := p.text(n)
+	if err != nil {
+		p.failed = true
+		return nil, false
+	}
+	row, err := p.conn.one(p.ctx, "SELECT typeof(v), CASE WHEN typeof(v) IN ('TIMESTAMP', 'TIMESTAMP WITH TIME ZONE') THEN epoch_us(v::TIMESTAMPTZ)::VARCHAR ELSE v::VARCHAR END FROM (SELECT "+sql+"\n AS v)")
+	if err != nil || len(row) != 2 {
+		p.failed = true
+		return nil, false
+	}
+	typ, _ := row[0].(string)
+	text, isText := row[1].(string)
+	if !isText {
+		return nil, true
+	}
+	switch {
+	case typ == "VARCHAR" && plainText && t == delta.Date:
+		// A text literal takes the type of the column that it is compared with.
+		return p.days(text)
+	case typ == "VARCHAR" && plainText && t == delta.Timestamp:
+		return p.instant(quoteText(text) + "::TIMESTAMPTZ")
+	case typ == "VARCHAR":
+		return text, t == delta.String
+	case typ == "DATE":
+		return p.days(text)
+	case typ == "TIMESTAMP WITH TIME ZONE" || typ == "TIMESTAMP":
+		return p.instant("make_timestamptz(" + text + ")")
+	case typ == "BOOLEAN":
+		return text == "true", t == delta.Boolean
+	case slices.Contains([]string{"TINYINT", "SMALLINT", "INTEGER", "BIGINT"}, typ), strings.HasPrefix(typ, "DECIMAL"):
+		_, dec := t.(delta.Decimal)
+		whole := t == delta.Long || t == delta.Integer || t == delta.Short || t == delta.Byte
+		return delta.Number(text), dec || whole
+	}
+	return nil, false
+}
+
+func (p *pruner) days(text string) (any, bool) {
+	row, err := p.conn.one(p.ctx, "SELECT date_diff('day', DATE '1970-01-01', TRY_CAST("+quoteText(text)+" AS DATE))")
+	if err != nil || len(row) != 1 {
+		p.failed = true
+		return nil, false
+	}
+	d, ok := row[0].(int64)
+	return delta.Days(d), ok
+}
+
+func (p *pruner) instant(sql string) (any, bool) {
+	row, err := p.conn.one(p.ctx, "SELECT epoch_us("+sql+")")
+	if err != nil || len(row) != 1 {
+		p.failed = true
+		return nil, false
+	}
+	us, ok := row[0].(int64)
+	return time.UnixMicro(us).UTC(), ok
+}
+
+// constantTree reports whether an expression has no part that could be a column, a sub-query or a volatile function.
+// A name that DuckDB takes for a function, such as current_date, is a constant.
+func constantTree(v any) bool {
+	switch v := v.(type) {
+	case node:
+		switch v["class"] {
+		case "COLUMN_REF":
+			names, _ := v["column_names"].([]any)
+			if len(names) != 1 {
+				return false
+			}
+			s, _ := names[0].(string)
+			switch strings.ToLower(s) {
+			case "current_date", "current_timestamp", "localtimestamp", "today":
+				return true
+			}
+			return false
+		case "SUBQUERY", "PARAMETER", "WINDOW", "LAMBDA", "STAR", "POSITIONAL_REFERENCE", "DEFAULT":
+			return false
+		case "FUNCTION":
+			if s, _ := v["function_name"].(string); slices.Contains(volatileFunctions, strings.ToLower(s)) {
+				return false
+			}
+		}
+		for _, e := range v {
+			if !constantTree(e) {
+				return false
+			}
+		}
+	case []any:
+		for _, e := range v {
+			if !constantTree(e) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// text gives the SQL of an expression's tree.
+func (p *pruner) text(n node) (string, error) {
+	b, err := json.Marshal(map[string]any{"error": false, "statements": []any{map[string]any{"node": map[string]any{
+		"type": "SELECT_NODE", "modifiers": []any{}, "cte_map": map[string]any{"map": []any{}}, "select_list": []any{n},
+		"from_table":         map[string]any{"type": "EMPTY", "alias": "", "sample": nil},
+		"aggregate_handling": "STANDARD_HANDLING", "group_expressions": []any{}, "group_sets": []any{},
+	}}}})
+	if err != nil {
+		return "", err
+	}
+	row, err := p.conn.one(p.ctx, "SELECT json_deserialize_sql("+quoteText(string(b))+"::JSON)::VARCHAR")
+	if err != nil {
+		return "", err
+	}
+	s, _ := row[0].(string)
+	return "(" + s + "\n)", nil
+}

@@ -1,0 +1,474 @@
+package duckdb
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+
+	"github.com/cauce-data/cauce/delta"
+	"github.com/cauce-data/cauce/pipeline"
+)
+
+// QueryTable is a table that a query may name.
+type QueryTable struct {
+	Name     string
+	Snapshot *delta.Snapshot
+	// Hide is an SQL condition that rows must meet to be seen, such as "NOT coalesce(_deleted, false)"; "" shows all.
+	Hide string
+}
+
+// ErrStatement is returned (wrapped) for SQL that is not one SELECT over known tables.
+var ErrStatement = errors.New("statement not allowed")
+
+// Result is a running query. FilesTotal and FilesOpened count the data files of the tables that the query names and
+// those of them that pruning left for DuckDB to open; BytesRead is the size in bytes of the latter.
+type Result struct {
+	FilesTotal  int
+	FilesOpened int
+	BytesRead   int64
+
+	engine *Engine
+	conn   *conn
+	reader array.RecordReader
+	scans  []*scan
+}
+
+// Schema gives names and Arrow types of the result's columns.
+func (r *Result) Schema() *arrow.Schema { return r.reader.Schema() }
+
+// Batches yields the rows once. A batch must not be kept beyond its iteration step without Retain.
+func (r *Result) Batches(ctx context.Context) iter.Seq2[arrow.RecordBatch, error] {
+	return func(yield func(arrow.RecordBatch, error) bool) {
+		for r.reader.Next() {
+			if err := ctx.Err(); err != nil {
+				yield(nil, err)
+				return
+			}
+			if !yield(r.reader.RecordBatch(), nil) {
+				return
+			}
+		}
+		if err := r.reader.Err(); err != nil {
+			yield(nil, wrapSQL(ctx, err))
+		}
+	}
+}
+
+// Close ends the query and frees what it holds.
+func (r *Result) Close() error {
+	ctx := context.Background()
+	var errs []error
+	if r.reader != nil {
+		r.reader.Release()
+		r.reader = nil
+	}
+	if r.conn == nil {
+		return nil
+	}
+	_ = r.conn.exec(ctx, "ROLLBACK") // fails where no transaction was begun
+	for _, s := range r.scans {
+		errs = append(errs, s.Close(ctx))
+	}
+	errs = append(errs, r.conn.release())
+	r.conn = nil
+	return errors.Join(errs...)
+}
+
+// TableNames lists the tables that a statement names, each once, as first written; names of its own WITH clauses are
+// not among them. It refuses (ErrStatement) what is not one SELECT statement, and table functions that reach outside
+// the lake.
+func (e *Engine) TableNames(ctx context.Context, sql string) ([]string, error) {
+	var names []string
+	err := e.with(ctx, func(c *conn) error {
+		q, err := parseQuery(ctx, c, sql)
+		if err != nil {
+			return err
+		}
+		for _, r := range q.refs {
+			if !slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, r.table) }) {
+				names = append(names, r.table)
+			}
+		}
+		return nil
+	})
+	return names, err
+}
+
+// Query runs one SELECT statement. Each table appears under its name as the rows of its snapshot; files that cannot
+// hold a row that the statement's conditions on that table want are left out before DuckDB opens any. The caller closes
+// the result.
+func (e *Engine) Query(ctx context.Context, sql string, tables []QueryTable) (_ *Result, err error) {
+	c, err := e.acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r := &Result{engine: e, conn: c}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.Close())
+		}
+	}()
+	// One transaction, so that now() is the same when files are chosen and when rows are; all that the query makes
+	// vanishes with its end.
+	if err := c.exec(ctx, "BEGIN TRANSACTION"); err != nil {
+		return nil, err
+	}
+	q, err := parseQuery(ctx, c, sql)
+	if err != nil {
+		return nil, err
+	}
+	byName := map[string]*QueryTable{}
+	for i := range tables {
+		byName[strings.ToLower(tables[i].Name)] = &tables[i]
+	}
+	for _, ref := range q.refs {
+		if byName[strings.ToLower(ref.table)] == nil {
+			return nil, fmt.Errorf("%w: no table %q; there are: %s", ErrStatement, ref.table, tableList(tables))
+		}
+	}
+	wanted, err := q.predicates(ctx, c, byName)
+	if err != nil {
+		return nil, err
+	}
+	for name, where := range wanted {
+		t := byName[name]
+		var files []delta.File
+		if where == nil {
+			files, err = t.Snapshot.Files(ctx)
+		} else {
+			files, err = t.Snapshot.Files(ctx, where)
+		}
+		if err != nil {
+			return nil, err
+		}
+		r.FilesTotal += len(t.Snapshot.Adds())
+		r.FilesOpened += len(files)
+		for _, f := range files {
+			r.BytesRead += f.Add.Size
+		}
+		s, err := e.scan(ctx, c, t.Snapshot.TableInfo(), files, scanOptions{})
+		if err != nil {
+			return nil, err
+		}
+		r.scans = append(r.scans, s)
+		body := s.SQL
+		if t.Hide != "" {
+			body = "SELECT * FROM (" + body + "\n) WHERE " + t.Hide
+		}
+		if err := c.exec(ctx, "CREATE OR REPLACE TEMP VIEW "+quoteName(t.Name)+" AS "+body); err != nil {
+			return nil, fmt.Errorf("table %s: %w", t.Name, err)
+		}
+	}
+	if r.reader, err = c.arrow(ctx, sql); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func tableList(tables []QueryTable) string {
+	if len(tables) == 0 {
+		return "none"
+	}
+	names := make([]string, len(tables))
+	for i, t := range tables {
+		names[i] = t.Name
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}
+
+// node is a part of a statement's tree as json_serialize_sql writes it.
+type node = map[string]any
+
+// tableRef is one place of a statement that names a table.
+type tableRef struct {
+	table string
+	alias string
+	// where are the conditions that a row of the table must meet at this place; nil where none are known.
+	selectNode node
+	// plainJoins says that leaving out rows that fail a null-rejecting condition of WHERE cannot change what the
+	// SELECT gives: no ASOF or POSITIONAL join, no sample.
+	plainJoins bool
+	// inner says that the table is not joined from outside, so that conditions need not be null-rejecting.
+	inner bool
+	// siblings are all tables of the same FROM; alone says that nothing else stands in it.
+	siblings []*tableRef
+	alone    bool
+}
+
+// parsedQuery is a statement that passed the gate.
+type parsedQuery struct {
+	refs []*tableRef
+}
+
+// allowedTableFunctions make rows out of their arguments alone.
+var allowedTableFunctions = []string{"range", "generate_series", "unnest", "repeat", "repeat_row", "json_each", "json_tree", "generate_subscripts"}
+
+// parseQuery is the gate: it parses a statement and finds the tables that it names.
+func parseQuery(ctx context.Context, c *conn, sql string) (*parsedQuery, error) {
+	row, err := c.one(ctx, "SELECT json_serialize_sql("+quoteText(sql)+", skip_null := true, skip_empty := true, skip_default := true)::VARCHAR")
+	if err != nil {
+		return nil, err
+	}
+	text, _ := row[0].(string)
+	var tree struct {
+		Error      bool   `json:"error"`
+		Type       string `json:"error_type"`
+		Message    string `json:"error_message"`
+		Position   string `json:"position"`
+		Statements []struct {
+			Node node `json:"node"`
+		} `json:"statements"`
+	}
+	d := json.NewDecoder(strings.NewReader(text))
+	d.UseNumber()
+	if err := d.Decode(&tree); err != nil {
+		return nil, fmt.Errorf("tree of parsed SQL: %w", err)
+	}
+	if tree.Error {
+		if tree.Type == "not implemented" {
+			return nil, fmt.Errorf("%w: only SELECT statements are", ErrStatement)
+		}
+		offset := -1
+		if n, err := strconv.Atoi(tree.Position); err == nil {
+			offset = n
+		}
+		return nil, &pipeline.SyntaxError{Offset: offset, Msg: syntaxMessage(sql, tree.Message, offset)}
+	}
+	if n := len(tree.Statements); n != 1 {
+		return nil, fmt.Errorf("%w: one SELECT statement is expected, not %d", ErrStatement, n)
+	}
+	w := &refWalker{}
+	if err := w.query(tree.Statements[0].Node, nil); err != nil {
+		return nil, err
+	}
+	return &parsedQuery{refs: w.refs}, nil
+}
+
+// syntaxMessage points at the place of an error in the statement's text.
+func syntaxMessage(sql, msg string, offset int) string {
+	if offset < 0 || offset > len(sql) {
+		return msg
+	}
+	line := 1 + strings.Count(sql[:offset], "\n")
+	column := offset - strings.LastIndexByte(sql[:offset], '\n')
+	return fmt.Sprintf("%s (line %d, column %d)", msg, line, column)
+}
+
+// refWalker finds the places that name tables. ctes are the names of WITH clauses in scope, in lower case.
+type refWalker struct{ refs []*tableRef }
+
+// query walks a query node: a SELECT, a set operation or a recursive WITH.
+func (w *refWalker) query(n node, ctes map[string]bool) error {
+	scope := map[string]bool{}
+	for k := range ctes {
+		scope[k] = true
+	}
+	if m, ok := n["cte_map"].(node); ok {
+		for _, entry := range list(m["map"]) {
+			name, _ := entry["key"].(string)
+			value, _ := entry["value"].(node)
+			inner := scope
+			// A recursive WITH names itself.
+			if hasRecursive(value) {
+				inner = with(scope, name)
+			}
+			if err := w.value(value, inner, nil); err != nil {
+				return err
+			}
+			scope[strings.ToLower(name)] = true
+		}
+	}
+	if name, ok := n["cte_name"].(string); ok {
+		scope = with(scope, name)
+	}
+	// An object with from_table is a SELECT.
+	var refs []*tableRef
+	if from, ok := n["from_table"].(node); ok {
+		f := &fromWalker{w: w, ctes: scope, selectNode: n, alone: true, plain: n["sample"] == nil}
+		if err := f.table(from, true); err != nil {
+			return err
+		}
+		refs = f.refs
+		for _, r := range refs {
+			r.siblings, r.plainJoins, r.alone = refs, f.plain, f.alone && len(refs) == 1
+		}
+		w.refs = append(w.refs, refs...)
+	}
+	for k, v := range n {
+		if k == "cte_map" || k == "from_table" {
+			continue
+		}
+		if err := w.value(v, scope, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func with(scope map[string]bool, name string) map[string]bool {
+	out := map[string]bool{strings.ToLower(name): true}
+	for k := range scope {
+		out[k] = true
+	}
+	return out
+}
+
+func hasRecursive(v any) bool {
+	switch v := v.(type) {
+	case node:
+		if v["type"] == "RECURSIVE_CTE_NODE" {
+			return true
+		}
+		for _, e := range v {
+			if hasRecursive(e) {
+				return true
+			}
+		}
+	case []any:
+		for _, e := range v {
+			if hasRecursive(e) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// value walks anything below a query node and goes on with query where a nested one begins.
+func (w *refWalker) value(v any, ctes map[string]bool, _ *tableRef) error {
+	switch v := v.(type) {
+	case node:
+		if t, _ := v["type"].(string); strings.HasSuffix(t, "_NODE") && v["class"] == nil {
+			return w.query(v, ctes)
+		}
+		if t, _ := v["type"].(string); t == "BASE_TABLE" || t == "TABLE_FUNCTION" || t == "SHOW_REF" {
+			f := &fromWalker{w: w, ctes: ctes}
+			if err := f.table(v, false); err != nil {
+				return err
+			}
+			w.refs = append(w.refs, f.refs...)
+			return nil
+		}
+		for _, e := range v {
+			if err := w.value(e, ctes, nil); err != nil {
+				return err
+			}
+		}
+	case []any:
+		for _, e := range v {
+			if err := w.value(e, ctes, nil); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// fromWalker walks the FROM of one SELECT.
+type fromWalker struct {
+	w          *refWalker
+	ctes       map[string]bool
+	selectNode node // nil: conditions are not known
+	refs       []*tableRef
+	alone      bool // only base tables so far
+	plain      bool
+}
+
+func (f *fromWalker) table(n node, inner bool) error {
+	if n["sample"] != nil {
+		f.plain = false
+	}
+	switch t, _ := n["type"].(string); t {
+	case "BASE_TABLE":
+		name, _ := n["table_name"].(string)
+		schema, _ := n["schema_name"].(string)
+		catalog, _ := n["catalog_name"].(string)
+		if schema == "" && catalog == "" && f.ctes[strings.ToLower(name)] {
+			f.alone = false
+			return nil
+		}
+		if n["at_clause"] != nil {
+			return fmt.Errorf("%w: AT (…) on table %s; --as-of reads an earlier version", ErrStatement, name)
+		}
+		if schema != "" || catalog != "" {
+			return fmt.Errorf("%w: table %s is named with a schema; the lake's tables have none", ErrStatement, strings.TrimPrefix(catalog+"."+schema+"."+name, "."))
+		}
+		r := &tableRef{table: name, alias: name, selectNode: f.selectNode, inner: inner}
+		if a, ok := n["alias"].(string); ok && a != "" {
+			r.alias = a
+		}
+		if n["column_name_alias"] != nil { // columns have other names here
+			r.selectNode = nil
+		}
+		f.refs = append(f.refs, r)
+		return nil
+	case "JOIN":
+		refType, _ := n["ref_type"].(string)
+		joinType, _ := n["join_type"].(string)
+		if refType == "ASOF" || refType == "POSITIONAL" {
+			f.plain = false
+		}
+		switch joinType {
+		case "", "INNER":
+		case "LEFT", "RIGHT", "OUTER", "FULL", "SEMI", "ANTI":
+			inner = false
+		default:
+			inner, f.plain = false, false
+		}
+		for k, v := range n {
+			var err error
+			if side, ok := v.(node); ok && (k == "left" || k == "right") {
+				err = f.table(side, inner)
+			} else {
+				err = f.w.value(v, f.ctes, nil)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	case "TABLE_FUNCTION":
+		fn, _ := n["function"].(node)
+		name, _ := fn["function_name"].(string)
+		if !slices.Contains(allowedTableFunctions, strings.ToLower(name)) {
+			return fmt.Errorf("%w: table function %s reaches outside the lake", ErrStatement, name)
+		}
+	case "SHOW_REF":
+		f.plain = false
+		if n["query"] == nil {
+			if name, ok := n["table_name"].(string); ok && name != "" && !strings.HasPrefix(name, `"`) && !f.ctes[strings.ToLower(name)] {
+				f.refs = append(f.refs, &tableRef{table: name, alias: name})
+			}
+		}
+	case "EMPTY", "EMPTY_FROM":
+		return nil
+	}
+	f.alone = false
+	for _, v := range n {
+		if err := f.w.value(v, f.ctes, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// list gives the objects of a JSON array.
+func list(v any) []node {
+	items, _ := v.([]any)
+	out := make([]node, 0, len(items))
+	for _, i := range items {
+		if n, ok := i.(node); ok {
+			out = append(out, n)
+		}
+	}
+	return out
+}
