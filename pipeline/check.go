@@ -190,7 +190,7 @@ func castRefused(from, to sqlType) string {
 	switch {
 	case from.number() && to.number(), from.number() && to == typeText && from != typeFloat:
 		return ""
-	case from == typeBool && to == typeText, from == typeDate && to == typeText:
+	case to == typeText && (from == typeBool || from == typeDate || from == typeTimestamp):
 		return ""
 	case from == typeTimestamp && to == typeDate:
 		return "write to_date(…), which knows the table's time zone"
