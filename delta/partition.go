@@ -175,7 +175,11 @@ func ParsePartitionValue(t Type, s *string) (any, error) {
 		if !ok {
 			return nil, bad
 		}
-		return Number(r.FloatString(d.S)), nil
+		n := r.FloatString(d.S)
+		if back, _ := new(big.Rat).SetString(n); back == nil || back.Cmp(r) != 0 {
+			return nil, bad // more digits than the type has
+		}
+		return Number(n), nil
 	}
 	p, ok := t.(Primitive)
 	if !ok {
