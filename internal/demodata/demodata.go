@@ -20,8 +20,8 @@ var Symbols = []struct {
 	FirstID int64
 }{
 	{"BTCUSDT", 59_000_00, 3_700_000_000},
-	{"ETHUSDT", 2_600_00, 1_500_000_000},
-	{"SOLUSDT", 145_00, 700_000_000},
+	{"ETHUSDT", 2_600_00, 3_700_000_000},
+	{"SOLUSDT", 145_00, 3_700_000_000},
 }
 
 // File is one file as it would lie in a download folder.

@@ -1,0 +1,226 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/cauce-data/cauce/delta"
+	"github.com/cauce-data/cauce/objstore"
+)
+
+// finding is what one check of the doctor says.
+type finding struct {
+	Check  string `json:"check"`
+	Status string `json:"status"` // ok, warning, error
+	Detail string `json:"detail"`
+}
+
+func newDoctor(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "doctor",
+		Short: "Check that lake file, storage, engine, tables and buffer work",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			findings := a.examine(cmd.Context())
+			bad := 0
+			for _, f := range findings {
+				if f.Status == "error" {
+					bad++
+				}
+			}
+			err := a.print(struct {
+				OK     bool      `json:"ok"`
+				Checks []finding `json:"checks"`
+			}{bad == 0, findings}, func(w io.Writer) error {
+				for _, f := range findings {
+					if _, err := fmt.Fprintf(w, "%-8s %-10s %s\n", f.Status, f.Check, f.Detail); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if err == nil && bad > 0 {
+				err = &reported{code: exitFailure, msg: count(int64(bad), "check") + " found an error"}
+			}
+			return err
+		},
+	}
+}
+
+// examine runs the checks in the order in which one rests on another, and ends where nothing further can be said.
+func (a *app) examine(ctx context.Context) []finding {
+	var out []finding
+	say := func(check string, err error, format string, args ...any) bool {
+		f := finding{Check: check, Status: "ok", Detail: fmt.Sprintf(format, args...)}
+		if err != nil {
+			f.Status, f.Detail = "error", err.Error()
+		}
+		out = append(out, f)
+		return err == nil
+	}
+	warn := func(check, format string, args ...any) {
+		out = append(out, finding{check, "warning", fmt.Sprintf(format, args...)})
+	}
+
+	def, err := a.loadLake()
+	if err != nil {
+		say("lake file", err, "")
+		return out
+	}
+	say("lake file", nil, "%s: %s, %s", def.File, count(int64(len(def.Tables)), "table"), count(int64(len(def.Sources)), "source"))
+	for _, d := range def.Warnings {
+		warn("lake file", "%v", d)
+	}
+	l, err := a.open(def)
+	if err != nil {
+		say("wiring", err, "")
+		return out
+	}
+	defer l.Close()
+
+	took, err := probeStore(ctx, l.store)
+	say("storage", err, "%s: wrote, listed, read and deleted an object in %v; a second create was refused", l.Redact(l.Storage), took.Round(time.Microsecond))
+	if p, ok := l.store.(objstore.LocalPather); ok {
+		var fs unix.Statfs_t
+		dir := p.LocalPath("")
+		if err := unix.Statfs(dir, &fs); err == nil {
+			free := int64(fs.Bavail) * int64(fs.Bsize)
+			if const1GiB := int64(1 << 30); free < const1GiB {
+				warn("disk", "%s: only %s bytes are free", dir, thousands(free))
+			} else {
+				say("disk", nil, "%s: %s bytes free", dir, thousands(free))
+			}
+		}
+	}
+	probe := filepath.Join(tempDir(def), "doctor")
+	err = os.WriteFile(probe, nil, 0o600)
+	if err == nil {
+		err = os.Remove(probe)
+	}
+	say("state", err, "%s can be written", def.StateDir())
+
+	r, err := l.engine.Query(ctx, "SELECT 1 AS one", nil)
+	if err == nil {
+		var n int64
+		n, err = writeRows(io.Discard, formatCSV, r.Schema(), r.Batches(ctx))
+		err = errors.Join(err, r.Close())
+		if err == nil && n != 1 {
+			err = fmt.Errorf("SELECT 1 gave %d rows", n)
+		}
+	}
+	say("engine", err, "DuckDB answers")
+
+	for _, name := range l.ingest.Catalog().Names() {
+		t, err := l.ingest.Catalog().Open(ctx, name)
+		if errors.Is(err, delta.ErrNotATable) {
+			say("table", nil, "%s: nothing written yet", name)
+			continue
+		}
+		if err != nil {
+			say("table", err, "")
+			continue
+		}
+		s, err := t.Snapshot(ctx)
+		if err != nil {
+			say("table", fmt.Errorf("%s: %w", name, err), "")
+			continue
+		}
+		missing, err := missingFiles(ctx, t, s)
+		if err == nil && len(missing) > 0 {
+			err = fmt.Errorf("%s: version %d names %s that the storage lacks, first %s; cauce table restore can go back to a version that is whole",
+				name, s.Version(), count(int64(len(missing)), "file"), missing[0])
+		}
+		say("table", err, "%s: version %d, %s, all there", name, s.Version(), count(int64(len(s.Adds())), "file"))
+	}
+	for _, s := range def.Sources {
+		if !s.Streaming() {
+			continue
+		}
+		b, err := a.openBuffer(ctx, def)
+		if err != nil {
+			say("buffer", err, "")
+			break
+		}
+		role := "joined another process"
+		if b.Hosting() {
+			role = "hosted here"
+		}
+		topics, err := b.Topics(ctx)
+		var names []string
+		for _, t := range topics {
+			names = append(names, t.Name)
+		}
+		say("buffer", errors.Join(err, b.Close()), "%s: %s; topics: %s", bufferDir(def), role, list(names))
+		break
+	}
+	return out
+}
+
+// probeStore does with an object of its own everything that a commit needs.
+func probeStore(ctx context.Context, s objstore.Store) (took time.Duration, err error) {
+	start := time.Now()
+	key := fmt.Sprintf("processed/_progress/.doctor-%d", start.UnixNano())
+	if err := s.PutIfAbsent(ctx, key, []byte("cauce")); err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, s.Delete(ctx, key)) }()
+	if err := s.PutIfAbsent(ctx, key, []byte("second")); !errors.Is(err, objstore.ErrExists) {
+		return 0, fmt.Errorf("storage accepted a second create of %s (%v): commits of two writers could overwrite each other", key, err)
+	}
+	got, err := s.GetRange(ctx, key, 0, -1)
+	if err != nil {
+		return 0, err
+	}
+	if string(got) != "cauce" {
+		return 0, fmt.Errorf("storage gave %q back for %s", got, key)
+	}
+	found := false
+	for info, err := range s.List(ctx, "processed/_progress/.doctor-", "") {
+		if err != nil {
+			return 0, err
+		}
+		found = found || info.Key == key
+	}
+	if !found {
+		return 0, fmt.Errorf("storage does not list %s, which was just written", key)
+	}
+	return time.Since(start), nil
+}
+
+// missingFiles looks for data files that a snapshot names and the store lacks.
+func missingFiles(ctx context.Context, t *delta.Table, s *delta.Snapshot) ([]string, error) {
+	there := map[string]bool{}
+	prefix := t.Path()
+	if prefix != "" {
+		prefix += "/"
+	}
+	for info, err := range t.Store().List(ctx, prefix, "") {
+		if err != nil {
+			return nil, err
+		}
+		if !strings.HasPrefix(info.Key, prefix+"_delta_log/") {
+			there[info.Key] = true
+		}
+	}
+	var missing []string
+	table := s.TableInfo()
+	for _, add := range s.Adds() {
+		key, err := table.FileKey(add.Path)
+		if err != nil {
+			return nil, err
+		}
+		if !there[key] {
+			missing = append(missing, add.Path)
+		}
+	}
+	return missing, nil
+}

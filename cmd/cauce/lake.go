@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/cauce-data/cauce/connect/buffer"
+	"github.com/cauce-data/cauce/connect/csv"
+	"github.com/cauce-data/cauce/delta"
+	"github.com/cauce-data/cauce/engine/duckdb"
+	"github.com/cauce-data/cauce/ingest"
+	"github.com/cauce-data/cauce/objstore"
+	"github.com/cauce-data/cauce/pipeline"
+)
+
+func bufferDir(l *pipeline.Lake) string   { return filepath.Join(l.StateDir(), "buffer") }
+func runsDir(l *pipeline.Lake) string     { return filepath.Join(l.StateDir(), "runs") }
+func tempDir(l *pipeline.Lake) string     { return filepath.Join(l.StateDir(), "tmp") }
+func historyFile(l *pipeline.Lake) string { return filepath.Join(l.StateDir(), "history") }
+
+// loadLake reads the lake file that the flags name.
+func (a *app) loadLake() (*pipeline.Lake, error) { return a.loadLakeFile(a.lakeFile, a.root) }
+
+func (a *app) loadLakeFile(file, root string) (*pipeline.Lake, error) {
+	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+		return nil, usagef("lake file %s: it does not exist; cauce init DIR makes one, --lake FILE names another", file)
+	}
+	parser, err := duckdb.NewParser()
+	if err != nil {
+		return nil, err
+	}
+	defer parser.Close()
+	lake, err := pipeline.Load(file, pipeline.LoadOptions{Parser: parser, Root: root, Env: os.LookupEnv})
+	if err != nil {
+		return nil, &usageError{err: err}
+	}
+	return lake, nil
+}
+
+// openStore opens the root of a lake or table.
+func openStore(root string) (objstore.Store, error) {
+	dir, err := objstore.FileURLPath(root)
+	if err != nil {
+		return nil, &usageError{err: err}
+	}
+	store, err := objstore.NewLocal(dir)
+	if err != nil {
+		return nil, fmt.Errorf("storage %s: %w", root, err)
+	}
+	return store, nil
+}
+
+// lake is an open lake: what every command that touches data works with. Close it.
+type lake struct {
+	*pipeline.Lake
+	store  objstore.Store
+	engine *duckdb.Engine
+	ingest *ingest.Lake
+}
+
+func (a *app) openLake() (*lake, error) {
+	l, err := a.loadLake()
+	if err != nil {
+		return nil, err
+	}
+	return a.open(l)
+}
+
+// open wires the packages for a lake file: the store it names, the engine, the reader of its files.
+func (a *app) open(l *pipeline.Lake) (*lake, error) {
+	store, err := openStore(l.Storage)
+	if err != nil {
+		return nil, err
+	}
+	hook, err := faultHook(os.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(tempDir(l), 0o755); err != nil {
+		return nil, fmt.Errorf("state folder: %w", err)
+	}
+	engine, err := duckdb.Open(duckdb.Options{TempDir: tempDir(l)})
+	if err != nil {
+		return nil, err
+	}
+	opener := csv.NewOpener(csv.Options{
+		TempDir: tempDir(l),
+		RawFields: func(s *pipeline.Source) []string {
+			plan, err := l.Plan(s.Name)
+			if err != nil {
+				return nil
+			}
+			return plan.RawFields
+		},
+	})
+	in, err := ingest.New(ingest.Config{
+		Lake: l, Store: store, Engine: engine, Opener: opener,
+		EngineInfo: engineInfo(), Log: a.logger(), Hook: hook,
+	})
+	if err != nil {
+		return nil, errors.Join(err, engine.Close())
+	}
+	return &lake{Lake: l, store: store, engine: engine, ingest: in}, nil
+}
+
+func engineInfo() string { return "Cauce/" + version }
+
+func (l *lake) Close() error { return l.engine.Close() }
+
+// deltaOptions are for tables that are opened by path, outside any lake.
+func deltaOptions() *delta.Options { return &delta.Options{EngineInfo: engineInfo()} }
+
+// bufferSource adapts the buffer's source to what ingest wants after an allowed gap.
+type bufferSource struct{ *buffer.Source }
+
+// Renew gives the topic a new incarnation (DESIGN D10).
+func (s bufferSource) Renew(ctx context.Context) error {
+	_, err := s.AllowGap(ctx)
+	return err
+}
+
+// openStream opens the stream of a source in a buffer that is open already.
+func openStream(ctx context.Context, b *buffer.Buffer, l *pipeline.Lake, src *pipeline.Source) (ingest.Source, error) {
+	var readers []string
+	for _, s := range l.Sources {
+		if s.Streaming() && s.Topic == src.Topic {
+			readers = append(readers, s.Name)
+		}
+	}
+	s, err := b.Source(ctx, src.Topic, buffer.SourceOptions{Name: src.Name, Readers: readers})
+	if err != nil {
+		return nil, fmt.Errorf("source %s, topic %s: %w", src.Name, src.Topic, err)
+	}
+	return bufferSource{s}, nil
+}
+
+// shellQuote makes a word that a POSIX shell reads back as s.
+func shellQuote(s string) string {
+	if s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-./:=@%+,", r))
+	}) {
+		return s
+	}
+	if !strings.ContainsAny(s, "\"$`\\!\n") {
+		return `"` + s + `"`
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

@@ -1,0 +1,58 @@
+// Command cauce is a data lake in one binary: history that arrives as files and events that arrive as streams run
+// through the same declared transformations into one Delta Lake table. This package is the command line: a file per
+// subcommand, the wiring of the packages, and nothing that another program would want to import.
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+	_ "time/tzdata" // time zones of lake files, on machines that have none installed
+)
+
+func main() {
+	os.Exit(run(os.Args, os.Stdin, os.Stdout, os.Stderr))
+}
+
+// run executes one command line and gives its exit code.
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	ctx, stop := context.WithCancelCause(context.Background())
+	defer stop(nil)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		select {
+		case s := <-signals:
+			stop(&interrupted{signal: s})
+		case <-done:
+			return
+		}
+		select {
+		case <-signals: // the user insists: what is unfinished is found by the next start
+			os.Exit(exitFailure)
+		case <-done:
+		}
+	}()
+
+	a := &app{prog: args[0], stdin: stdin, stdout: stdout, stderr: stderr}
+	root := newRoot(a)
+	root.SetArgs(args[1:])
+	err := root.ExecuteContext(ctx)
+	if err != nil && !a.started {
+		// Everything before the command's own work is about how it was called.
+		err = &usageError{err: err}
+		a.json = a.json || slices.Contains(args[1:], "--json")
+	}
+	var i *interrupted
+	if err != nil && errors.Is(err, context.Canceled) && errors.As(context.Cause(ctx), &i) {
+		err = i
+	}
+	return a.fail(err)
+}

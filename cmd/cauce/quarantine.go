@@ -1,0 +1,111 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cauce-data/cauce/ingest"
+)
+
+func newQuarantine(a *app) *cobra.Command {
+	return group(&cobra.Command{
+		Use:   "quarantine",
+		Short: "Look at the records that did not fit, and try them again",
+	}, newQuarantineShow(a), newQuarantineRetry(a))
+}
+
+func quarantineFlags(cmd *cobra.Command, f *ingest.QuarantineFilter) {
+	cmd.Flags().StringVar(&f.Source, "source", "", "only records of this source")
+	cmd.Flags().StringVar(&f.Table, "table", "", "only records meant for this table")
+	cmd.Flags().StringVar(&f.Rule, "rule", "", "only records that broke this rule, such as cast:price")
+	cmd.Flags().StringVar(&f.Origin, "origin", "", "only records of this origin (the rows' _origin)")
+}
+
+// place names where a bad record stands.
+func place(r ingest.QuarantineRow) string {
+	if r.File != "" {
+		return r.File + ":" + strconv.FormatInt(r.Line, 10)
+	}
+	return fmt.Sprintf("%s/%d@%d", r.Topic, r.Partition, r.Offset)
+}
+
+func newQuarantineShow(a *app) *cobra.Command {
+	var f ingest.QuarantineFilter
+	cmd := &cobra.Command{
+		Use:   "show",
+		Short: "List records in quarantine with rule, reason and raw text",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			l, err := a.openLake()
+			if err != nil {
+				return err
+			}
+			defer l.Close()
+			rows, err := l.ingest.QuarantineShow(cmd.Context(), f)
+			if err != nil {
+				return err
+			}
+			if rows == nil {
+				rows = []ingest.QuarantineRow{}
+			}
+			return a.print(struct {
+				Rows []ingest.QuarantineRow `json:"rows"`
+			}{rows}, func(w io.Writer) error {
+				if len(rows) == 0 {
+					_, err := fmt.Fprintln(w, "nothing is in quarantine")
+					return err
+				}
+				g := newGrid("source", "at", "rule", "reason", "raw", "state")
+				for _, r := range rows {
+					g.row(r.Source, place(r), r.Rule, r.Reason, shorten(r.Raw, 80), r.State)
+				}
+				return g.write(w)
+			})
+		},
+	}
+	quarantineFlags(cmd, &f)
+	cmd.Flags().BoolVar(&f.All, "all", false, "also records that a retry has resolved")
+	cmd.Flags().IntVarP(&f.Limit, "limit", "n", 100, "at most `N` records (0: all)")
+	return cmd
+}
+
+// shorten cuts a text for display.
+func shorten(s string, most int) string {
+	r := []rune(s)
+	if len(r) <= most {
+		return s
+	}
+	return string(r[:most-1]) + "…"
+}
+
+func newQuarantineRetry(a *app) *cobra.Command {
+	var f ingest.QuarantineFilter
+	cmd := &cobra.Command{
+		Use:   "retry",
+		Short: "Run records in quarantine through the lake file as it is now",
+		Long: `Run records in quarantine through the lake file as it is now. What passes is merged into its table first and
+then marked as resolved; the rest stays.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			l, err := a.openLake()
+			if err != nil {
+				return err
+			}
+			defer l.Close()
+			r, err := l.ingest.QuarantineRetry(cmd.Context(), f)
+			if err != nil {
+				return err
+			}
+			return a.print(r, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "%s tried: %s resolved, %s still bad, %s no longer readable\n",
+					count(r.Tried, "record"), thousands(r.Resolved), thousands(r.StillBad), thousands(r.Missing))
+				return err
+			})
+		},
+	}
+	quarantineFlags(cmd, &f)
+	return cmd
+}

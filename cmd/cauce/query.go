@@ -1,0 +1,221 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/spf13/cobra"
+
+	"github.com/cauce-data/cauce/delta"
+	"github.com/cauce-data/cauce/engine/duckdb"
+)
+
+func newQuery(a *app) *cobra.Command {
+	var asOf, format, output string
+	cmd := &cobra.Command{
+		Use:   `query ["SELECT …"]`,
+		Short: "Ask the tables with SQL",
+		Long: `Ask the tables with SQL (DuckDB's dialect), by the names they have in the lake file; quarantine is one more.
+Only data files that can hold matching rows are opened. Without SQL it reads a statement from standard input,
+and on a terminal it is an interactive shell.
+
+--as-of reads a table as it was: a version number, or a time (2024-08-20, 2024-08-20T13:45:00Z).
+--json prints {columns, rows, version, files_total, files_opened, bytes_read}; --format json only the rows.`,
+		Example: `  cauce query "SELECT symbol, count(*) AS n FROM unified_events GROUP BY symbol" --format csv
+  cauce query "SELECT count(*) FROM unified_events" --as-of 3`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			switch format {
+			case formatTable, formatCSV, formatJSON, formatJSONL, formatParquet:
+			default:
+				return usagef("--format %q: it is one of table, csv, json, jsonl, parquet", format)
+			}
+			if a.json && (cmd.Flags().Changed("format") || output != "") {
+				return usagef("--json prints one object of its own form; leave --format and --output out, or say --format json without --json")
+			}
+			l, err := a.openLake()
+			if err != nil {
+				return err
+			}
+			defer l.Close()
+			var sql string
+			switch {
+			case len(args) == 1:
+				sql = args[0]
+			case isTerminal(a.stdin):
+				return a.shell(ctx, l, asOf)
+			default:
+				in, err := io.ReadAll(a.stdin)
+				if err != nil {
+					return fmt.Errorf("statement from standard input: %w", err)
+				}
+				sql = string(in)
+			}
+			if strings.TrimSpace(sql) == "" {
+				return usagef("there is no statement; write it as an argument: cauce query \"SELECT …\"")
+			}
+			if format == formatParquet && output == "" && a.stdoutIsTerminal() {
+				return usagef("--format parquet writes binary data; name a file with --output FILE")
+			}
+			r, err := l.query(ctx, sql, asOf)
+			if err != nil {
+				return err
+			}
+			defer r.Close()
+			if a.json {
+				return a.printResult(r.head(), r.Schema(), r.Batches(ctx))
+			}
+			if output != "" {
+				return writeFile(output, func(w io.Writer) error {
+					_, err := writeRows(w, format, r.Schema(), r.Batches(ctx))
+					return err
+				})
+			}
+			_, err = writeRows(a.stdout, format, r.Schema(), r.Batches(ctx))
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&asOf, "as-of", "", "read the table as of this `VERSION or TIME`")
+	f.StringVar(&format, "format", formatTable, "table, csv, json, jsonl or parquet")
+	f.StringVarP(&output, "output", "o", "", "write to this `file` instead of standard output")
+	return cmd
+}
+
+// writeFile creates or replaces a file whole or not at all.
+func writeFile(path string, write func(w io.Writer) error) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".cauce-*")
+	if err != nil {
+		return fmt.Errorf("--output: %w", err)
+	}
+	err = write(f)
+	if err == nil {
+		err = f.Chmod(0o644)
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
+}
+
+// result is a running query with the versions that it reads.
+type result struct {
+	*duckdb.Result
+	versions map[string]int64 // by table name
+}
+
+// query runs one statement over snapshots of the tables that it names.
+func (l *lake) query(ctx context.Context, sql, asOf string) (*result, error) {
+	named, err := l.engine.TableNames(ctx, sql)
+	if err != nil {
+		return nil, &usageError{err: err}
+	}
+	if asOf != "" && len(named) != 1 {
+		return nil, usagef("--as-of needs a query over one table; this one names %s", list(named))
+	}
+	r := &result{versions: map[string]int64{}}
+	var tables []duckdb.QueryTable
+	for _, name := range named {
+		t, err := l.ingest.Catalog().Open(ctx, name)
+		if errors.Is(err, delta.ErrNotATable) {
+			return nil, usagef("table %s: nothing has been written to it yet; cauce run batch or cauce run stream does", name)
+		}
+		if err != nil {
+			return nil, err
+		}
+		s, err := snapshotAsOf(ctx, t, asOf)
+		if err != nil {
+			return nil, fmt.Errorf("table %s: %w", name, err)
+		}
+		q := duckdb.QueryTable{Name: name, Snapshot: s}
+		if declared := l.Table(name); declared != nil {
+			q.Name = declared.Name
+			if declared.Deletes {
+				q.Hide = "NOT coalesce(_deleted, false)"
+			}
+		}
+		tables = append(tables, q)
+		r.versions[q.Name] = int64(s.Version())
+	}
+	if r.Result, err = l.engine.Query(ctx, sql, tables); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// snapshotAsOf reads --as-of: a version number, or a time.
+func snapshotAsOf(ctx context.Context, t *delta.Table, asOf string) (*delta.Snapshot, error) {
+	if asOf == "" {
+		return t.Snapshot(ctx)
+	}
+	if v, err := strconv.ParseInt(asOf, 10, 64); err == nil {
+		if v < 0 {
+			return nil, usagef("--as-of %s: versions begin at 0", asOf)
+		}
+		return t.SnapshotAt(ctx, delta.Version(v))
+	}
+	at, err := parseTime(asOf)
+	if err != nil {
+		return nil, usagef("--as-of %q: neither a version number nor a time such as 2024-08-20T13:45:00Z", asOf)
+	}
+	return t.SnapshotAsOf(ctx, at)
+}
+
+// resultHead is what --json tells beside the rows.
+type resultHead struct {
+	Version     *int64           `json:"version"` // of the one table; null if there are several or none
+	Versions    map[string]int64 `json:"versions,omitempty"`
+	FilesTotal  int              `json:"files_total"`
+	FilesOpened int              `json:"files_opened"`
+	BytesRead   int64            `json:"bytes_read"`
+}
+
+func (r *result) head() resultHead {
+	h := resultHead{FilesTotal: r.FilesTotal, FilesOpened: r.FilesOpened, BytesRead: r.BytesRead}
+	if len(r.versions) > 1 {
+		h.Versions = r.versions
+	} else {
+		for _, v := range r.versions {
+			h.Version = &v
+		}
+	}
+	return h
+}
+
+// printResult prints a result as the one JSON object of --json.
+func (a *app) printResult(head resultHead, schema *arrow.Schema, rows batches) error {
+	var b bytes.Buffer
+	if _, err := writeRows(&b, formatJSON, schema, rows); err != nil {
+		return err
+	}
+	type jsonColumn struct {
+		Name string `json:"name"`
+		Type string `json:"type"`
+	}
+	columns := []jsonColumn{}
+	names := uniqueNames(schema)
+	for i, f := range schema.Fields() {
+		columns = append(columns, jsonColumn{names[i], sqlType(f.Type)})
+	}
+	return a.printJSON(struct {
+		Columns []jsonColumn    `json:"columns"`
+		Rows    json.RawMessage `json:"rows"`
+		resultHead
+	}{columns, b.Bytes(), head})
+}

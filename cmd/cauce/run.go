@@ -1,0 +1,318 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cauce-data/cauce/ingest"
+	"github.com/cauce-data/cauce/schedule"
+)
+
+func newRun(a *app) *cobra.Command {
+	return group(&cobra.Command{
+		Use:   "run",
+		Short: "Take new files or live events into the tables",
+	}, newRunBatch(a), newRunStream(a))
+}
+
+func newRunBatch(a *app) *cobra.Command {
+	var (
+		o     ingest.BatchOptions
+		since string
+		now   bool
+	)
+	cmd := &cobra.Command{
+		Use:   "batch [SOURCE…]",
+		Short: "Take the files that are new under raw/batch/ into the tables",
+		Long: `Take the files that are new into the tables: each once, whatever its name. A second run does nothing.
+A file that cannot be read as a whole stays unread, the others go on, and the run ends with exit code 1.
+Rows that fail a rule go to quarantine; they alone do not fail the run.
+
+--reprocess reads known files again with the lake file as it is now; --file and --since narrow which.`,
+		Example: `  cauce run batch
+  cauce run batch --reprocess --file "historico_2024-08-*"`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.Sources = args
+			if since != "" {
+				t, err := parseTime(since)
+				if err != nil {
+					return usagef("--since: %w", err)
+				}
+				o.Since = t
+			}
+			if !o.Reprocess && (o.FileGlob != "" || since != "") {
+				return usagef("--file and --since narrow a --reprocess; without it every new file is read")
+			}
+			l, err := a.openLake()
+			if err != nil {
+				return err
+			}
+			defer l.Close()
+			return a.runBatch(cmd.Context(), l, o)
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&now, "now", false, "run at once, as a manual run always does; schedulers may say so")
+	f.BoolVar(&o.Reprocess, "reprocess", false, "read files again that were read before")
+	f.StringVar(&o.FileGlob, "file", "", "with --reprocess: only files whose name matches this `pattern`")
+	f.StringVar(&since, "since", "", "with --reprocess: only files modified since this `date`")
+	return cmd
+}
+
+// runBatch runs a batch as a recorded task, prints its report and turns files that could not be read into exit code 1.
+func (a *app) runBatch(ctx context.Context, l *lake, o ingest.BatchOptions) error {
+	var mu sync.Mutex
+	var rows, epochs int64
+	o.OnEpoch = func(r ingest.EpochReport) {
+		mu.Lock()
+		defer mu.Unlock()
+		rows += r.RowsRead
+		epochs++
+	}
+	stop := a.tick(func() string {
+		mu.Lock()
+		defer mu.Unlock()
+		return fmt.Sprintf("batch: %d rows in %d commits", rows, epochs)
+	})
+	var report *ingest.BatchReport
+	err := schedule.Do(ctx, runsDir(l.Lake), schedule.Task{
+		Name: "batch",
+		Run: func(ctx context.Context, run *schedule.Run) error {
+			var err error
+			report, err = l.ingest.RunBatch(ctx, o)
+			run.Result = asJSON(report)
+			if err == nil && len(report.FailedFiles) > 0 {
+				err = failedFiles(report)
+			}
+			return err
+		},
+	})
+	stop()
+	if report == nil {
+		return err
+	}
+	result := struct {
+		*ingest.BatchReport
+		Error    string `json:"error,omitempty"`
+		ExitCode int    `json:"exit_code"`
+	}{BatchReport: report, ExitCode: exitCode(err)}
+	if err != nil {
+		result.Error = err.Error()
+	}
+	if perr := a.print(result, func(w io.Writer) error { return printBatch(w, report) }); perr != nil {
+		return perr
+	}
+	return err
+}
+
+// failedFiles is the error of a run that left files unread.
+func failedFiles(r *ingest.BatchReport) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s could not be read and stay unread; correct or remove them:", count(int64(len(r.FailedFiles)), "file"))
+	for _, f := range r.FailedFiles {
+		fmt.Fprintf(&b, "\n  %s: %s", f.File, f.Error)
+	}
+	return &reported{code: exitFailure, msg: b.String()}
+}
+
+func asJSON(v any) json.RawMessage {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+// count renders "1 row", "2 rows".
+func count(n int64, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%s %ss", thousands(n), what)
+}
+
+// thousands groups digits: 1,234,567.
+func thousands(n int64) string {
+	s := fmt.Sprint(n)
+	neg := strings.HasPrefix(s, "-")
+	s = strings.TrimPrefix(s, "-")
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	if neg {
+		return "-" + s
+	}
+	return s
+}
+
+func printBatch(w io.Writer, r *ingest.BatchReport) error {
+	if r.FilesRead == 0 && len(r.FailedFiles) == 0 {
+		if _, err := fmt.Fprintf(w, "nothing new: %s known already\n", count(int64(r.FilesSkipped), "file")); err != nil {
+			return err
+		}
+	} else {
+		fmt.Fprintf(w, "%s read, %s known already, in %.1f s\n", count(int64(r.FilesRead), "file"), thousands(int64(r.FilesSkipped)), r.Seconds)
+		if err := printCounts(w, r.Counts); err != nil {
+			return err
+		}
+		names := make([]string, 0, len(r.Tables))
+		for name := range r.Tables {
+			names = append(names, name)
+		}
+		sort.Strings(names)
+		for _, name := range names {
+			fmt.Fprintf(w, "table %s is at version %d\n", name, r.Tables[name].Version)
+		}
+	}
+	rules := make([]string, 0, len(r.Warned))
+	for rule := range r.Warned {
+		rules = append(rules, rule)
+	}
+	sort.Strings(rules)
+	for _, rule := range rules {
+		fmt.Fprintf(w, "warning: %s did not satisfy %s\n", count(r.Warned[rule], "row"), rule)
+	}
+	for _, s := range r.Warnings {
+		if _, err := fmt.Fprintf(w, "warning: %s\n", s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func printCounts(w io.Writer, c ingest.Counts) error {
+	_, err := fmt.Fprintf(w, "%s read: %s inserted, %s updated, %s unchanged, %s quarantined, %s filtered, %s deleted\n",
+		count(c.RowsRead, "row"), thousands(c.RowsInserted), thousands(c.RowsUpdated), thousands(c.RowsUnchanged),
+		thousands(c.RowsQuarantined), thousands(c.RowsFiltered), thousands(c.RowsDeleted))
+	if err == nil && c.RowsRemoved > 0 {
+		_, err = fmt.Fprintf(w, "%s of earlier readings replaced\n", count(c.RowsRemoved, "row"))
+	}
+	return err
+}
+
+// streamTotals adds up the micro-batches of one stream for its closing report.
+type streamTotals struct {
+	mu      sync.Mutex
+	Source  string `json:"source"`
+	Epochs  int64  `json:"epochs"`
+	Version int64  `json:"version"`
+	ingest.Counts
+	Seconds float64           `json:"seconds"`
+	Gaps    []json.RawMessage `json:"gaps"`
+	started time.Time
+}
+
+func newStreamTotals(source string) *streamTotals {
+	return &streamTotals{Source: source, Version: -1, Gaps: []json.RawMessage{}, started: time.Now()}
+}
+
+func (t *streamTotals) add(r ingest.StreamReport) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.Epochs++
+	t.Version = int64(r.Version)
+	t.RowsRead += r.RowsRead
+	t.RowsInserted += r.RowsInserted
+	t.RowsUpdated += r.RowsUpdated
+	t.RowsUnchanged += r.RowsUnchanged
+	t.RowsQuarantined += r.RowsQuarantined
+	t.RowsFiltered += r.RowsFiltered
+	t.RowsDeleted += r.RowsDeleted
+	for _, g := range r.Gaps {
+		t.Gaps = append(t.Gaps, asJSON(g))
+	}
+}
+
+func (t *streamTotals) line() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return fmt.Sprintf("stream %s: %s in %s", t.Source, count(t.RowsRead, "event"), batchCount(t.Epochs))
+}
+
+func newRunStream(a *app) *cobra.Command {
+	var (
+		o      ingest.StreamOptions
+		source string
+		gap    string
+	)
+	cmd := &cobra.Command{
+		Use:   "stream",
+		Short: "Take live events out of the buffer into their table, in micro-batches",
+		Long: `Take live events out of the buffer into their table. A micro-batch ends by time, rows or bytes, as the
+lake file says; its rows and the progress are one commit, so a stopped or killed stream goes on without loss or
+duplicates. Runs until it is stopped (SIGINT, SIGTERM); --available-now processes what is there and ends.
+
+If the buffer no longer holds events that the table has not seen, the stream stops with exit code 4 and names
+them; --allow-gap SOURCE records the gap and goes on.`,
+		Example: `  cauce run stream
+  cauce run stream --available-now --json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			l, err := a.openLake()
+			if err != nil {
+				return err
+			}
+			defer l.Close()
+			if gap != "" {
+				if source != "" && source != gap {
+					return usagef("--source %s and --allow-gap %s name different sources", source, gap)
+				}
+				source, o.AllowGap = gap, true
+			}
+			src, err := streamSource(l.Lake, source)
+			if err != nil {
+				return err
+			}
+			o.Source = src.Name
+			ctx := cmd.Context()
+			b, err := a.openBuffer(ctx, l.Lake)
+			if err != nil {
+				return err
+			}
+			defer b.Close()
+			stream, err := openStream(ctx, b, l.Lake, src)
+			if err != nil {
+				return err
+			}
+			defer stream.Close()
+			totals := newStreamTotals(src.Name)
+			o.OnEpoch = totals.add
+			if !o.AvailableNow {
+				a.note("stream %s: reading topic %s; stop with Ctrl-C", src.Name, src.Topic)
+			}
+			stop := a.tick(totals.line)
+			err = l.ingest.RunStream(ctx, stream, o)
+			stop()
+			if err != nil {
+				return err
+			}
+			totals.Seconds = time.Since(totals.started).Seconds()
+			return a.print(totals, func(w io.Writer) error {
+				fmt.Fprintf(w, "stream %s: %s in %s\n", totals.Source, count(totals.RowsRead, "event"), batchCount(totals.Epochs))
+				return printCounts(w, totals.Counts)
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&source, "source", "", "the lake file's stream to read (default: the only one)")
+	f.BoolVar(&o.AvailableNow, "available-now", false, "process what is in the buffer, then end")
+	f.StringVar(&gap, "allow-gap", "", "record the gap that stops this `SOURCE` and go on behind it")
+	f.DurationVar(&o.Trigger, "trigger", 0, "time between micro-batches (default: the lake file's)")
+	f.IntVar(&o.RowsMax, "rows-max", 0, "events of a micro-batch at most (default: the lake file's)")
+	return cmd
+}
+
+func batchCount(n int64) string {
+	if n == 1 {
+		return "1 micro-batch"
+	}
+	return thousands(n) + " micro-batches"
+}

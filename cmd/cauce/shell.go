@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/peterh/liner"
+)
+
+const shellHelp = `Statements end with ; and may take several lines. Beside SQL there are:
+  .tables          the tables of this lake
+  .schema TABLE    the columns of a table
+  .as-of V         read one table as of a version or time; .as-of alone goes back to the newest
+  .format F        table, csv, json or jsonl
+  .help, .quit`
+
+// shell is the interactive query: a line editor with history in the lake's state folder.
+func (a *app) shell(ctx context.Context, l *lake, asOf string) error {
+	line := liner.NewLiner()
+	defer line.Close()
+	line.SetCtrlCAborts(true)
+	line.SetMultiLineMode(true)
+	names := l.ingest.Catalog().Names()
+	line.SetCompleter(func(s string) []string { return complete(s, names) })
+	if f, err := os.Open(historyFile(l.Lake)); err == nil {
+		_, _ = line.ReadHistory(f)
+		f.Close()
+	}
+	s := &session{a: a, l: l, asOf: asOf, format: formatTable}
+	fmt.Fprintf(a.stdout, "cauce %s, lake %s. Type .help for help.\n", version, l.File)
+	for {
+		prompt := "cauce> "
+		if s.pending.Len() > 0 {
+			prompt = "   ... "
+		}
+		text, err := line.Prompt(prompt)
+		switch {
+		case errors.Is(err, liner.ErrPromptAborted):
+			s.pending.Reset()
+			continue
+		case errors.Is(err, io.EOF):
+			fmt.Fprintln(a.stdout)
+			return saveHistory(line, historyFile(l.Lake))
+		case err != nil:
+			return fmt.Errorf("shell: %w", err)
+		}
+		if strings.TrimSpace(text) != "" {
+			line.AppendHistory(text)
+		}
+		if quit := s.line(ctx, text); quit {
+			return saveHistory(line, historyFile(l.Lake))
+		}
+	}
+}
+
+func saveHistory(line *liner.State, path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("shell history: %w", err)
+	}
+	// What was asked can be as confidential as the data.
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("shell history: %w", err)
+	}
+	_, err = line.WriteHistory(f)
+	return errors.Join(err, f.Close())
+}
+
+// complete offers table names and the words of SQL for the word that is being typed.
+func complete(s string, tables []string) []string {
+	cut := strings.LastIndexAny(s, " (,\t") + 1
+	head, word := s[:cut], s[cut:]
+	if word == "" {
+		return nil
+	}
+	var out []string
+	for _, w := range append(tables, "SELECT", "FROM", "WHERE", "GROUP BY", "ORDER BY", "LIMIT", "JOIN", "BETWEEN", "count(*)") {
+		if len(w) >= len(word) && strings.EqualFold(w[:len(word)], word) {
+			out = append(out, head+w)
+		}
+	}
+	return out
+}
+
+// session is the state of a shell between its lines.
+type session struct {
+	a       *app
+	l       *lake
+	pending strings.Builder // the statement's lines so far
+	asOf    string
+	format  string
+}
+
+// line takes one typed line and tells whether it asked to leave.
+func (s *session) line(ctx context.Context, text string) (quit bool) {
+	trimmed := strings.TrimSpace(text)
+	if s.pending.Len() == 0 {
+		switch {
+		case trimmed == "":
+			return false
+		case strings.HasPrefix(trimmed, "."):
+			return s.command(ctx, strings.Fields(trimmed))
+		case strings.EqualFold(strings.TrimRight(trimmed, "; "), "quit"), strings.EqualFold(strings.TrimRight(trimmed, "; "), "exit"):
+			return true
+		}
+	}
+	s.pending.WriteString(text + "\n")
+	if !strings.HasSuffix(trimmed, ";") {
+		return false
+	}
+	sql := s.pending.String()
+	s.pending.Reset()
+	start := time.Now()
+	if err := s.run(ctx, sql); err != nil {
+		fmt.Fprintf(s.a.stdout, "error: %v\n", err)
+		return false
+	}
+	if s.format == formatTable {
+		fmt.Fprintf(s.a.stdout, "%.3f s\n", time.Since(start).Seconds())
+	}
+	return false
+}
+
+func (s *session) run(ctx context.Context, sql string) error {
+	r, err := s.l.query(ctx, sql, s.asOf)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	_, err = writeRows(s.a.stdout, s.format, r.Schema(), r.Batches(ctx))
+	return err
+}
+
+func (s *session) command(ctx context.Context, words []string) (quit bool) {
+	w := s.a.stdout
+	arg := strings.Join(words[1:], " ")
+	switch words[0] {
+	case ".quit", ".exit":
+		return true
+	case ".help":
+		fmt.Fprintln(w, shellHelp)
+	case ".tables":
+		for _, name := range s.l.ingest.Catalog().Names() {
+			fmt.Fprintln(w, name)
+		}
+	case ".schema":
+		t, err := s.l.ingest.Catalog().Open(ctx, arg)
+		if err != nil {
+			fmt.Fprintf(w, "error: %v\n", err)
+			break
+		}
+		snap, err := snapshotAsOf(ctx, t, s.asOf)
+		if err != nil {
+			fmt.Fprintf(w, "error: %v\n", err)
+			break
+		}
+		g := newGrid("column", "type")
+		for _, f := range snap.Schema().Fields {
+			g.row(f.Name, f.Type.String())
+		}
+		_ = g.write(w)
+	case ".as-of":
+		s.asOf = arg
+	case ".format":
+		switch arg {
+		case formatTable, formatCSV, formatJSON, formatJSONL:
+			s.format = arg
+		default:
+			fmt.Fprintf(w, "error: format %q: it is one of table, csv, json, jsonl\n", arg)
+		}
+	default:
+		fmt.Fprintf(w, "error: unknown command %s\n%s\n", words[0], shellHelp)
+	}
+	return false
+}

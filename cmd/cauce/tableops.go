@@ -1,0 +1,240 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cauce-data/cauce/delta"
+)
+
+// tableShape is what OPTIMIZE and RESTORE change: files before and after, with their rows.
+type tableShape struct {
+	Version int64  `json:"version"`
+	Files   int    `json:"files"`
+	Rows    *int64 `json:"rows"`
+	Bytes   int64  `json:"bytes"`
+}
+
+func shapeOf(t *delta.Table, s *delta.Snapshot) tableShape {
+	d := describe(t, s)
+	return tableShape{d.Version, d.Files, d.Rows, d.Bytes}
+}
+
+func (s tableShape) String() string {
+	rows := "an unknown number of rows"
+	if s.Rows != nil {
+		rows = count(*s.Rows, "row")
+	}
+	return fmt.Sprintf("version %d: %s, %s, %s bytes", s.Version, count(int64(s.Files), "file"), rows, thousands(s.Bytes))
+}
+
+// hookFromEnv is faultHook for commands that open a table without a lake.
+func hookFromEnv() (func(string), error) { return faultHook(os.Getenv) }
+
+func newTableOptimize(a *app) *cobra.Command {
+	var (
+		zorder []string
+		target string
+	)
+	cmd := &cobra.Command{
+		Use:   "optimize TABLE",
+		Short: "Write small files and files with deleted rows anew as fewer larger ones",
+		Long: `Write small files, and files with deleted rows, anew as fewer larger ones. No row changes; writers that run at
+the same time go on. With --zorder every file is written anew so that rows near each other in these columns stand
+in the same files, and a query on them opens fewer.`,
+		Example: `  cauce table optimize unified_events --zorder symbol,event_time`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			bytesTarget, err := parseBytes(target)
+			if err != nil {
+				return usagef("--target: %w", err)
+			}
+			t, err := a.openTable(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			s, err := t.Snapshot(ctx)
+			if err != nil {
+				return fmt.Errorf("table %s: %w", args[0], err)
+			}
+			for i, c := range zorder {
+				f, ok := s.Schema().Field(c)
+				if !ok {
+					return usagef("--zorder: table %s has no column %q; it has %s", args[0], c, columnNames(s.Schema()))
+				}
+				zorder[i] = f.Name
+			}
+			before := shapeOf(t, s)
+			hook, err := hookFromEnv()
+			if err != nil {
+				return err
+			}
+			start := time.Now()
+			if _, err := t.Optimize(ctx, delta.OptimizeOptions{ZOrderBy: zorder, TargetBytes: bytesTarget, Hook: hook}); err != nil {
+				return fmt.Errorf("optimize %s: %w", args[0], err)
+			}
+			if s, err = t.Snapshot(ctx); err != nil {
+				return fmt.Errorf("table %s: %w", args[0], err)
+			}
+			result := struct {
+				Table   string     `json:"table"`
+				Before  tableShape `json:"before"`
+				After   tableShape `json:"after"`
+				Seconds float64    `json:"seconds"`
+			}{args[0], before, shapeOf(t, s), time.Since(start).Seconds()}
+			return a.print(result, func(w io.Writer) error {
+				if result.Before.Version == result.After.Version {
+					_, err := fmt.Fprintf(w, "nothing to do: %v\n", result.Before)
+					return err
+				}
+				_, err := fmt.Fprintf(w, "before  %v\nafter   %v\n", result.Before, result.After)
+				return err
+			})
+		},
+	}
+	cmd.Flags().StringSliceVar(&zorder, "zorder", nil, "columns by which rows are clustered")
+	cmd.Flags().StringVar(&target, "target", "", "`size` of the files written, such as 128MB")
+	return cmd
+}
+
+// parseBytes reads sizes such as 64MB or 1GiB; "" is 0.
+func parseBytes(s string) (int64, error) {
+	if s == "" {
+		return 0, nil
+	}
+	upper := strings.ToUpper(strings.TrimSpace(s))
+	for _, u := range []struct {
+		suffix string
+		factor float64
+	}{
+		{"KIB", 1 << 10}, {"MIB", 1 << 20}, {"GIB", 1 << 30}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"B", 1}, {"", 1},
+	} {
+		number, ok := strings.CutSuffix(upper, u.suffix)
+		if !ok {
+			continue
+		}
+		var v float64
+		var rest string
+		if n, _ := fmt.Sscanf(strings.TrimSpace(number)+" ", "%g%s", &v, &rest); n != 1 || v <= 0 {
+			break
+		}
+		return int64(v * u.factor), nil
+	}
+	return 0, fmt.Errorf("%q is not a size; write it as 64MB or 1GiB", s)
+}
+
+func newTableVacuum(a *app) *cobra.Command {
+	var o delta.VacuumOptions
+	cmd := &cobra.Command{
+		Use:   "vacuum TABLE",
+		Short: "Delete files that no version within the retention needs",
+		Long: `Delete files that no version within the retention needs. Time travel to versions older than the retention ends.
+A retention below 168h (a week) can break readers and writers that are under way, so it also needs --force.`,
+		Example: `  cauce table vacuum unified_events --dry-run`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			if o.Retention < 0 {
+				return usagef("--retention %v: it cannot be negative", o.Retention)
+			}
+			if !cmd.Flags().Changed("retention") {
+				o.Force = false // nothing shorter than the table's own has been asked for
+			} else if o.Retention < 168*time.Hour && !o.Force {
+				return usagef("--retention %v: below 168h readers and writers under way may lose files; --force does it all the same", o.Retention)
+			}
+			t, err := a.openTable(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			hook, err := hookFromEnv()
+			if err != nil {
+				return err
+			}
+			o.Hook = hook
+			r, err := t.Vacuum(ctx, o)
+			if err != nil {
+				return fmt.Errorf("vacuum %s: %w", args[0], err)
+			}
+			if r.Deleted == nil {
+				r.Deleted = []string{}
+			}
+			result := struct {
+				Table  string   `json:"table"`
+				DryRun bool     `json:"dry_run"`
+				Files  []string `json:"files"`
+				Bytes  int64    `json:"bytes"`
+			}{args[0], o.DryRun, r.Deleted, r.Bytes}
+			return a.print(result, func(w io.Writer) error {
+				verb := "deleted"
+				if o.DryRun {
+					verb = "would delete"
+					for _, f := range r.Deleted {
+						fmt.Fprintln(w, f)
+					}
+				}
+				_, err := fmt.Fprintf(w, "%s %s, %s bytes\n", verb, count(int64(len(r.Deleted)), "file"), thousands(r.Bytes))
+				return err
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.DurationVar(&o.Retention, "retention", 0, "keep what versions younger than this need (default: the table's own, a week)")
+	f.BoolVar(&o.DryRun, "dry-run", false, "only list the files")
+	f.BoolVar(&o.Force, "force", false, "allow a retention below 168h")
+	return cmd
+}
+
+func newTableRestore(a *app) *cobra.Command {
+	var at versionFlags
+	cmd := &cobra.Command{
+		Use:   "restore TABLE",
+		Short: "Make an older version the newest one again",
+		Long: `Make an older version the newest one again, as a new commit: nothing is lost, and the restore itself can be
+undone. What sources have read stays recorded: use cauce run batch --reprocess to read files again.`,
+		Example: `  cauce table restore unified_events --version 12`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			if at.version < 0 && at.timestamp == "" {
+				return usagef("restore which version? give --version or --timestamp; cauce table history %s lists them", args[0])
+			}
+			t, err := a.openTable(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			s, err := t.Snapshot(ctx)
+			if err != nil {
+				return fmt.Errorf("table %s: %w", args[0], err)
+			}
+			to, err := at.snapshot(ctx, t)
+			if err != nil {
+				return fmt.Errorf("table %s: %w", args[0], err)
+			}
+			before := shapeOf(t, s)
+			if _, err := t.Restore(ctx, to.Version(), delta.RestoreOptions{}); err != nil {
+				return fmt.Errorf("restore %s to version %d: %w", args[0], to.Version(), err)
+			}
+			if s, err = t.Snapshot(ctx); err != nil {
+				return fmt.Errorf("table %s: %w", args[0], err)
+			}
+			result := struct {
+				Table    string     `json:"table"`
+				Restored int64      `json:"restored"`
+				Before   tableShape `json:"before"`
+				After    tableShape `json:"after"`
+			}{args[0], int64(to.Version()), before, shapeOf(t, s)}
+			return a.print(result, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "restored version %d\nbefore  %v\nafter   %v\n", result.Restored, result.Before, result.After)
+				return err
+			})
+		},
+	}
+	at.add(cmd, "restore")
+	return cmd
+}

@@ -1,0 +1,243 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cauce-data/cauce/connect/binance"
+	"github.com/cauce-data/cauce/connect/buffer"
+	"github.com/cauce-data/cauce/ingest"
+	"github.com/cauce-data/cauce/pipeline"
+	"github.com/cauce-data/cauce/schedule"
+)
+
+// Pauses before a part of `up` that failed is started again.
+const (
+	restartPauseMin = time.Second
+	restartPauseMax = time.Minute
+)
+
+func newUp(a *app) *cobra.Command {
+	var u up
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Run everything in one process: producers, streams, the nightly batch, maintenance",
+		Long: `Run everything that the lake file names in one process: the producer of each stream that has one, the
+streams, the batch and the maintenance at their times. What fails is tried again; a gap in a source or a broken
+rule with on_fail: fail ends the process with its exit code. Stops cleanly on SIGINT and SIGTERM.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			u.a = a
+			a.verbose = a.verbose || !a.quiet // an operator's log is the point of a long-running process
+			u.log = a.logger()
+			l, err := a.openLake()
+			if err != nil {
+				return err
+			}
+			defer l.Close()
+			u.l = l
+			return u.run(cmd.Context())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&u.url, "url", "", "WebSocket `address` for the producers instead of the lake file's")
+	f.BoolVar(&u.noProduce, "no-produce", false, "do not start producers")
+	f.BoolVar(&u.batchNow, "batch-now", false, "run the batch once at the start as well")
+	f.DurationVar(&u.trigger, "trigger", 0, "time between micro-batches (default: the lake file's)")
+	return cmd
+}
+
+type up struct {
+	a         *app
+	l         *lake
+	log       *slog.Logger
+	url       string
+	noProduce bool
+	batchNow  bool
+	trigger   time.Duration
+	totals    []*streamTotals
+}
+
+func (u *up) run(ctx context.Context) error {
+	start := time.Now()
+	g, ctx := errgroup.WithContext(ctx)
+	var streams []*pipeline.Source
+	for _, s := range u.l.Sources {
+		if s.Streaming() {
+			streams = append(streams, s)
+		}
+	}
+	if len(streams) > 0 {
+		b, err := u.a.openBuffer(ctx, u.l.Lake)
+		if err != nil {
+			return err
+		}
+		defer b.Close()
+		for _, src := range streams {
+			if src.Produce != nil && !u.noProduce {
+				g.Go(func() error { return u.keep(ctx, "producer "+src.Name, func() error { return u.produce(ctx, b, src) }) })
+			}
+			totals := newStreamTotals(src.Name)
+			u.totals = append(u.totals, totals)
+			g.Go(func() error {
+				return u.keep(ctx, "stream "+src.Name, func() error { return u.stream(ctx, b, src, totals) })
+			})
+		}
+	}
+	sched, err := u.schedule()
+	if err != nil {
+		return err
+	}
+	g.Go(func() error { return sched.Run(ctx) })
+	if u.batchNow {
+		g.Go(func() error {
+			return u.fatal(schedule.Do(ctx, runsDir(u.l.Lake), u.batchTask()))
+		})
+	}
+	u.log.Info("up", "lake", u.l.File, "streams", len(streams), "batch", u.l.Schedule.Batch.Cron, "maintenance", u.l.Schedule.Maintenance.Cron)
+	err = g.Wait()
+	if err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	u.log.Info("stopped", "after", time.Since(start).Round(time.Second).String())
+	if u.totals == nil {
+		u.totals = []*streamTotals{}
+	}
+	return u.a.print(struct {
+		Streams []*streamTotals `json:"streams"`
+		Seconds float64         `json:"seconds"`
+	}{u.totals, time.Since(start).Seconds()}, func(w io.Writer) error {
+		for _, t := range u.totals {
+			if _, err := fmt.Fprintln(w, t.line()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// keep runs a part until ctx ends, again after each failure, with growing pauses. What trying again cannot mend (bad
+// configuration, a gap, a broken rule) ends everything.
+func (u *up) keep(ctx context.Context, name string, part func() error) error {
+	pause := restartPauseMin
+	for {
+		began := time.Now()
+		err := part()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err == nil {
+			err = errors.New("it ended by itself")
+		}
+		if fatal := u.fatal(err); fatal != nil {
+			return fmt.Errorf("%s: %w", name, fatal)
+		}
+		if time.Since(began) > restartPauseMax {
+			pause = restartPauseMin
+		}
+		u.log.Error(name+" failed and is started again", "error", err, "pause", pause.String())
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, restartPauseMax)
+	}
+}
+
+// fatal gives err back if trying again cannot mend it.
+func (u *up) fatal(err error) error {
+	switch exitCode(err) {
+	case 0, exitFailure, 5:
+		return nil
+	}
+	return err
+}
+
+func (u *up) produce(ctx context.Context, b *buffer.Buffer, src *pipeline.Source) error {
+	o, err := binanceOptions(src, u.url, nil)
+	if err != nil {
+		return err
+	}
+	sink, err := b.Sink(ctx, src.Topic, buffer.SinkOptions{})
+	if err != nil {
+		return err
+	}
+	defer sink.Close()
+	o.Sink, o.Log = sink, u.log
+	client, err := binance.New(o)
+	if err != nil {
+		return &usageError{err: err}
+	}
+	return client.Run(ctx)
+}
+
+func (u *up) stream(ctx context.Context, b *buffer.Buffer, src *pipeline.Source, totals *streamTotals) error {
+	s, err := openStream(ctx, b, u.l.Lake, src)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	return u.l.ingest.RunStream(ctx, s, ingest.StreamOptions{
+		Source: src.Name, Trigger: u.trigger, OnEpoch: func(r ingest.StreamReport) {
+			totals.add(r)
+			u.log.Info("stream "+src.Name, "version", int64(r.Version), "rows", r.RowsRead, "inserted", r.RowsInserted,
+				"updated", r.RowsUpdated, "quarantined", r.RowsQuarantined, "seconds", r.Seconds)
+		},
+	})
+}
+
+func (u *up) batchTask() schedule.Task {
+	b := u.l.Schedule.Batch
+	return schedule.Task{
+		Name: "batch", Cron: b.Cron, Retries: b.Retries, Backoff: b.Backoff, CatchUp: true,
+		Run: func(ctx context.Context, run *schedule.Run) error {
+			r, err := u.l.ingest.RunBatch(ctx, ingest.BatchOptions{})
+			if r != nil {
+				run.Result = asJSON(r)
+				u.log.Info("batch", "files", r.FilesRead, "rows", r.RowsRead, "inserted", r.RowsInserted, "updated", r.RowsUpdated,
+					"quarantined", r.RowsQuarantined, "version", int64(r.Version), "seconds", r.Seconds)
+				if err == nil && len(r.FailedFiles) > 0 {
+					err = failedFiles(r)
+				}
+			}
+			return err
+		},
+	}
+}
+
+// schedule makes the scheduler of what has a time.
+func (u *up) schedule() (*schedule.Scheduler, error) {
+	s, err := schedule.New(schedule.Options{Dir: runsDir(u.l.Lake), Location: u.l.Schedule.Timezone, Log: u.log})
+	if err != nil {
+		return nil, err
+	}
+	if u.l.Schedule.Batch.Cron != "" {
+		if err := s.Add(u.batchTask()); err != nil {
+			return nil, usagef("schedule.batch: %w", err)
+		}
+	}
+	if m := u.l.Schedule.Maintenance; m.Cron != "" {
+		err := s.Add(schedule.Task{
+			Name: "maintenance", Cron: m.Cron, Retries: m.Retries, Backoff: m.Backoff,
+			Run: func(ctx context.Context, run *schedule.Run) error {
+				r, err := u.l.ingest.Maintain(ctx, ingest.MaintainOptions{})
+				if r != nil {
+					run.Result = asJSON(r)
+				}
+				return err
+			},
+		})
+		if err != nil {
+			return nil, usagef("schedule.maintenance: %w", err)
+		}
+	}
+	return s, nil
+}
