@@ -29,6 +29,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/duckdb/duckdb-go/v2"
 
@@ -138,7 +139,7 @@ func (e *Engine) Close() error {
 
 // Delta gives the engine's parts for the delta library.
 func (e *Engine) Delta() delta.Engine {
-	return delta.Engine{}
+	return delta.Engine{Locator: locator{e}, Reader: reader{e}, FileWriter: fileWriter{e}}
 }
 
 // name makes a name that nothing else in this engine has.
@@ -208,13 +209,80 @@ func (c *conn) arrow(ctx context.Context, query string) (array.RecordReader, err
 	return r, wrapSQL(ctx, err)
 }
 
-// register makes an Arrow stream a temporary view of this connection, good for one scan.
+// register makes an Arrow stream a view of this connection, good for one scan. The caller calls the returned function
+// when the scan is over.
+//
+// DuckDB takes it that an Arrow stream gives just the columns that a query uses, and the driver's stream always gives
+// all: a query that leaves out one column would read another's memory. So the columns travel inside one struct, whose
+// fields DuckDB does take apart itself.
 func (c *conn) register(r array.RecordReader, name string) (func(), error) {
 	a, err := duckdb.NewArrowFromConn(c.raw)
 	if err != nil {
 		return nil, err
 	}
-	return a.RegisterView(r, name)
+	s := newStructReader(r)
+	release, err := a.RegisterView(s, name+"_r")
+	if err != nil {
+		return nil, err
+	}
+	ctx := context.Background()
+	done := func() {
+		_ = c.exec(ctx, "DROP VIEW IF EXISTS "+quoteName(name))
+		_ = c.exec(ctx, "DROP VIEW IF EXISTS "+quoteName(name+"_r"))
+		release()
+	}
+	var cols []string
+	for _, f := range r.Schema().Fields() {
+		cols = append(cols, "r."+quoteName(f.Name)+" AS "+quoteName(f.Name))
+	}
+	if err := c.exec(ctx, fmt.Sprintf("CREATE VIEW %s AS SELECT %s FROM %s", quoteName(name), strings.Join(cols, ", "), quoteName(name+"_r"))); err != nil {
+		done()
+		return nil, err
+	}
+	return done, nil
+}
+
+// structReader gives the batches of a stream as one struct column r.
+type structReader struct {
+	array.RecordReader
+	schema *arrow.Schema
+	batch  arrow.RecordBatch
+	err    error
+}
+
+func newStructReader(r array.RecordReader) *structReader {
+	return &structReader{RecordReader: r, schema: arrow.NewSchema([]arrow.Field{{Name: "r", Type: arrow.StructOf(r.Schema().Fields()...)}}, nil)}
+}
+
+func (s *structReader) Schema() *arrow.Schema { return s.schema }
+
+func (s *structReader) Next() bool {
+	if s.batch != nil {
+		s.batch.Release()
+		s.batch = nil
+	}
+	if s.err != nil || !s.RecordReader.Next() {
+		return false
+	}
+	b := s.RecordReader.RecordBatch()
+	st, err := array.NewStructArrayWithFields(b.Columns(), s.schema.Field(0).Type.(*arrow.StructType).Fields())
+	if err != nil {
+		s.err = err
+		return false
+	}
+	s.batch = array.NewRecordBatch(s.schema, []arrow.Array{st}, b.NumRows())
+	st.Release()
+	return true
+}
+
+func (s *structReader) RecordBatch() arrow.RecordBatch { return s.batch }
+func (s *structReader) Record() arrow.RecordBatch      { return s.batch }
+
+func (s *structReader) Err() error {
+	if s.err != nil {
+		return s.err
+	}
+	return s.RecordReader.Err()
 }
 
 // each calls f for every row of a query. The values in row are f's only during the call.

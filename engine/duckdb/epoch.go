@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +11,8 @@ import (
 	"time"
 
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
 
 	"github.com/cauce-data/cauce/pipeline"
 )
@@ -257,7 +258,7 @@ func (c *conn) create(ctx context.Context, table, query string) (int64, error) {
 func (x *epoch) loadExact(ctx context.Context, p *part) (warning string, err error) {
 	f := p.file
 	in := input{fields: map[string]string{}, name: f.Name, ingestedAt: x.ingestedAt, position: "pos"}
-	b := newRecordBatches(x.e.batchRows(), len(f.Fields))
+	b := newRecordBatches(len(f.Fields))
 	for i, n := range f.Fields {
 		in.fields[n] = "c" + strconv.Itoa(i)
 	}
@@ -271,27 +272,20 @@ func (x *epoch) loadExact(ctx context.Context, p *part) (warning string, err err
 	nulls := x.p.plan.Source.CSV.NullValues
 	var read int64
 	occurrences := map[[2]uint64]int64{}
-	next, stop := iter.Pull2(f.Rows(ctx))
-	defer stop()
-	b.fill = func() (bool, error) {
-		for !b.full() {
-			row, err, ok := next()
-			if !ok {
-				return false, nil
-			}
+	stream := newBatchStream(ctx, b.arrowSchema(), func(ctx context.Context, send func(arrow.RecordBatch) bool) error {
+		for row, err := range f.Rows(ctx) {
 			if err != nil {
-				return false, err
+				return err
 			}
 			read++
 			if row.Warning != "" {
 				warning = row.Warning
 			}
-			if row.Err != "" || row.Values == nil {
+			if row.Err != "" || len(row.Values) != len(f.Fields) {
 				p.structural.Add(uint64(row.Position))
 				continue
 			}
-			for i := range f.Fields {
-				v := row.Values[i]
+			for i, v := range row.Values {
 				if (i >= len(row.Quoted) || !row.Quoted[i]) && (v == "" || slices.Contains(nulls, v)) {
 					b.null(i)
 				} else {
@@ -305,10 +299,16 @@ func (x *epoch) loadExact(ctx context.Context, p *part) (warning string, err err
 			}
 			b.pos.Append(row.Position)
 			b.rows++
+			if b.full() && !send(b.flush()) {
+				return nil
+			}
 		}
-		return true, nil
-	}
-	if err := x.loadArrow(ctx, p, in, b); err != nil {
+		if b.rows > 0 {
+			send(b.flush())
+		}
+		return nil
+	})
+	if err := x.loadArrow(ctx, p, in, stream); err != nil {
 		return "", err
 	}
 	p.read = read
@@ -316,25 +316,30 @@ func (x *epoch) loadExact(ctx context.Context, p *part) (warning string, err err
 	return warning, nil
 }
 
-// loadArrow makes the part's table from batches.
-func (x *epoch) loadArrow(ctx context.Context, p *part, in input, b *recordBatches) error {
-	defer b.close()
-	return x.e.with(ctx, func(c *conn) error {
+// loadArrow makes the part's table from batches, and ends the stream.
+func (x *epoch) loadArrow(ctx context.Context, p *part, in input, b *batchStream) error {
+	err := x.e.with(ctx, func(c *conn) error {
 		in.from = x.e.name("input_")
 		var err error
 		if p.r, err = x.p.render(in); err != nil {
 			return err
 		}
-		release, err := c.register(b, in.from)
-		if err != nil {
-			return err
-		}
-		defer release()
-		p.rows, err = c.create(ctx, p.table, p.r.sql)
-		dropErr := c.exec(context.WithoutCancel(ctx), "DROP VIEW IF EXISTS "+in.from)
-		if b.err != nil {
-			err = b.err // DuckDB only knows that the stream failed
-		}
-		return errors.Join(err, dropErr)
+		p.rows, err = c.createFrom(ctx, p.table, p.r.sql, b, in.from)
+		return err
 	})
+	if streamErr := b.stop(); streamErr != nil {
+		return streamErr // DuckDB only knows that the stream failed
+	}
+	return err
+}
+
+// createFrom makes a table from a query over a stream of batches, which stands in it under the name view.
+func (c *conn) createFrom(ctx context.Context, table, query string, b array.RecordReader, view string) (int64, error) {
+	release, err := c.register(b, view)
+	if err != nil {
+		return 0, err
+	}
+	defer release()
+	n, err := c.create(ctx, table, query)
+	return n, errors.Join(err, c.exec(context.WithoutCancel(ctx), "DROP VIEW IF EXISTS "+view))
 }

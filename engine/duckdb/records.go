@@ -15,16 +15,12 @@ import (
 	"github.com/cauce-data/cauce/pipeline"
 )
 
-// recordBatches is an Arrow stream of raw records: text columns c0 …, then pos, and where wanted occ, rec, o and u.
-// It makes each batch when it is asked for, so that a file of any size passes through bounded memory.
+// recordBatches builds Arrow batches of raw records: text columns c0 …, then pos, and where wanted occ, rec, o and u.
 type recordBatches struct {
-	fill       func() (more bool, err error) // appends up to a batch of records
-	rowsMax    int
-	bytesMax   int
 	occurrence bool
 	stream     bool
+	n          int
 
-	schema  *arrow.Schema
 	fields  []*array.StringBuilder
 	pos     *array.Int64Builder
 	occ     *array.Int64Builder
@@ -33,18 +29,17 @@ type recordBatches struct {
 	unknown *array.StringBuilder
 	rows    int
 	bytes   int
-	batch   arrow.RecordBatch
-	done    bool
-	err     error
-	n       int
+	schema  *arrow.Schema
 }
 
-const batchBytesMax = 8 << 20
+// Bounds of a batch.
+const (
+	batchRowsMax  = 16 << 10
+	batchBytesMax = 8 << 20
+)
 
-func (e *Engine) batchRows() int { return 16 << 10 }
-
-func newRecordBatches(rowsMax, fields int) *recordBatches {
-	b := &recordBatches{rowsMax: rowsMax, bytesMax: batchBytesMax, n: fields}
+func newRecordBatches(fields int) *recordBatches {
+	b := &recordBatches{n: fields}
 	mem := memory.DefaultAllocator
 	for range fields {
 		b.fields = append(b.fields, array.NewStringBuilder(mem))
@@ -55,7 +50,7 @@ func newRecordBatches(rowsMax, fields int) *recordBatches {
 	return b
 }
 
-func (b *recordBatches) full() bool { return b.rows >= b.rowsMax || b.bytes >= b.bytesMax }
+func (b *recordBatches) full() bool { return b.rows >= batchRowsMax || b.bytes >= batchBytesMax }
 
 func (b *recordBatches) null(i int) { b.fields[i].AppendNull() }
 
@@ -64,15 +59,7 @@ func (b *recordBatches) text(i int, s string) {
 	b.bytes += len(s)
 }
 
-func (b *recordBatches) close() {
-	if b.batch != nil {
-		b.batch.Release()
-		b.batch = nil
-	}
-}
-
-// Schema implements array.RecordReader.
-func (b *recordBatches) Schema() *arrow.Schema {
+func (b *recordBatches) arrowSchema() *arrow.Schema {
 	if b.schema == nil {
 		var f []arrow.Field
 		for i := range b.n {
@@ -91,21 +78,8 @@ func (b *recordBatches) Schema() *arrow.Schema {
 	return b.schema
 }
 
-// Next implements array.RecordReader.
-func (b *recordBatches) Next() bool {
-	b.close()
-	if b.done || b.err != nil {
-		return false
-	}
-	more, err := b.fill()
-	if err != nil {
-		b.err = err
-		return false
-	}
-	b.done = !more
-	if b.rows == 0 && b.done {
-		return false
-	}
+// flush makes a batch of what was appended.
+func (b *recordBatches) flush() arrow.RecordBatch {
 	var cols []arrow.Array
 	for _, f := range b.fields {
 		cols = append(cols, f.NewArray())
@@ -117,28 +91,13 @@ func (b *recordBatches) Next() bool {
 	if b.stream {
 		cols = append(cols, b.rec.NewArray(), b.origin.NewArray(), b.unknown.NewArray())
 	}
-	b.batch = array.NewRecordBatch(b.Schema(), cols, int64(b.rows))
+	batch := array.NewRecordBatch(b.arrowSchema(), cols, int64(b.rows))
 	for _, c := range cols {
 		c.Release()
 	}
 	b.rows, b.bytes = 0, 0
-	return true
+	return batch
 }
-
-// RecordBatch implements array.RecordReader.
-func (b *recordBatches) RecordBatch() arrow.RecordBatch { return b.batch }
-
-// Record implements array.RecordReader under its former name.
-func (b *recordBatches) Record() arrow.RecordBatch { return b.batch }
-
-// Err implements array.RecordReader.
-func (b *recordBatches) Err() error { return b.err }
-
-// Retain implements array.RecordReader; the stream belongs to the call that made it.
-func (b *recordBatches) Retain() {}
-
-// Release implements array.RecordReader.
-func (b *recordBatches) Release() {}
 
 var (
 	seedA = maphash.MakeSeed()
@@ -174,17 +133,15 @@ func (x *epoch) AddRecords(ctx context.Context, recs []pipeline.Record) error {
 	if reportUnknown {
 		in.unknown = colUnknown
 	}
-	b := newRecordBatches(x.e.batchRows(), len(raw))
+	b := newRecordBatches(len(raw))
 	b.stream = true
 	scan := newJSONScanner(raw)
 	origins := map[string]int32{}
-	i := 0
-	b.fill = func() (bool, error) {
-		for !b.full() && i < len(p.recs) {
+	stream := newBatchStream(ctx, b.arrowSchema(), func(_ context.Context, send func(arrow.RecordBatch) bool) error {
+		for i := range p.recs {
 			r := &p.recs[i]
 			if err := scan.record(r.Value); err != nil {
 				p.reasons[i] = err.Error()
-				i++
 				continue
 			}
 			for f := range raw {
@@ -209,11 +166,16 @@ func (x *epoch) AddRecords(ctx context.Context, recs []pipeline.Record) error {
 				b.unknown.AppendNull()
 			}
 			b.rows++
-			i++
+			if b.full() && !send(b.flush()) {
+				return nil
+			}
 		}
-		return i < len(p.recs), nil
-	}
-	if err := x.loadArrow(ctx, p, in, b); err != nil {
+		if b.rows > 0 {
+			send(b.flush())
+		}
+		return nil
+	})
+	if err := x.loadArrow(ctx, p, in, stream); err != nil {
 		return fmt.Errorf("source %s: %w", x.p.plan.Source.Name, err)
 	}
 	p.filtered = p.read - p.rows - int64(len(p.reasons))

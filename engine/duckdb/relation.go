@@ -2,7 +2,6 @@ package duckdb
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -351,32 +350,26 @@ func (e *Engine) load(ctx context.Context, rows delta.Rows, columns []string) (r
 	rel = newRelation(e, s, nil)
 	table := "main." + quoteName(e.name("rows_"))
 	p := relationPart{table: table}
-	stream := newRowsReader(ctx, rows, s)
-	defer stream.stop()
+	var sel []string
+	for i, f := range s.Fields {
+		v := value(i)
+		sel = append(sel, "CAST("+quoteName(f.Name)+" AS "+sqlType(f.Type, false)+") AS "+v)
+		inner := v
+		if f.Type == delta.Timestamp {
+			inner = "make_timestamp(epoch_us(" + v + "))"
+		}
+		p.inner, p.outer = append(p.inner, inner), append(p.outer, v)
+	}
+	stream := rowsStream(ctx, rows, s)
 	err = e.with(ctx, func(c *conn) error {
 		view := e.name("input_")
-		release, err := c.register(stream, view)
-		if err != nil {
-			return err
-		}
-		defer release()
-		var sel []string
-		for i, f := range s.Fields {
-			v := value(i)
-			sel = append(sel, "CAST("+quoteName(f.Name)+" AS "+sqlType(f.Type, false)+") AS "+v)
-			inner := v
-			if f.Type == delta.Timestamp {
-				inner = "make_timestamp(epoch_us(" + v + "))"
-			}
-			p.inner, p.outer = append(p.inner, inner), append(p.outer, v)
-		}
-		p.rows, err = c.create(ctx, table, "SELECT "+strings.Join(sel, ", ")+" FROM "+view)
-		dropErr := c.exec(context.WithoutCancel(ctx), "DROP VIEW IF EXISTS "+view)
-		if stream.err != nil {
-			err = stream.err
-		}
-		return errors.Join(err, dropErr)
+		var err error
+		p.rows, err = c.createFrom(ctx, table, "SELECT "+strings.Join(sel, ", ")+" FROM "+view, stream, view)
+		return err
 	})
+	if streamErr := stream.stop(); streamErr != nil {
+		err = streamErr
+	}
 	done = func() {
 		bg := context.WithoutCancel(ctx)
 		_ = e.with(bg, func(c *conn) error { return c.exec(bg, "DROP TABLE IF EXISTS "+table) })
@@ -389,17 +382,8 @@ func (e *Engine) load(ctx context.Context, rows delta.Rows, columns []string) (r
 	return rel, done, nil
 }
 
-// rowsReader shows delta.Rows as an Arrow stream.
-type rowsReader struct {
-	schema *arrow.Schema
-	next   func() (arrow.RecordBatch, error, bool)
-	stop   func()
-	batch  arrow.RecordBatch
-	err    error
-}
-
-func newRowsReader(ctx context.Context, rows delta.Rows, s *delta.Schema) *rowsReader {
-	r := &rowsReader{}
+// rowsStream shows columns of delta.Rows as an Arrow stream.
+func rowsStream(ctx context.Context, rows delta.Rows, s *delta.Schema) *batchStream {
 	var fields []arrow.Field
 	for _, f := range s.Fields {
 		for _, g := range rows.Schema().Fields() {
@@ -409,28 +393,16 @@ func newRowsReader(ctx context.Context, rows delta.Rows, s *delta.Schema) *rowsR
 			}
 		}
 	}
-	r.schema = arrow.NewSchema(fields, nil)
-	r.next, r.stop = iter.Pull2(rows.Read(ctx, s.Names(), nil))
-	return r
+	return newBatchStream(ctx, arrow.NewSchema(fields, nil), func(ctx context.Context, send func(arrow.RecordBatch) bool) error {
+		for b, err := range rows.Read(ctx, s.Names(), nil) {
+			if err != nil {
+				return err
+			}
+			b.Retain() // the stream keeps it beyond this step
+			if !send(b) {
+				return nil
+			}
+		}
+		return nil
+	})
 }
-
-func (r *rowsReader) Schema() *arrow.Schema { return r.schema }
-
-func (r *rowsReader) Next() bool {
-	if r.err != nil {
-		return false
-	}
-	b, err, ok := r.next()
-	if err != nil {
-		r.err = err
-		return false
-	}
-	r.batch = b
-	return ok
-}
-
-func (r *rowsReader) RecordBatch() arrow.RecordBatch { return r.batch }
-func (r *rowsReader) Record() arrow.RecordBatch      { return r.batch }
-func (r *rowsReader) Err() error                     { return r.err }
-func (r *rowsReader) Retain()                        {}
-func (r *rowsReader) Release()                       {}

@@ -1,5 +1,0 @@
-package duckdb
-
-type locator struct{ e *Engine }
-type reader struct{ e *Engine }
-type fileWriter struct{ e *Engine }
