@@ -48,7 +48,7 @@ sources:
     filter: "e = 'trade'"
     fields: {source: "'stream'", symbol: s, trade_id: t, price: p, qty: q, event_time: to_event_time(T), is_buyer_maker: "to_boolean(m)"}
     rank: 1
-stream: {trigger: 100ms, rows: 10000}
+stream: {trigger: 100ms, rows_max: 10000}
 `
 
 // newLake makes a lake in dir with the history's files landed, which costs nothing: they are hard links.

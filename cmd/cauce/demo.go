@@ -408,12 +408,12 @@ func (d *demo) figures() []figure {
 		query("History and live together, across the seam (ids are consecutive: the missing ones are in quarantine)",
 			`SELECT symbol, count(*) FILTER (_origin LIKE 'f:%') AS from_files, count(*) FILTER (_origin NOT LIKE 'f:%') AS from_stream, `+
 				`count(*) - count(DISTINCT trade_id) AS doubled, max(trade_id) - min(trade_id) + 1 - count(*) AS missing, `+
-				`round(sum(price * quantity) / sum(quantity), 2) AS average_price FROM unified_events GROUP BY symbol ORDER BY symbol`),
+				`round(sum(price::DOUBLE * quantity) / sum(quantity), 2) AS average_price FROM unified_events GROUP BY symbol ORDER BY symbol`),
 		query("Yesterday as it was before the corrected file came …",
-			`SELECT count(*) AS n, sum(price * quantity) AS turnover FROM unified_events WHERE event_date = DATE '`+yesterday+`'`,
+			`SELECT count(*) AS n, round(sum(price::DOUBLE * quantity), 2) AS turnover FROM unified_events WHERE event_date = DATE '`+yesterday+`'`,
 			"--as-of", strconv.FormatInt(d.beforeReissue, 10)),
 		query("… and as it is",
-			`SELECT count(*) AS n, sum(price * quantity) AS turnover FROM unified_events WHERE event_date = DATE '`+yesterday+`'`),
+			`SELECT count(*) AS n, round(sum(price::DOUBLE * quantity), 2) AS turnover FROM unified_events WHERE event_date = DATE '`+yesterday+`'`),
 	}
 }
 
