@@ -6,9 +6,13 @@ import (
 	"fmt"
 	"maps"
 	"path"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/cauce-data/cauce/delta"
 	"github.com/cauce-data/cauce/objstore"
@@ -87,6 +91,7 @@ func (l *Lake) RunBatch(ctx context.Context, o BatchOptions) (*BatchReport, erro
 		r.add(t.Counts)
 		r.Version = max(r.Version, t.Version)
 	}
+	slices.SortStableFunc(r.FailedFiles, func(a, b FailedFile) int { return strings.Compare(a.File, b.File) })
 	r.Seconds = l.clock().Sub(start).Seconds()
 	return r, errors.Join(errs...)
 }
@@ -323,11 +328,11 @@ func (b *batchRun) tryEpoch(ctx context.Context, files []objstore.Info) (again b
 	defer ep.Close()
 	in := &intake{b: b, seen: map[string]bool{}, replace: map[string]bool{}}
 	defer in.close()
-	for _, f := range files {
-		b.l.hook("reading")
-		if err := in.add(ctx, ep, f); err != nil {
-			return false, err
-		}
+	if err := in.read(ctx, ep, files); err != nil {
+		return false, err
+	}
+	if in.orphaned() {
+		return true, nil
 	}
 	ph.done("read")
 	if len(in.marks) == 0 {
@@ -385,7 +390,9 @@ func (b *batchRun) tryEpoch(ctx context.Context, files []objstore.Info) (again b
 
 // intake collects the files of one epoch.
 type intake struct {
-	b       *batchRun
+	b *batchRun
+
+	mu      sync.Mutex // guards what follows, and b's lists of files
 	marks   []FileMark
 	copies  []FileMark // names of contents that are known, or are part of this epoch
 	open    []openFile
@@ -409,24 +416,52 @@ func (in *intake) close() {
 	}
 }
 
-// add opens one file and gives it to the epoch, unless its content is known. Only an error that concerns the whole run
+// read gives the files to the epoch, several at once. Which of two names with one content counts is decided in the
+// order of the names all the same, because the rows carry that file's time. Only an error that concerns the whole run
 // is returned.
-func (in *intake) add(ctx context.Context, ep Epoch, f objstore.Info) error {
+func (in *intake) read(ctx context.Context, ep Epoch, files []objstore.Info) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	turn := make(chan struct{})
+	close(turn)
+	for _, f := range files {
+		in.b.l.hook("reading")
+		mine, next := turn, make(chan struct{})
+		turn = next
+		g.Go(func() error { // waits only for files that were begun before, so the limit cannot lock them up
+			raw, err := in.b.l.opener.Open(ctx, in.b.l.store, f, in.b.source)
+			<-mine
+			mark, wanted, err := in.decide(ctx, f, raw, err)
+			close(next)
+			if err != nil || !wanted {
+				return err
+			}
+			return in.add(ctx, ep, f, raw, mark)
+		})
+	}
+	err := g.Wait()
+	slices.SortFunc(in.marks, func(a, b FileMark) int { return strings.Compare(a.Name, b.Name) })
+	return err
+}
+
+// decide says whether an opened file is to be read, and as what.
+func (in *intake) decide(ctx context.Context, f objstore.Info, raw *pipeline.RawFile, err error) (mark FileMark, wanted bool, _ error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
 	b := in.b
-	raw, err := b.l.opener.Open(ctx, b.l.store, f, b.source)
 	switch {
 	case err == nil:
 	case ctx.Err() != nil:
-		return ctx.Err()
+		return mark, false, ctx.Err()
 	case errors.Is(err, pipeline.ErrChanged), errors.Is(err, objstore.ErrNotFound) && b.vanished(ctx, f):
 		b.changed(f)
-		return nil
+		return mark, false, nil
 	default:
 		b.fail(f, err)
-		return nil
+		return mark, false, nil
 	}
 	in.open = append(in.open, openFile{f, raw})
-	mark := FileMark{
+	mark = FileMark{
 		Name: f.Key, Size: raw.Size, ModTime: raw.ModTime, SHA256: raw.SHA256, Origin: raw.Origin, Generation: raw.Generation,
 	}
 	if raw.HasHeader {
@@ -438,38 +473,54 @@ func (in *intake) add(ctx context.Context, ep Epoch, f objstore.Info) error {
 	if in.seen[raw.SHA256] || (known && !reissue && !b.opts.Reprocess) {
 		mark.Copy = true
 		in.copies = append(in.copies, mark)
-		return nil
+		return mark, false, nil
 	}
+	in.seen[raw.SHA256] = true
 	if b.opts.Reprocess {
 		// The reading of today goes before the one it replaces and before other files of its time (DESIGN D2).
 		raw.Generation = b.since
 		mark.Generation = b.since
 		mark.Replaces = append(mark.Replaces, raw.Origin)
 	}
-	if reissue && b.source.OnReissue == pipeline.ReissueReplace && !b.elsewhere(before, f.Key) {
-		mark.Replaces = append(mark.Replaces, before.Origin)
-	}
-	if reissue && known && b.source.OnReissue == pipeline.ReissueReplace && !slices.Contains(mark.Replaces, raw.Origin) {
-		// An old content has come back under a newer time: its rows must not stand twice.
-		mark.Replaces = append(mark.Replaces, raw.Origin)
-	}
-	if err := ep.AddFile(ctx, raw); err != nil {
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case errors.Is(err, pipeline.ErrChanged):
-			b.changed(f)
-		default:
-			b.fail(f, err)
+	if reissue && b.source.OnReissue == pipeline.ReissueReplace {
+		if !b.elsewhere(before, f.Key) {
+			mark.Replaces = append(mark.Replaces, before.Origin)
 		}
-		return nil
+		if known && !slices.Contains(mark.Replaces, raw.Origin) {
+			// An old content has come back under a newer time: its rows must not stand twice.
+			mark.Replaces = append(mark.Replaces, raw.Origin)
+		}
 	}
-	in.seen[raw.SHA256] = true
-	in.marks = append(in.marks, mark)
-	for _, o := range mark.Replaces {
-		in.replace[o] = true
+	return mark, true, nil
+}
+
+// add gives one file to the epoch.
+func (in *intake) add(ctx context.Context, ep Epoch, f objstore.Info, raw *pipeline.RawFile, mark FileMark) error {
+	err := ep.AddFile(ctx, raw)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	switch {
+	case err == nil:
+		in.marks = append(in.marks, mark)
+		for _, o := range mark.Replaces {
+			in.replace[o] = true
+		}
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, pipeline.ErrChanged):
+		in.b.changed(f)
+	default:
+		in.b.fail(f, err)
 	}
 	return nil
+}
+
+// orphaned tells whether a name was passed over as a copy of a file that then could not be read.
+func (in *intake) orphaned() bool {
+	return slices.ContainsFunc(in.copies, func(c FileMark) bool {
+		_, known := in.b.state.contents[c.SHA256]
+		return !known && !slices.ContainsFunc(in.marks, func(m FileMark) bool { return m.SHA256 == c.SHA256 })
+	})
 }
 
 // settleCopies takes the copies over into the run, once it is sure that the contents they repeat were not taken back.
