@@ -105,7 +105,15 @@ func (l *Lake) retrySource(ctx context.Context, src *pipeline.Source, rows []*Qu
 	defer ep.Close()
 	c.at = at
 	r.Tried += int64(len(rows))
-	tried, err := l.feed(ctx, ep, src, c.state, rows, r)
+	var open []func() error // files, which the epoch may come back to until its end
+	defer func() {
+		for _, closeFile := range open {
+			if err := closeFile(); err != nil {
+				l.log.Warn("a temporary copy stays behind", "source", src.Name, "error", err)
+			}
+		}
+	}()
+	tried, err := l.feed(ctx, ep, src, c.state, rows, r, &open)
 	if err != nil {
 		return err
 	}
@@ -181,7 +189,7 @@ func (l *Lake) retrySource(ctx context.Context, src *pipeline.Source, rows []*Qu
 }
 
 // feed gives quarantined records to an epoch, and returns those that it could read again.
-func (l *Lake) feed(ctx context.Context, ep Epoch, src *pipeline.Source, s *progressState, rows []*QuarantineRow, r *RetryReport) ([]*QuarantineRow, error) {
+func (l *Lake) feed(ctx context.Context, ep Epoch, src *pipeline.Source, s *progressState, rows []*QuarantineRow, r *RetryReport, open *[]func() error) ([]*QuarantineRow, error) {
 	missing := func(n int, format string, args ...any) {
 		r.Missing += int64(n)
 		r.Warnings = append(r.Warnings, fmt.Sprintf(format, args...))
@@ -220,11 +228,10 @@ func (l *Lake) feed(ctx context.Context, ep Epoch, src *pipeline.Source, s *prog
 		if len(usable) == 0 {
 			continue
 		}
-		err = ep.AddFile(ctx, raw)
 		if raw.Close != nil {
-			defer raw.Close() // the epoch may come back to the text of what it refuses
+			*open = append(*open, raw.Close)
 		}
-		if err != nil {
+		if err := ep.AddFile(ctx, raw); err != nil {
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}

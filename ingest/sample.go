@@ -2,9 +2,13 @@ package ingest
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
+	"strings"
 	"time"
+
+	"github.com/apache/arrow-go/v18/arrow"
 
 	"github.com/cauce-data/cauce/pipeline"
 )
@@ -183,6 +187,22 @@ func (s *sampler) readStream(ctx context.Context, src *pipeline.Source, o Sample
 	return nil
 }
 
+// ownValue gives one value, ready for JSON, that does not point into the batch.
+func ownValue(a arrow.Array, i int) (any, error) {
+	if a.IsNull(i) {
+		return nil, nil
+	}
+	switch v := a.GetOneForMarshal(i).(type) {
+	case string:
+		return strings.Clone(v), nil
+	case bool, int8, int16, int32, int64, float32, float64:
+		return v, nil
+	default:
+		b, err := json.Marshal(v)
+		return json.RawMessage(b), err
+	}
+}
+
 // pass runs the sample through a plan and tells of every row that comes out, and of every one that is refused.
 func (s *sampler) pass(ctx context.Context, plan *pipeline.Plan, row func(*SampleRow, map[string]any), bad func(*SampleRow, pipeline.BadRow)) error {
 	ep, _, err := s.l.newEpoch(ctx, plan)
@@ -209,10 +229,8 @@ func (s *sampler) pass(ctx context.Context, plan *pipeline.Plan, row func(*Sampl
 		for i := range int(b.NumRows()) {
 			v := map[string]any{}
 			for c, f := range b.Schema().Fields() {
-				if col := b.Column(c); !col.IsNull(i) {
-					v[f.Name] = col.GetOneForMarshal(i)
-				} else {
-					v[f.Name] = nil
+				if v[f.Name], err = ownValue(b.Column(c), i); err != nil {
+					return err
 				}
 			}
 			origin, _ := v[pipeline.ColumnOrigin].(string)

@@ -1,0 +1,181 @@
+package ingest_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/cauce-data/cauce/ingest"
+	"github.com/cauce-data/cauce/objstore/fault"
+)
+
+func (w *world) quarantine(f ingest.QuarantineFilter) []ingest.QuarantineRow {
+	w.t.Helper()
+	q, err := w.QuarantineShow(context.Background(), f)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return q
+}
+
+// looser lets through what tradesLake refuses.
+var looser = strings.Replace(tradesLake, `check: "price > 0"`, `check: "price > -10"`, 1)
+
+func TestQuarantineRetry(t *testing.T) {
+	for name, gone := range map[string]bool{"file there": false, "file gone": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, tradesLake)
+			w.put("trades_1.csv", 0, header, "a,1,x,2024-08-19T10:00:00Z", "b,-2,x,2024-08-19T10:00:00Z", "c,x,x,2024-08-19T10:00:00Z", `d,-3,"quoted, note",2024-08-19T10:00:00Z`)
+			p := newTopic("trades")
+			trade(p, "e", "-4", 0)
+			w.batch(ingest.BatchOptions{})
+			if _, err := w.stream(p.reader(), ingest.StreamOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if q := w.quarantine(ingest.QuarantineFilter{}); len(q) != 4 {
+				t.Fatalf("%+v", q)
+			}
+			if gone {
+				if err := w.store.Delete(context.Background(), "raw/batch/trades_1.csv"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r, err := w.QuarantineRetry(context.Background(), ingest.QuarantineFilter{})
+			if err != nil || r.Tried != 4 || r.StillBad != 4 || r.Resolved != 0 {
+				t.Fatalf("%+v, %v", r, err)
+			}
+			w.load(looser)
+			r, err = w.QuarantineRetry(context.Background(), ingest.QuarantineFilter{})
+			if err != nil || r.Tried != 4 || r.Resolved != 3 || r.StillBad != 1 || r.RowsInserted != 3 || r.Missing != 0 {
+				t.Fatalf("%+v, %v", r, err)
+			}
+			equal(t, "rows", w.rows("trades", "id", "price", "note", "_position", "_rank"),
+				[]string{"a 1 x 1 0", "b -2 x 2 0", "d -3 quoted, note 4 0", "e -4 live 1 1"})
+			if q := w.quarantine(ingest.QuarantineFilter{}); len(q) != 1 || q[0].Rule != "cast:price" {
+				t.Errorf("%+v", q)
+			}
+			if q := w.quarantine(ingest.QuarantineFilter{All: true}); len(q) != 4 {
+				t.Errorf("%+v", q)
+			}
+			// A retry is an epoch like any other: batch and stream go on, and nothing is read twice.
+			if r := w.batch(ingest.BatchOptions{}); r.FilesRead != 0 {
+				t.Errorf("%+v", r)
+			}
+			if r, err := w.stream(p.reader(), ingest.StreamOptions{}); err != nil || len(r) != 0 {
+				t.Errorf("%+v, %v", r, err)
+			}
+			st, err := w.Status(context.Background())
+			if err != nil || len(st.Quarantine) != 1 || st.Quarantine[0].Rows != 1 {
+				t.Errorf("%+v, %v", st, err)
+			}
+		})
+	}
+}
+
+// A record that is refused by another rule than before has one row in quarantine, not two.
+func TestQuarantineRetryOtherRule(t *testing.T) {
+	w := newWorld(t, tradesLake)
+	w.put("trades_1.csv", 0, header, "a,-1,x,2024-08-19T10:00:00Z")
+	w.batch(ingest.BatchOptions{})
+	w.load(strings.Replace(tradesLake, `{name: price_positive, check: "price > 0"`, `{name: other, check: "price > 5"`, 1))
+	if r, err := w.QuarantineRetry(context.Background(), ingest.QuarantineFilter{}); err != nil || r.StillBad != 1 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if q := w.quarantine(ingest.QuarantineFilter{All: true}); len(q) != 1 || q[0].Rule != "other" || q[0].State != ingest.StateOpen {
+		t.Errorf("%+v", q)
+	}
+}
+
+// Rows of an epoch that was never committed do not count: they are pending until another epoch covers their records.
+func TestQuarantinePending(t *testing.T) {
+	w := newWorld(t, tradesLake)
+	w.put("trades_0.csv", 0, header, "z,1,x,2024-08-19T10:00:00Z")
+	w.batch(ingest.BatchOptions{})
+	w.put("trades_1.csv", 0, header, "a,1,x,2024-08-19T10:00:00Z", "b,-2,x,2024-08-19T10:00:00Z")
+	good := w.store
+	broken := fault.New(good)
+	broken.Add(fault.Rule{Op: fault.PutIfAbsent, Key: "processed/trades/_delta_log", Effect: fault.Crash})
+	w.store = broken
+	w.reopen()
+	if _, err := w.RunBatch(context.Background(), ingest.BatchOptions{}); err == nil {
+		t.Fatal("no error from a store that crashed")
+	}
+	w.store = good
+	w.reopen()
+	if q := w.quarantine(ingest.QuarantineFilter{}); len(q) != 0 {
+		t.Errorf("counts already: %+v", q)
+	}
+	if q := w.quarantine(ingest.QuarantineFilter{All: true}); len(q) != 1 || q[0].State != ingest.StatePending {
+		t.Errorf("%+v", q)
+	}
+	// The next run has other rules, under which the record fits: the pending row vanishes.
+	w.load(looser)
+	w.batch(ingest.BatchOptions{})
+	if q := w.quarantine(ingest.QuarantineFilter{All: true}); len(q) != 1 || q[0].State != ingest.StateSuperseded {
+		t.Errorf("%+v", q)
+	}
+	if _, err := w.Maintain(context.Background(), ingest.MaintainOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if q := w.quarantine(ingest.QuarantineFilter{All: true}); len(q) != 0 {
+		t.Errorf("%+v", q)
+	}
+	equal(t, "rows", w.rows("trades", "id"), []string{"a", "b", "z"})
+}
+
+func TestSampleAndPlan(t *testing.T) {
+	w := newWorld(t, tradesLake)
+	w.put("trades_1.csv", 0, header, "a,1,x,2024-08-19T10:00:00Z", "a,-2,x,2024-08-19T10:00:00Z", "c,3,drop,2024-08-19T10:00:00Z", "a,4,x,2024-08-19T10:00:00Z")
+	before := 0
+	for _, err := range w.store.List(context.Background(), "", "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		before++
+	}
+	s, err := w.Sample(context.Background(), ingest.SampleOptions{Source: "history", N: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Rows) != 3 || s.Rows[0].Outcome != ingest.OutcomeRow || s.Rows[1].Rule != "price_positive" || s.Rows[2].Outcome != ingest.OutcomeFiltered {
+		t.Fatalf("%+v", s)
+	}
+	if r := s.Rows[0]; r.Fields["price"] != "1" || r.Final["event_date"] != "2024-08-19" || r.Mapped["id"] != "a" || r.Mapped["event_date"] != nil {
+		t.Errorf("%+v", r)
+	}
+	p := newTopic("trades")
+	trade(p, "e", "-4", 0)
+	if s, err = w.Sample(context.Background(), ingest.SampleOptions{Source: "live", Stream: p.reader()}); err != nil || len(s.Rows) != 1 || s.Rows[0].Rule != "price_positive" {
+		t.Errorf("%+v, %v", s, err)
+	}
+	plan := func() map[string]string {
+		t.Helper()
+		r, err := w.Plan(context.Background(), ingest.PlanOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := map[string]string{}
+		for _, s := range r.Sources {
+			for _, f := range s.Files {
+				out[f.File] = f.Reason
+			}
+		}
+		return out
+	}
+	if got := plan(); len(got) != 1 || got["raw/batch/trades_1.csv"] != "new" {
+		t.Errorf("plan: %v", got)
+	}
+	after := 0
+	for range w.store.List(context.Background(), "", "") {
+		after++
+	}
+	if before != after {
+		t.Errorf("plan or sample wrote something")
+	}
+	w.batch(ingest.BatchOptions{})
+	w.put("trades_2.csv", 1, header, "a,1,x,2024-08-19T10:00:00Z", "a,-2,x,2024-08-19T10:00:00Z", "c,3,drop,2024-08-19T10:00:00Z", "a,4,x,2024-08-19T10:00:00Z")
+	w.put("trades_1.csv", 1, header, "a,1,x,2024-08-19T10:00:00Z")
+	if got := plan(); got["raw/batch/trades_1.csv"] != "reissued" || got["raw/batch/trades_2.csv"] != "copy" {
+		t.Errorf("plan: %v", got)
+	}
+}
