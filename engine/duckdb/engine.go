@@ -212,9 +212,10 @@ func (c *conn) arrow(ctx context.Context, query string) (array.RecordReader, err
 // register makes an Arrow stream a view of this connection, good for one scan. The caller calls the returned function
 // when the scan is over.
 //
-// DuckDB takes it that an Arrow stream gives just the columns that a query uses, and the driver's stream always gives
-// all: a query that leaves out one column would read another's memory. So the columns travel inside one struct, whose
-// fields DuckDB does take apart itself.
+// DuckDB takes it that an Arrow stream gives just the columns that a query uses and the rows that its conditions want,
+// and forgets the conditions; the driver's stream gives everything. A query that leaves out a column would read another's
+// memory, and a WHERE would do nothing. So the columns travel inside one struct, and struct_insert, which costs nothing a
+// row, keeps the optimizer from reaching through it.
 func (c *conn) register(r array.RecordReader, name string) (func(), error) {
 	a, err := duckdb.NewArrowFromConn(c.raw)
 	if err != nil {
@@ -235,7 +236,8 @@ func (c *conn) register(r array.RecordReader, name string) (func(), error) {
 	for _, f := range r.Schema().Fields() {
 		cols = append(cols, "r."+quoteName(f.Name)+" AS "+quoteName(f.Name))
 	}
-	if err := c.exec(ctx, fmt.Sprintf("CREATE VIEW %s AS SELECT %s FROM %s", quoteName(name), strings.Join(cols, ", "), quoteName(name+"_r"))); err != nil {
+	if err := c.exec(ctx, fmt.Sprintf("CREATE VIEW %s AS SELECT %s FROM (SELECT struct_insert(r, %s := 0) AS r FROM %s)",
+		quoteName(name), strings.Join(cols, ", "), quoteName(name+"_z"), quoteName(name+"_r"))); err != nil {
 		done()
 		return nil, err
 	}
