@@ -144,7 +144,8 @@ func (b *bench) series(name, table string, work func() (usage, error)) (*series,
 	return s, nil
 }
 
-// commitTimes are the modification times of the commits, in seconds, by version.
+// commitTimes are the modification times of the commits that merge rows, in seconds, by version. What a program does
+// between two of them, such as compaction, counts into the time between them.
 func commitTimes(table string) ([]float64, error) {
 	entries, err := os.ReadDir(filepath.Join(table, "_delta_log"))
 	if err != nil {
@@ -159,7 +160,15 @@ func commitTimes(table string) ([]float64, error) {
 	slices.Sort(names)
 	var out []float64
 	for _, n := range names {
-		info, err := os.Stat(filepath.Join(table, "_delta_log", n))
+		file := filepath.Join(table, "_delta_log", n)
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		if !strings.Contains(string(text), `"operation":"MERGE"`) {
+			continue
+		}
+		info, err := os.Stat(file)
 		if err != nil {
 			return nil, err
 		}
