@@ -1,0 +1,372 @@
+package delta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+
+	"github.com/cauce-data/cauce/objstore"
+)
+
+// OptimizeOptions say what Optimize does. The zero value packs small files into larger ones.
+type OptimizeOptions struct {
+	Where       Predicate // restricts it to files that may hold such rows; usually a range of partitions
+	TargetBytes int64     // size of the new files; 0: 128 MiB
+	// ZOrderBy sorts the rows of each partition along a curve through these columns, so that files (and row groups)
+	// have narrow bounds in all of them.
+	ZOrderBy []string
+	// MinFiles is how many small files a partition must have before they are packed; 0: 2.
+	MinFiles    int
+	Compression string // "snappy" (default) or "zstd"
+	// Hook is called when a phase begins: "optimize", "files-written", "before-commit", "after-commit", "checkpoint".
+	Hook func(phase string)
+}
+
+// OptimizeResult says what Optimize did.
+type OptimizeResult struct {
+	Version        Version // of the last commit; of the table as it was read if there was none
+	Commits        int
+	FilesRemoved   int
+	FilesAdded     int
+	BytesRemoved   int64
+	BytesAdded     int64
+	VectorsRemoved int // deletion vectors that went with the files
+	Yielded        int // groups of files given up because a writer of rows changed one of them meanwhile
+}
+
+// Bounds of Optimize.
+const (
+	optimizeTargetBytes = 128 << 20
+	optimizeCommitBytes = 1 << 30  // input of one commit: what is lost at most when the process ends
+	optimizeVectorShare = 0.05     // share of marked rows from which a file is rewritten for its vector alone
+	optimizeRounds      = 3        // how often groups that were given up are tried anew
+	zorderInputBytes    = 64 << 20 // compressed input that is sorted in memory at once
+	zorderTag           = "cauce.zorder"
+)
+
+// bin is a group of files of one partition that become one file, or a few.
+type bin struct {
+	files   []File
+	bytes   int64
+	written []WrittenFile
+}
+
+// Optimize rewrites files without changing rows: small files of a partition are packed into larger ones, rows that
+// deletion vectors mark are dropped. It is no data change for other writers, and it yields to them: a group of files of
+// which a writer of rows changed one is given up, tried anew, and left to the next call at last. With nothing to do
+// nothing is committed.
+func (t *Table) Optimize(ctx context.Context, o OptimizeOptions) (*OptimizeResult, error) {
+	if o.TargetBytes <= 0 {
+		o.TargetBytes = optimizeTargetBytes
+	}
+	if o.MinFiles <= 0 {
+		o.MinFiles = 2
+	}
+	res := &OptimizeResult{}
+	for round := 1; ; round++ {
+		yielded, err := t.optimizeRound(ctx, o, res)
+		if err != nil {
+			return nil, fmt.Errorf("optimize %s: %w", t, err)
+		}
+		if yielded == 0 || round == optimizeRounds {
+			res.Yielded = yielded
+			return res, nil
+		}
+	}
+}
+
+func (t *Table) optimizeRound(ctx context.Context, o OptimizeOptions, res *OptimizeResult) (yielded int, err error) {
+	s, err := t.Snapshot(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if err := s.CheckWrite(); err != nil {
+		return 0, err
+	}
+	for i, c := range o.ZOrderBy {
+		f, ok := s.Schema().Field(c)
+		if !ok {
+			return 0, fmt.Errorf("%w: %q", ErrNoSuchColumn, c)
+		}
+		if slices.Contains(s.PartitionBy(), f.Name) {
+			return 0, fmt.Errorf("%w: %q is a partition column, by which rows are apart already", ErrNoSuchColumn, c)
+		}
+		if i == 0 {
+			o.ZOrderBy = slices.Clone(o.ZOrderBy)
+		}
+		o.ZOrderBy[i] = f.Name
+	}
+	res.Version = s.Version()
+	bins, err := s.planBins(ctx, o)
+	if err != nil {
+		return 0, err
+	}
+	for len(bins) > 0 {
+		n, bytes := 0, int64(0)
+		for n < len(bins) && (n == 0 || bytes+bins[n].bytes <= optimizeCommitBytes) {
+			bytes += bins[n].bytes
+			n++
+		}
+		y, err := t.optimizeCommit(ctx, s, bins[:n], o, res)
+		if err != nil {
+			return 0, err
+		}
+		yielded += y
+		bins = bins[n:]
+	}
+	return yielded, nil
+}
+
+// planBins groups the files that are worth rewriting.
+func (s *Snapshot) planBins(ctx context.Context, o OptimizeOptions) ([]*bin, error) {
+	parts := map[string][]*Add{}
+	for _, a := range s.Prune(o.Where) {
+		parts[partitionKey(a)] = append(parts[partitionKey(a)], a)
+	}
+	var bins []*bin
+	for _, k := range sortedKeys(parts) {
+		adds := parts[k]
+		var pick []*Add
+		limit := o.TargetBytes
+		least := o.MinFiles
+		if len(o.ZOrderBy) > 0 {
+			tag := strings.Join(o.ZOrderBy, ",")
+			done := true
+			for _, a := range adds {
+				v := a.Tags[zorderTag]
+				done = done && v != nil && *v == tag && a.DeletionVector == nil
+			}
+			if done {
+				continue
+			}
+			pick, limit, least = adds, zorderInputBytes, 1
+		} else {
+			for _, a := range adds {
+				if a.Size < o.TargetBytes/4*3 || markedShare(a) > optimizeVectorShare {
+					pick = append(pick, a)
+				}
+			}
+		}
+		// Ascending by size: the smallest files gain most, and equal ones stay together.
+		pick = slices.Clone(pick)
+		sort.SliceStable(pick, func(i, j int) bool { return pick[i].Size < pick[j].Size })
+		for len(pick) > 0 {
+			b := &bin{}
+			var group []*Add
+			for len(pick) > 0 && (len(group) == 0 || b.bytes+pick[0].Size <= limit) {
+				group = append(group, pick[0])
+				b.bytes += pick[0].Size
+				pick = pick[1:]
+			}
+			if len(group) < least && !(len(group) == 1 && markedShare(group[0]) > optimizeVectorShare) {
+				continue
+			}
+			files, err := s.load(ctx, group)
+			if err != nil {
+				return nil, err
+			}
+			b.files = files
+			bins = append(bins, b)
+		}
+	}
+	return bins, nil
+}
+
+// partitionKey is equal for files of one partition.
+func partitionKey(a *Add) string {
+	var b strings.Builder
+	for _, k := range sortedKeys(a.PartitionValues) {
+		b.WriteString(k)
+		if v := a.PartitionValues[k]; v != nil && *v != "" {
+			b.WriteString("\x01" + *v)
+		}
+		b.WriteByte(0)
+	}
+	return b.String()
+}
+
+// markedShare is the share of a file's rows that its vector marks, 1 if the number of rows is not known.
+func markedShare(a *Add) float64 {
+	if a.DeletionVector == nil {
+		return 0
+	}
+	st, err := ParseStats(a.Stats)
+	if err != nil || st.NumRecords <= 0 {
+		return 1
+	}
+	return float64(a.DeletionVector.Cardinality) / float64(st.NumRecords)
+}
+
+// optimizeCommit rewrites some bins in one commit and says how many it had to give up.
+func (t *Table) optimizeCommit(ctx context.Context, s *Snapshot, bins []*bin, o OptimizeOptions, res *OptimizeResult) (yielded int, err error) {
+	if o.Hook != nil {
+		o.Hook("optimize")
+	}
+	info := s.TableInfo()
+	total := len(bins)
+	defer func() {
+		if err != nil && !errors.Is(err, objstore.ErrAmbiguous) {
+			for _, b := range bins {
+				deleteFiles(context.WithoutCancel(ctx), t.store, b.written)
+			}
+		}
+	}()
+	for _, b := range bins {
+		if err := t.rewriteBin(ctx, info, b, o); err != nil {
+			return 0, err
+		}
+	}
+	if o.Hook != nil {
+		o.Hook("files-written")
+	}
+	tx := t.Begin(s)
+	stage := func() {
+		now := t.opts.Clock().UnixMilli()
+		for _, b := range bins {
+			for _, f := range b.files {
+				tx.RemoveFile(f.Add.Tombstone(now, false))
+			}
+			for _, w := range b.written {
+				x := addOf(w, false)
+				if len(o.ZOrderBy) > 0 {
+					tag := strings.Join(o.ZOrderBy, ",")
+					x.Tags = map[string]*string{zorderTag: &tag}
+				}
+				tx.AddFile(x)
+			}
+		}
+	}
+	stage()
+	done, err := tx.Commit(ctx, CommitOptions{
+		Operation: "OPTIMIZE",
+		Parameters: map[string]string{
+			"predicate": "[]", "zOrderBy": quoteJSON(o.ZOrderBy), "auto": "false",
+		},
+		MetricsFunc: func() map[string]string { return optimizeMetrics(bins) },
+		Hook:        o.Hook,
+		Rebase: func(ctx context.Context, newer *Snapshot, _ []WinningCommit) error {
+			live := newer.ByPath()
+			var keep []*bin
+			for _, b := range bins {
+				whole := true
+				for _, f := range b.files {
+					x := live[canonicalPath(f.Add.Path)]
+					whole = whole && x != nil && x.DeletionVector.UniqueID() == f.Add.DeletionVector.UniqueID()
+				}
+				if whole {
+					keep = append(keep, b)
+				} else {
+					deleteFiles(context.WithoutCancel(ctx), t.store, b.written)
+				}
+			}
+			bins = keep
+			if len(bins) == 0 {
+				return errNothingLeft
+			}
+			tx.ResetFiles()
+			stage()
+			return nil
+		},
+	})
+	switch {
+	case errors.Is(err, errNothingLeft):
+		return total, nil
+	case errors.Is(err, ErrMetadataChanged), errors.Is(err, ErrProtocolChanged), errors.Is(err, ErrConcurrentDeleteDelete):
+		for _, b := range bins {
+			deleteFiles(context.WithoutCancel(ctx), t.store, b.written)
+		}
+		bins = nil
+		return total, nil
+	case err != nil:
+		return 0, err
+	}
+	res.Version = done.Version
+	res.Commits++
+	for _, b := range bins {
+		res.FilesRemoved += len(b.files)
+		res.FilesAdded += len(b.written)
+		res.BytesRemoved += b.bytes
+		for _, f := range b.files {
+			if f.Add.DeletionVector != nil {
+				res.VectorsRemoved++
+			}
+		}
+		for _, w := range b.written {
+			res.BytesAdded += w.Size
+		}
+	}
+	return total - len(bins), nil
+}
+
+var errNothingLeft = errors.New("writers of rows changed every file")
+
+func (t *Table) rewriteBin(ctx context.Context, info TableInfo, b *bin, o OptimizeOptions) error {
+	eng := t.engine()
+	live, err := newFileRows(ctx, eng.Reader, info, b.files)
+	if err != nil {
+		return err
+	}
+	if live.NumRows() == 0 {
+		return nil
+	}
+	req := WriteRequest{Rows: live, Compression: o.Compression, FileBytesTarget: o.TargetBytes}
+	if len(o.ZOrderBy) > 0 {
+		sorted, err := zorderRows(ctx, live, o.ZOrderBy)
+		if err != nil {
+			return err
+		}
+		defer sorted.Close()
+		req.Rows = sorted
+	}
+	b.written, err = eng.FileWriter.Write(ctx, info, req)
+	if err != nil {
+		return err
+	}
+	var n int64
+	for _, w := range b.written {
+		n += w.NumRecords
+	}
+	if n != live.NumRows() {
+		return fmt.Errorf("BUG: %d rows rewritten as %d", live.NumRows(), n)
+	}
+	return nil
+}
+
+// optimizeMetrics are Spark's operationMetrics of an OPTIMIZE.
+func optimizeMetrics(bins []*bin) map[string]string {
+	var removed, added, vectors int
+	var bytesRemoved, bytesAdded int64
+	var sizes []int64
+	for _, b := range bins {
+		removed += len(b.files)
+		added += len(b.written)
+		for _, f := range b.files {
+			bytesRemoved += f.Add.Size
+			if f.Add.DeletionVector != nil {
+				vectors++
+			}
+		}
+		for _, w := range b.written {
+			bytesAdded += w.Size
+			sizes = append(sizes, w.Size)
+		}
+	}
+	slices.Sort(sizes)
+	n := func(v int64) string { return strconv.FormatInt(v, 10) }
+	at := func(share int) string {
+		if len(sizes) == 0 {
+			return "0"
+		}
+		return n(sizes[(len(sizes)-1)*share/100])
+	}
+	return map[string]string{
+		"numRemovedFiles": n(int64(removed)), "numAddedFiles": n(int64(added)),
+		"numRemovedBytes": n(bytesRemoved), "numAddedBytes": n(bytesAdded),
+		"numDeletionVectorsRemoved": n(int64(vectors)),
+		"minFileSize":               at(0), "p25FileSize": at(25), "p50FileSize": at(50), "p75FileSize": at(75), "maxFileSize": at(100),
+	}
+}

@@ -1,0 +1,143 @@
+package delta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strconv"
+	"time"
+
+	"github.com/cauce-data/cauce/objstore"
+)
+
+// ErrFilesMissing says that files of the version to restore have been deleted.
+var ErrFilesMissing = errors.New("data files are gone")
+
+// RestoreOptions say how Restore commits.
+type RestoreOptions struct {
+	UserMetadata string
+	Hook         func(phase string)
+}
+
+// Restore makes the table what it was at a version, in a new commit: rows, schema and properties. The protocol and the
+// progress of applications (txn) stay as they are. ErrFilesMissing if Vacuum has deleted files of that version.
+func (t *Table) Restore(ctx context.Context, v Version, o RestoreOptions) (*Result, error) {
+	return t.restore(ctx, o, map[string]string{"version": strconv.FormatInt(int64(v), 10)}, func(ctx context.Context) (*Snapshot, error) {
+		return t.SnapshotAt(ctx, v)
+	})
+}
+
+// RestoreAsOf is Restore to the version that was the newest at a time.
+func (t *Table) RestoreAsOf(ctx context.Context, at time.Time, o RestoreOptions) (*Result, error) {
+	return t.restore(ctx, o, map[string]string{"timestamp": at.UTC().Format(time.RFC3339Nano)}, func(ctx context.Context) (*Snapshot, error) {
+		return t.SnapshotAsOf(ctx, at)
+	})
+}
+
+func (t *Table) restore(ctx context.Context, o RestoreOptions, params map[string]string, find func(context.Context) (*Snapshot, error)) (*Result, error) {
+	target, err := find(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("restore %s: %w", t, err)
+	}
+	for try := 1; ; try++ {
+		res, err := t.restoreOnce(ctx, target, o, params)
+		if errors.Is(err, ErrConflict) && try < t.opts.MaxTries {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("restore %s to version %d: %w", t, target.Version(), err)
+		}
+		return res, nil
+	}
+}
+
+func (t *Table) restoreOnce(ctx context.Context, target *Snapshot, o RestoreOptions, params map[string]string) (*Result, error) {
+	s, err := t.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.CheckWrite(); err != nil {
+		return nil, err
+	}
+	info := target.TableInfo()
+	now := t.opts.Clock().UnixMilli()
+	have := map[string]bool{}
+	for _, f := range s.files {
+		have[f.key] = true
+	}
+	want := map[string]bool{}
+	tx := t.Begin(s)
+	tx.ReadWhole()
+	res := &Result{Version: s.Version()}
+	var removedBytes int64
+	for _, f := range target.files {
+		want[f.key] = true
+		if have[f.key] {
+			continue
+		}
+		if err := t.present(ctx, info, f.add); err != nil {
+			return nil, err
+		}
+		x := *f.add
+		x.DataChange = true
+		tx.AddFile(&x)
+		res.FilesAdded++
+		res.BytesAdded += x.Size
+		if st, err := ParseStats(x.Stats); err == nil && st.NumRecords > 0 {
+			res.Rows += st.NumRecords
+		}
+	}
+	for _, f := range s.files {
+		if !want[f.key] {
+			tx.RemoveFile(f.add.Tombstone(now, true))
+			res.FilesRemoved++
+			removedBytes += f.add.Size
+		}
+	}
+	metaSame := reflect.DeepEqual(s.metadata, target.metadata)
+	if !metaSame {
+		tx.SetMetadata(target.Metadata())
+	}
+	if res.FilesAdded == 0 && res.FilesRemoved == 0 && metaSame {
+		return res, nil
+	}
+	n := func(v int64) string { return strconv.FormatInt(v, 10) }
+	done, err := tx.Commit(ctx, CommitOptions{
+		Operation: "RESTORE", Parameters: params, UserMetadata: o.UserMetadata, Hook: o.Hook,
+		Metrics: map[string]string{
+			"tableSizeAfterRestore": n(target.Bytes()), "numOfFilesAfterRestore": n(int64(target.NumFiles())),
+			"numRemovedFiles": n(int64(res.FilesRemoved)), "removedFilesSize": n(removedBytes),
+			"numRestoredFiles": n(int64(res.FilesAdded)), "restoredFilesSize": n(res.BytesAdded),
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	res.Version, res.Committed, res.CheckpointErr = done.Version, true, done.CheckpointErr
+	return res, nil
+}
+
+// present makes sure that a file and its deletion vector exist.
+func (t *Table) present(ctx context.Context, info TableInfo, a *Add) error {
+	key, err := info.FileKey(a.Path)
+	if err != nil {
+		return err
+	}
+	keys := []string{key}
+	if dv := a.DeletionVector; dv != nil && dv.StorageType != "i" {
+		key, err := vectorPlace(info, dv)
+		if err != nil {
+			return err
+		}
+		keys = append(keys, key)
+	}
+	for _, k := range keys {
+		if _, err := t.store.Stat(ctx, k); errors.Is(err, objstore.ErrNotFound) {
+			return fmt.Errorf("%w: %s", ErrFilesMissing, k)
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
