@@ -428,3 +428,7 @@ func (w *world) stream(in ingest.Source, o ingest.StreamOptions) ([]ingest.Strea
 	}
 	return out, err
 }
+
+func memory(now func() time.Time) objstore.Store { return objstore.NewMemory(now) }
+
+func putAt(mod time.Time) objstore.PutOptions { return objstore.PutOptions{ModTime: mod} }
