@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/cauce-data/cauce/delta"
+	"github.com/cauce-data/cauce/engine/duckdb"
 	"github.com/cauce-data/cauce/ingest"
 )
 
@@ -49,13 +50,14 @@ func exitCode(err error) int {
 	var (
 		rep   *reported
 		usage *usageError
+		sql   *duckdb.StatementError
 	)
 	switch {
 	case err == nil:
 		return 0
 	case errors.As(err, &rep):
 		return rep.code
-	case errors.As(err, &usage), errors.Is(err, delta.ErrNotATable), errors.Is(err, delta.ErrVersionNotFound):
+	case errors.As(err, &usage), errors.As(err, &sql), errors.Is(err, delta.ErrNotATable), errors.Is(err, delta.ErrVersionNotFound):
 		return exitUsage
 	}
 	return ingest.ExitCode(err)

@@ -80,7 +80,7 @@ func scriptJSON(ts *testscript.TestScript, neg bool, args []string) {
 		case map[string]any:
 			v = x[part]
 		case []any:
-			if part == "#" {
+			if part == "len" {
 				v = json.Number(strconv.Itoa(len(x)))
 				continue
 			}

@@ -105,6 +105,13 @@ func (x *epoch) AddFile(ctx context.Context, f *pipeline.RawFile) error {
 }
 
 func (x *epoch) addFile(ctx context.Context, f *pipeline.RawFile) error {
+	if len(f.Fields) == 0 {
+		// A file without a single record has no header to miss a column in.
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.warnings = append(x.warnings, f.Name+": the file is empty")
+		return nil
+	}
 	var missing []string
 	for _, r := range x.p.plan.Required {
 		if !slices.Contains(f.Fields, r) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/duckdb/duckdb-go/v2"
 
 	"github.com/cauce-data/cauce/delta"
 	"github.com/cauce-data/cauce/pipeline"
@@ -168,10 +169,22 @@ func (e *Engine) Query(ctx context.Context, sql string, tables []QueryTable) (_ 
 		}
 	}
 	if r.reader, err = c.arrow(ctx, sql); err != nil {
+		var d *duckdb.Error
+		if errors.As(err, &d) && (d.Type == duckdb.ErrorTypeBinder || d.Type == duckdb.ErrorTypeCatalog || d.Type == duckdb.ErrorTypeParser) {
+			return nil, &StatementError{err}
+		}
 		return nil, err
 	}
 	return r, nil
 }
+
+// StatementError says that a statement is wrong in itself, such as one that names a column that its table lacks.
+type StatementError struct{ Err error }
+
+func (e *StatementError) Error() string { return e.Err.Error() }
+
+// Unwrap gives DuckDB's own error.
+func (e *StatementError) Unwrap() error { return e.Err }
 
 func tableList(tables []QueryTable) string {
 	if len(tables) == 0 {
