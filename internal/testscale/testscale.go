@@ -67,6 +67,7 @@ var table = map[string]scale{
 	"faults":           {short: 50, test: 300, soak: 3000, why: "store calls that fail, tear or stop in turn"},
 	"writers":          {short: 20, test: 60, soak: 600, why: "commits of concurrent writers of one table"},
 	"peer-rows":        {short: 2_000, test: 20_000, soak: 200_000, why: "rows of the table that other engines read"},
+	"flow-rows":        {short: 15_000, test: 30_000, soak: 300_000, why: "rows of a history that is compared row by row"},
 	"optimize-files":   {short: 50, test: 500, soak: 500, why: "small files that one OPTIMIZE packs"},
 	"long-record-mb":   {short: 8, test: 64, soak: 1024, why: "length of one line of bad input"},
 	"bounded-mem-rows": {short: 50_000, test: 1_000_000, soak: 20_000_000, why: "rows that pass through bounded memory"},

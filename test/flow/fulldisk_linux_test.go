@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -16,7 +17,7 @@ func TestFullDiskCostsNothingButTime(t *testing.T) {
 	prereq.Need(t, "tmpfs")
 	l := lab.NewLake(t)
 	disk := l.Path("disk")
-	mount(t, disk, "size=3m")
+	mount(t, disk, "size=64m")
 	g := lab.NewGenerator(testscale.Rand(t), 3)
 	first := g.History(t, disk+"/raw/batch", 0, 1000, 0)
 	l.Run("run", "batch", "--root", "file:"+disk)
@@ -24,8 +25,17 @@ func TestFullDiskCostsNothingButTime(t *testing.T) {
 	for day := range 3 {
 		g.History(t, disk+"/raw/batch", day, 8000, 0)
 	}
+	// The new files just fit; what would come of them does not.
+	var st unix.Statfs_t
+	if err := unix.Statfs(disk, &st); err != nil {
+		t.Fatal(err)
+	}
+	used := (int64(st.Blocks) - int64(st.Bfree)) * int64(st.Bsize)
+	if err := unix.Mount("tmpfs", disk, "tmpfs", unix.MS_REMOUNT, fmt.Sprintf("size=%d", used+64<<10)); err != nil {
+		t.Fatal(err)
+	}
 	_, errs, code := l.Try("run", "batch", "--root", "file:"+disk)
-	if code != 1 || !strings.Contains(errs, "no space left") {
+	if code != 1 || !strings.Contains(strings.ToLower(errs), "no space left") {
 		t.Fatalf("exit code %d, %q", code, errs)
 	}
 	t.Logf("REPORT: full disk: %s", strings.TrimSpace(errs))

@@ -122,6 +122,16 @@ func newLake(t testing.TB, text []byte) *Lake {
 	return l
 }
 
+// Append adds text to the lake file.
+func (l *Lake) Append(text string) {
+	l.t.Helper()
+	b, err := os.ReadFile(l.Path("lake.yaml"))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	write(l.t, l.Path("lake.yaml"), string(b)+text)
+}
+
 // Path is a path below the lake's folder.
 func (l *Lake) Path(rel string) string { return filepath.Join(l.Dir, filepath.FromSlash(rel)) }
 
