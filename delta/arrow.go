@@ -120,7 +120,7 @@ func (m columnMapping) toType(ctx context.Context, a arrow.Array, t Type) (arrow
 		if _, ok := a.(*array.List); !ok {
 			cast, err := compute.CastArray(ctx, a, compute.SafeCastOptions(arrow.ListOf(a.DataType().(arrow.ListLikeType).Elem())))
 			if err != nil {
-				return nil, fmt.Errorf("%w: %v", bad, err)
+				return nil, fmt.Errorf("%w: %w", bad, err)
 			}
 			defer cast.Release()
 			a = cast
@@ -217,7 +217,7 @@ func (m columnMapping) toType(ctx context.Context, a arrow.Array, t Type) (arrow
 	}
 	out, err := compute.CastArray(ctx, a, compute.SafeCastOptions(want))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %v", bad, err)
+		return nil, fmt.Errorf("%w: %w", bad, err)
 	}
 	return out, nil
 }
@@ -475,7 +475,7 @@ func constant(t Type, v any, n int) (arrow.Array, error) {
 			w := want.(*arrow.Decimal128Type)
 			d, err := decimal128.FromString(string(s), w.Precision, w.Scale)
 			if err != nil {
-				return nil, fmt.Errorf("%w: %v", bad, err)
+				return nil, fmt.Errorf("%w: %w", bad, err)
 			}
 			b.Append(d)
 		default:

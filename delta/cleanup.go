@@ -41,7 +41,7 @@ func (t *Table) CleanupLog(ctx context.Context, o CleanupOptions) (*CleanupResul
 		return nil, err
 	}
 	res := &CleanupResult{Earliest: seg.earliest(seg.completeCheckpoints())}
-	times, err := t.commitTimes(ctx, s)
+	times, err := t.commitTimes(ctx, s, seg)
 	if err != nil {
 		return nil, err
 	}

@@ -27,7 +27,11 @@ func (t *Table) History(ctx context.Context, limit int) ([]Commit, error) {
 	if err != nil {
 		return nil, err
 	}
-	times, err := t.commitTimes(ctx, s)
+	seg, err := t.list(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	times, err := t.commitTimes(ctx, s, seg)
 	if err != nil {
 		return nil, err
 	}
@@ -79,11 +83,7 @@ type versionTime struct {
 }
 
 // commitTimes gives the times of all log entries up to s, ascending in version and strictly in time.
-func (t *Table) commitTimes(ctx context.Context, s *Snapshot) ([]versionTime, error) {
-	seg, err := t.list(ctx, 0)
-	if err != nil {
-		return nil, err
-	}
+func (t *Table) commitTimes(ctx context.Context, s *Snapshot, seg segment) ([]versionTime, error) {
 	out := make([]versionTime, 0, len(seg.commits))
 	// PROTOCOL.md, "In-Commit Timestamps": from the enablement version on the commit's own timestamp counts, before it
 	// the time of the object.
@@ -127,15 +127,15 @@ func (t *Table) versionAsOf(ctx context.Context, at time.Time) (Version, error) 
 	if err != nil {
 		return 0, err
 	}
-	times, err := t.commitTimes(ctx, s)
-	if err != nil {
-		return 0, err
-	}
-	// Entries from before the first version that can be rebuilt do not count.
 	seg, err := t.list(ctx, 0)
 	if err != nil {
 		return 0, err
 	}
+	times, err := t.commitTimes(ctx, s, seg)
+	if err != nil {
+		return 0, err
+	}
+	// Entries from before the first version that can be rebuilt do not count.
 	earliest := seg.earliest(seg.completeCheckpoints())
 	times = slices.DeleteFunc(times, func(e versionTime) bool { return e.version < earliest })
 	i := sort.Search(len(times), func(i int) bool { return times[i].at.After(at) })

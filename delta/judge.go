@@ -500,7 +500,7 @@ func (r *carriedRows) Read(ctx context.Context, columns []string, ordinals *roar
 		if len(inner) == 0 {
 			inner = []string{r.rows.Schema().Field(0).Name} // for the number of rows
 		}
-		next := func() int64 { return 0 }
+		var next func() int64
 		if ordinals == nil {
 			at := int64(-1)
 			next = func() int64 { at++; return at }

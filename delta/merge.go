@@ -187,9 +187,8 @@ type mergeAttempt struct {
 
 // stagedVector is a vector that was written for a file in a certain state.
 type stagedVector struct {
-	before string // id of the vector that it replaces
-	rows   uint64
-	desc   *DeletionVector
+	rows uint64
+	desc *DeletionVector
 }
 
 func (m *merge) attempt(ctx context.Context) (*MergeResult, error) {

@@ -217,7 +217,7 @@ func openParquet(ctx context.Context, store objstore.Store, key string) (pf *fil
 	}()
 	pf, err = file.NewParquetReader(src)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %v", ErrCorruptFile, err)
+		return nil, fmt.Errorf("%w: %w", ErrCorruptFile, err)
 	}
 	return pf, nil
 }

@@ -485,10 +485,3 @@ func (s *Snapshot) txnExpired(t Txn) bool {
 	// One without a time counts as old, as Spark has it.
 	return t.LastUpdated == nil || *t.LastUpdated < s.table.opts.Clock().Add(-d).UnixMilli()
 }
-
-func orDefault(s, def string) string {
-	if s == "" {
-		return def
-	}
-	return s
-}

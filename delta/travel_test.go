@@ -118,7 +118,11 @@ func TestInCommitTimestamps(t *testing.T) {
 	if err != nil || res.Lost != 1 {
 		t.Fatal(res, err)
 	}
-	times, err := tab.commitTimes(ctx, mustSnapshot(t, tab))
+	seg, err := tab.list(ctx, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	times, err := tab.commitTimes(ctx, mustSnapshot(t, tab), seg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package ingest
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"time"
@@ -114,16 +113,4 @@ func superseded(err error) bool {
 	}
 	var c *delta.ConflictError
 	return errors.As(err, &c) && c.Kind == delta.ConcurrentTransaction
-}
-
-// sleep waits for d or until ctx ends.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
 }

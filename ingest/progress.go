@@ -257,7 +257,7 @@ func (p *progressLog) readJSON(ctx context.Context, name string, into any) error
 	}
 	if err := json.Unmarshal(data, into); err != nil {
 		p.warn("a progress file is damaged; what it covered will be read again", "file", p.key(name), "error", err)
-		return fmt.Errorf("%w: %s: %v", errNoProgress, p.key(name), err)
+		return fmt.Errorf("%w: %s: %w", errNoProgress, p.key(name), err)
 	}
 	return nil
 }

@@ -364,7 +364,7 @@ func (l *Lake) splitText(ctx context.Context, src *pipeline.Source, fields []str
 		return pipeline.RawRow{}, false, ctx.Err()
 	}
 	if raw.Close != nil {
-		defer raw.Close()
+		defer func() { _ = raw.Close() }()
 	}
 	var out pipeline.RawRow
 	n := 0

@@ -69,7 +69,7 @@ func (l *Lake) Sample(ctx context.Context, o SampleOptions) (*SampleReport, erro
 		err = s.readFile(ctx, src, o)
 	}
 	if s.closeFile != nil {
-		defer s.closeFile()
+		defer func() { _ = s.closeFile() }()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("source %s: %w", src.Name, err)

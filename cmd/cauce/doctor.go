@@ -174,7 +174,7 @@ func probeStore(ctx context.Context, s objstore.Store) (took time.Duration, err 
 	}
 	defer func() { err = errors.Join(err, s.Delete(ctx, key)) }()
 	if err := s.PutIfAbsent(ctx, key, []byte("second")); !errors.Is(err, objstore.ErrExists) {
-		return 0, fmt.Errorf("storage accepted a second create of %s (%v): commits of two writers could overwrite each other", key, err)
+		return 0, fmt.Errorf("storage accepted a second create of %s (%w): commits of two writers could overwrite each other", key, err)
 	}
 	got, err := s.GetRange(ctx, key, 0, -1)
 	if err != nil {

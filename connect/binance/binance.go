@@ -369,7 +369,6 @@ type session struct {
 	replacd sync.Once
 	got     atomic.Int64 // events
 	heard   atomic.Int64 // when something arrived, in ns
-	pending int          // subscriptions without an answer
 }
 
 // lasted tells that the connection was of use.

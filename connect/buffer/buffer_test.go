@@ -96,7 +96,6 @@ func play(role, dir, name string) error {
 type process struct {
 	cmd   *exec.Cmd
 	stdin io.Closer
-	lines chan string
 	said  []string
 	done  chan struct{}
 }

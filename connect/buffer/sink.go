@@ -361,7 +361,7 @@ func (s *Sink) publishAgain(probe bool) {
 				break
 			}
 		}
-		if s.refused != before {
+		if s.refused != before { //nolint:errorlint // the very same value, not its kind
 			return
 		}
 		s.refused = nil

@@ -80,7 +80,7 @@ func (o *Opener) Open(ctx context.Context, store objstore.Store, info objstore.I
 	s := &stage{o: o, ctx: ctx, store: store, key: info.Key, csv: src.CSV, hash: sha256.New()}
 	defer func() {
 		if err != nil {
-			s.remove()
+			_ = s.remove()
 		}
 	}()
 	if err := s.run(); err != nil {

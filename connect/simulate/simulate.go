@@ -343,7 +343,7 @@ func Serve(ctx context.Context, ln net.Listener, x *Exchange) error {
 	}
 	cancel()
 	if made != nil {
-		<-made
+		<-made //nolint:errcheck // it ended because it was cancelled
 	}
 	x.Close()
 	shut, done := context.WithTimeout(context.Background(), 2*time.Second)

@@ -210,7 +210,7 @@ func TestStreams(t *testing.T) {
 		next = a.L + 1
 	}
 	for _, path := range []string{"/ws/nonsense", "/stream?streams=BTCUSDT@trade"} {
-		if _, resp, err := websocket.DefaultDialer.Dial(ws+path, nil); err == nil || resp.StatusCode != 400 {
+		if _, resp, err := websocket.DefaultDialer.Dial(ws+path, nil); err == nil || resp.StatusCode != http.StatusBadRequest {
 			t.Errorf("%s was taken", path)
 		}
 	}
@@ -285,7 +285,7 @@ func TestREST(t *testing.T) {
 		resp, err := http.Get(url + "/api/v3/historicalTrades?symbol=BTCUSDT")
 		must(t, err)
 		resp.Body.Close()
-		if resp.StatusCode == 429 && resp.Header.Get("Retry-After") == "" {
+		if resp.StatusCode == http.StatusTooManyRequests && resp.Header.Get("Retry-After") == "" {
 			t.Error("429 without Retry-After")
 		}
 	}
@@ -336,7 +336,7 @@ func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 
 // bubble runs an exchange and one client connection on a clock of their own. It returns how the connection ended and
 // after how long.
-func bubble(t *testing.T, o Options, client func(*websocket.Conn)) (ended error, after time.Duration) {
+func bubble(t *testing.T, o Options, client func(*websocket.Conn)) (ended error, after time.Duration) { //nolint:staticcheck // the error is what is asked for
 	synctest.Test(t, func(t *testing.T) {
 		o.Symbols, o.Rate = []string{"BTCUSDT"}, 1
 		x := newExchange(t, o)
@@ -451,7 +451,7 @@ func TestTooManyStreamsAndConnections(t *testing.T) {
 	dial(t, ws+"/ws")
 	dial(t, ws+"/ws")
 	_, resp, err := websocket.DefaultDialer.Dial(ws+"/ws", nil)
-	if err == nil || resp.StatusCode != 429 || resp.Header.Get("Retry-After") == "" {
+	if err == nil || resp.StatusCode != http.StatusTooManyRequests || resp.Header.Get("Retry-After") == "" {
 		t.Errorf("the fourth attempt: %v, %v", resp, err)
 	}
 }

@@ -190,15 +190,6 @@ func (c *conn) exec(ctx context.Context, query string) error {
 	return wrapSQL(ctx, err)
 }
 
-// run executes a statement and tells how many rows it touched.
-func (c *conn) run(ctx context.Context, query string) (int64, error) {
-	r, err := c.raw.ExecContext(ctx, query, nil)
-	if err != nil {
-		return 0, wrapSQL(ctx, err)
-	}
-	return r.RowsAffected()
-}
-
 // arrow runs a query; the caller releases the reader.
 func (c *conn) arrow(ctx context.Context, query string) (array.RecordReader, error) {
 	a, err := duckdb.NewArrowFromConn(c.raw)

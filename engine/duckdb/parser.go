@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/big"
 	"strconv"
@@ -48,7 +49,8 @@ func (p *Parser) ParseExpr(sql string) (pipeline.Expr, error) {
 	// The line break keeps a trailing comment from eating the bracket.
 	tree, err := p.serialize(selectPrefix + sql + "\n)")
 	if err != nil {
-		if s, ok := err.(*pipeline.SyntaxError); ok && s.Offset >= 0 {
+		var s *pipeline.SyntaxError
+		if errors.As(err, &s) && s.Offset >= 0 {
 			s.Offset = min(max(s.Offset-len(selectPrefix), 0), len(sql))
 		}
 		return nil, err

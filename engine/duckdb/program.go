@@ -295,7 +295,6 @@ func (p *program) render(in input) (*rendering, error) {
 		r := &renderer{zone: p.zone()}
 		sel := append([]string(nil), keep...)
 		checks := statusChain{}
-		pending := make([]rendered, 0)
 		for i, c := range p.columns {
 			if c.constant {
 				if changed(i) {
@@ -324,7 +323,6 @@ func (p *program) render(in input) (*rendering, error) {
 			} else {
 				sel = append(sel, x.value+" AS "+value(i))
 			}
-			pending = append(pending, rendered{})
 			mapped[i] = rendered{value: value(i), kind: c.kind, plain: true}
 		}
 		sel = append(sel, colStatus)

@@ -31,7 +31,6 @@ type relation struct {
 	parts   []relationPart
 	total   int64
 	without []int64 // global ids of rows that are left out, ascending
-	close   func() error
 }
 
 // relationPart is one table of a relation and the SQL of each column over it: in the form inside the engine, and in the

@@ -35,7 +35,6 @@ type writeJob struct {
 	local  objstore.LocalPather
 	id     string // part of every file name of this write
 	serial int
-	where  map[int]string // condition of each part of the relation
 }
 
 // Write implements delta.FileWriter.
