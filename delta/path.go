@@ -29,7 +29,7 @@ func EncodePath(p string) string {
 func decodePath(p string) (string, error) {
 	d, err := url.PathUnescape(p)
 	if err != nil {
-		return "", fmt.Errorf("%w: path %q: %v", ErrCorrupt, p, err)
+		return "", fmt.Errorf("%w: path %q: %w", ErrCorrupt, p, err)
 	}
 	return d, nil
 }

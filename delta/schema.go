@@ -273,7 +273,7 @@ func parseJSONType(raw []byte, depth int) (Type, error) {
 	if raw[0] == '"' {
 		var name string
 		if err := json.Unmarshal(raw, &name); err != nil {
-			return nil, fmt.Errorf("%w: %v", ErrSchema, err)
+			return nil, fmt.Errorf("%w: %w", ErrSchema, err)
 		}
 		return parsePrimitiveJSON(name)
 	}
@@ -287,7 +287,7 @@ func parseJSONType(raw []byte, depth int) (Type, error) {
 		ValueContainsNull *bool
 	}
 	if err := json.Unmarshal(raw, &head); err != nil {
-		return nil, fmt.Errorf("%w: %v", ErrSchema, err)
+		return nil, fmt.Errorf("%w: %w", ErrSchema, err)
 	}
 	var kind string
 	if err := json.Unmarshal(head.Type, &kind); err != nil {
@@ -342,7 +342,7 @@ func parseJSONField(raw []byte, depth int) (Field, error) {
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.UseNumber()
 	if err := dec.Decode(&f); err != nil {
-		return Field{}, fmt.Errorf("%w: %v", ErrSchema, err)
+		return Field{}, fmt.Errorf("%w: %w", ErrSchema, err)
 	}
 	if f.Name == nil {
 		return Field{}, fmt.Errorf("%w: a field without a name", ErrSchema)

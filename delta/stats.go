@@ -47,7 +47,7 @@ func ParseStats(s string) (*Stats, error) {
 	dec := json.NewDecoder(strings.NewReader(s))
 	dec.UseNumber()
 	if err := dec.Decode(&raw); err != nil {
-		return nil, fmt.Errorf("%w: statistics: %v", ErrCorrupt, err)
+		return nil, fmt.Errorf("%w: statistics: %w", ErrCorrupt, err)
 	}
 	st := &Stats{NumRecords: -1, MinValues: raw.MinValues, MaxValues: raw.MaxValues, NullCount: raw.NullCount, TightBounds: raw.TightBounds}
 	if raw.NumRecords != nil {
