@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
@@ -182,6 +183,9 @@ func newProduceReplay(a *app) *cobra.Command {
 		Example: `  cauce produce replay trades.jsonl.gz`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, err := os.Stat(args[0]); err != nil {
+				return &usageError{err: err}
+			}
 			lake, err := a.loadLake()
 			if err != nil {
 				return err
@@ -203,9 +207,9 @@ func newProduceReplay(a *app) *cobra.Command {
 			defer sink.Close()
 			s, err := replay.File(ctx, args[0], replay.Options{Sink: sink, Key: key, Rate: rate})
 			if err != nil {
-				return fmt.Errorf("replay %s: %w", args[0], err)
+				return fmt.Errorf("%s: %w", args[0], err)
 			}
-			return a.printProduced(produced{Source: src.Name, Topic: src.Topic, Events: s.Events})
+			return a.printProduced(produced{Source: src.Name, Topic: src.Topic, Events: s.Events, Malformed: s.Bad})
 		},
 	}
 	f := cmd.Flags()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 
@@ -21,6 +22,9 @@ func newRunsShow(a *app) *cobra.Command {
 				return err
 			}
 			run, err := schedule.Load(runsDir(l), args[0])
+			if errors.Is(err, schedule.ErrNoRun) {
+				return &usageError{err: err}
+			}
 			if err != nil {
 				return err
 			}
