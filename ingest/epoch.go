@@ -44,13 +44,13 @@ func (l *Lake) commitEpoch(ctx context.Context, c *epochCommit, ph *phases) (*Ep
 	c.cover.Table, c.cover.Plan, c.cover.WrittenAt = c.plan.Table.Name, c.plan.Hash, c.at
 	name, err := c.log.write(ctx, c.state, c.cover)
 	if err != nil {
-		return nil, fmt.Errorf("source %s: write progress: %w", c.source.Name, err)
+		return nil, fmt.Errorf("write progress: %w", err)
 	}
 	ph.done("progress")
 	var touched int64
 	if c.quarantine && c.result != nil && c.result.Quarantined > 0 {
 		if touched, err = l.putQuarantine(ctx, c, name); err != nil {
-			return nil, fmt.Errorf("source %s: write quarantine: %w", c.source.Name, err)
+			return nil, fmt.Errorf("write quarantine: %w", err)
 		}
 		ph.done("quarantine")
 	}
@@ -144,7 +144,7 @@ func (l *Lake) newEpoch(ctx context.Context, plan *pipeline.Plan) (Epoch, time.T
 	at := l.now()
 	e, err := l.engine.NewEpoch(ctx, plan, at)
 	if err != nil {
-		return nil, at, fmt.Errorf("source %s: %w", plan.Source.Name, err)
+		return nil, at, fmt.Errorf("begin an epoch: %w", err)
 	}
 	return e, at, nil
 }

@@ -432,3 +432,6 @@ func (w *world) stream(in ingest.Source, o ingest.StreamOptions) ([]ingest.Strea
 func memory(now func() time.Time) objstore.Store { return objstore.NewMemory(now) }
 
 func putAt(mod time.Time) objstore.PutOptions { return objstore.PutOptions{ModTime: mod} }
+
+// timeText is a time in ms since the epoch as the files of the tests write it.
+func timeText(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05Z") }
