@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -206,6 +208,9 @@ func newProduceReplay(a *app) *cobra.Command {
 			}
 			defer sink.Close()
 			s, err := replay.File(ctx, args[0], replay.Options{Sink: sink, Key: key, Rate: rate})
+			if errors.Is(err, fs.ErrNotExist) {
+				return usagef("%s: no such file", args[0])
+			}
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
