@@ -415,7 +415,6 @@ type Maintenance struct {
 // Buffer configures the embedded stream buffer.
 type Buffer struct {
 	Sync     string // SyncInterval or SyncAlways
-	BytesMax int64  // publishing is refused beyond it; 0: no bound
 }
 
 // What Buffer.Sync may be.

@@ -1059,7 +1059,7 @@ func (b *builder) settings(v *value) {
 		b.r.errorf(r.at, "it must be at least 7d", "maintenance.retention: %s: readers and writers that run longer would lose their files", strconv.Quote(r.shown))
 	}
 	bu := v.get("buffer")
-	l.Buffer = Buffer{Sync: bu.get("sync").str(SyncInterval), BytesMax: bu.get("bytes_max").int(0)}
+	l.Buffer = Buffer{Sync: bu.get("sync").str(SyncInterval)}
 }
 
 // parseCron accepts five fields, as cron does, and the shorthands @hourly, @daily and so on.

@@ -174,7 +174,7 @@ var tableShape = &shape{
 		{"key", names("Columns that identify a row: of rows with the same key one stays. Empty: rows are appended, each exactly once.", "[event_id]"), false},
 		{"sequence", names("Columns that tell which of two rows with the same key is newer; the greatest wins, nulls are lowest. A table with a key that a stream feeds must have it.", "[event_time]"), false},
 		{"partition_by", names("Columns whose values become folders.", "[event_date]"), false},
-		{"cluster_by", names("Columns by which files are sorted, so that queries open fewer of them.", "[symbol, event_time]"), false},
+		{"cluster_by", names("Columns that queries filter by most. Writers do not sort by them; `cauce table optimize` with --zorder sorts the files of a table.", "[symbol, event_time]"), false},
 		{"transform", &shape{kind: kindList, elem: stepShape, nullable: true, doc: "The one list of steps that every row of every source passes, in order.", example: `[{set: {event_date: "to_date(event_time)"}}]`}, false},
 		{"expect", &shape{kind: kindList, elem: expectShape, nullable: true, doc: "Rules that every row must satisfy, checked after transform.", example: `[{name: price_positive, check: "price > 0"}]`}, false},
 		{"evolve", choice("Whether new columns of this file are added to an existing table (add_columns) or refused (none).", EvolveNone, EvolveNone, EvolveAddColumns), false},
@@ -276,7 +276,6 @@ var lakeShape = &shape{
 		}}, false},
 		{"buffer", &shape{kind: kindObject, doc: "The embedded stream buffer in .cauce/buffer.", example: "{sync: always}", keys: []keyShape{
 			{"sync", choice("interval: a power cut may cost the last second of events. always: each acknowledged event is on disk. A killed process loses nothing in either.", SyncInterval, SyncInterval, SyncAlways), false},
-			{"bytes_max", &shape{kind: kindSize, min: 1 << 20, doc: "Publishing is refused beyond this size; unset: no bound.", example: "10GiB"}, false},
 		}}, false},
 	},
 }

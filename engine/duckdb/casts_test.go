@@ -1,0 +1,153 @@
+package duckdb
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/big"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/cauce-data/cauce/delta"
+)
+
+// castColumn casts texts as a plan does and gives each result as text; "fails" where the row fails, "null" for null.
+func castColumn(t testing.TB, e *Engine, typ delta.Type, texts []string) []string {
+	t.Helper()
+	r := &renderer{zone: "UTC"}
+	x := r.cast(rendered{value: "x", kind: kindText, plain: true}, typ)
+	fail := x.fail
+	if fail == "" {
+		fail = "false"
+	}
+	var vals []string
+	for i, s := range texts {
+		vals = append(vals, fmt.Sprintf("(%d, %s)", i, quoteText(s)))
+	}
+	var out []string
+	err := e.with(context.Background(), func(c *conn) error {
+		return c.each(context.Background(), fmt.Sprintf("SELECT CASE WHEN %s THEN 'fails' ELSE COALESCE(CAST(%s AS VARCHAR), 'null') END FROM (VALUES %s) v(n, x) ORDER BY n",
+			fail, x.value, strings.Join(vals, ", ")), func(row []any) error {
+			out = append(out, row[0].(string))
+			return nil
+		})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func TestCastsFromText(t *testing.T) {
+	e := testEngine(t)
+	for _, c := range []struct{ typ, text, want string }{
+		{"long", "12", "12"}, {"long", " 12 ", "12"}, {"long", "+12", "12"}, {"long", "12.0", "12"}, {"long", "1.2e1", "12"}, {"long", "007", "7"},
+		{"long", "12.5", "fails"}, {"long", "1_000", "fails"}, {"long", "0x1F", "fails"}, {"long", "9223372036854775808", "fails"}, {"long", "-9223372036854775808", "-9223372036854775808"},
+		{"long", "", "null"}, {"long", "  ", "null"}, {"long", "n/a", "fails"}, {"integer", "2147483648", "fails"}, {"byte", "128", "fails"}, {"short", "-32768", "-32768"},
+		{"decimal(18,8)", "3.844E-5", "0.00003844"}, {"decimal(18,8)", "0.000000019", "fails"}, {"decimal(18,8)", "1.1000000000", "1.10000000"}, {"decimal(18,8)", "1_0.5", "fails"},
+		{"decimal(18,8)", "12345678901", "fails"}, {"decimal(18,8)", ".5", "0.50000000"}, {"decimal(18,8)", "5.", "5.00000000"}, {"decimal(18,8)", "-0", "0.00000000"}, {"decimal(18,8)", "1e400", "fails"},
+		{"decimal(28,8)", "12345678901234567890.12345678", "12345678901234567890.12345678"}, {"decimal(28,8)", "1.5", "1.50000000"}, {"decimal(38,0)", strings.Repeat("9", 38), strings.Repeat("9", 38)},
+		{"boolean", "TRUE", "true"}, {"boolean", " t", "true"}, {"boolean", "Off", "false"}, {"boolean", "2", "fails"},
+		{"double", "1.5e3", "1500.0"}, {"double", "1_0", "fails"}, {"double", "1e400", "fails"}, {"double", "NaN", "nan"}, {"float", "1e39", "fails"},
+		{"date", "2024-08-20", "2024-08-20"}, {"date", "2024-8-20", "fails"}, {"date", "2023-02-29", "fails"}, {"date", "epoch", "fails"}, {"date", "2024-08-20 10:00:00", "fails"},
+		{"timestamp", "2024-08-20T02:00:00+02:00", "2024-08-20 00:00:00"}, {"timestamp", "2024-08-20", "2024-08-20 00:00:00"}, {"timestamp", "1724112000", "fails"}, {"timestamp", "infinity", "fails"},
+		{"timestamp_ntz", "2024-08-20 01:02:03.5", "2024-08-20 01:02:03.5"}, {"timestamp_ntz", "2024-08-20T01:02:03Z", "fails"},
+	} {
+		typ, err := delta.ParseType(c.typ)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := castColumn(t, e, typ, []string{c.text})[0]; got != c.want {
+			t.Errorf("CAST(%q AS %s) = %s, want %s", c.text, c.typ, got, c.want)
+		}
+	}
+}
+
+var numberText = rapid.Custom(func(t *rapid.T) string {
+	return rapid.SampledFrom([]string{"", "-", "+", " "}).Draw(t, "sign") + rapid.StringMatching(`[0-9]{0,21}`).Draw(t, "whole") +
+		rapid.SampledFrom([]string{"", ".", "_"}).Draw(t, "point") + rapid.StringMatching(`[0-9]{0,11}0{0,3}`).Draw(t, "fraction") + rapid.SampledFrom([]string{"", "e3", "E-5", "e+2", "e-12", "x", " "}).Draw(t, "end")
+})
+
+// A decimal is what exact arithmetic says it is, or the cast fails.
+func TestDecimalsAreExact(t *testing.T) {
+	e := testEngine(t)
+	rapid.Check(t, func(rt *rapid.T) {
+		p := rapid.IntRange(1, 38).Draw(rt, "precision")
+		typ := delta.Decimal{P: p, S: rapid.IntRange(0, p).Draw(rt, "scale")}
+		texts := rapid.SliceOfN(numberText, 30, 30).Draw(rt, "texts")
+		for i, got := range castColumn(t, e, typ, texts) {
+			s := strings.Trim(texts[i], blanks)
+			want, ok := new(big.Rat).SetString(s)
+			ok = ok && !strings.ContainsAny(s, "_x") && strings.ContainsAny(strings.FieldsFunc(s+"!", func(r rune) bool { return r == 'e' || r == 'E' || r == '!' })[0], "0123456789")
+			if ok {
+				scaled := new(big.Rat).Mul(want, new(big.Rat).SetInt(pow10(typ.S)))
+				ok = scaled.IsInt() && scaled.Num().CmpAbs(pow10(typ.P)) < 0
+			}
+			switch {
+			case s == "" && got != "null", s != "" && !ok && got != "fails":
+				rt.Fatalf("%q as %s gives %s", texts[i], typ, got)
+			case ok:
+				v, isNumber := new(big.Rat).SetString(got)
+				if !isNumber || v.Cmp(want) != 0 {
+					rt.Fatalf("%q as %s gives %s", texts[i], typ, got)
+				}
+			}
+		}
+	})
+}
+
+func TestEventTimes(t *testing.T) {
+	madrid, err := time.LoadLocation("Europe/Madrid")
+	if err != nil {
+		t.Skip("short: no time zone database")
+	}
+	for s, want := range map[string]string{
+		"1724112000": "2024-08-20T00:00:00Z", "1724112000.5": "2024-08-20T00:00:00.5Z", "1724112000123": "2024-08-20T00:00:00.123Z", "1724112000123456": "2024-08-20T00:00:00.123456Z",
+		"1724112000123456789": "2024-08-20T00:00:00.123456Z", "-1": "1969-12-31T23:59:59Z", "1.724112e9": "2024-08-20T00:00:00Z",
+		"2024-08-20T00:00:00": "2024-08-19T22:00:00Z", "2024-01-20 00:00": "2024-01-19T23:00:00Z", "2024-08-20T00:00:00.123456789Z": "2024-08-20T00:00:00.123456Z", "20240820T101112Z": "2024-08-20T10:11:12Z",
+		"2024-08-20 10:00:00 UTC": "2024-08-20T10:00:00Z", "2024-08-20T10:00:00-0330": "2024-08-20T13:30:00Z", "2024-08-20": "2024-08-19T22:00:00Z",
+		"2024-13-01": "", "2024-08-20T25:00:00": "", "yesterday": "", "1e30": "", "2024-08-20T10:00:00+": "", "0x10": "", "99999999999999999999": "",
+	} {
+		us, ok := parseEventTime(s, madrid)
+		got := ""
+		if ok {
+			got = time.UnixMicro(us).UTC().Format(time.RFC3339Nano)
+		}
+		if got != want {
+			t.Errorf("%q is %q, want %q", s, got, want)
+		}
+	}
+}
+
+// The scanner accepts what encoding/json accepts as an object, and finds the same values.
+func FuzzJSONRecord(f *testing.F) {
+	for _, s := range []string{`{"t":1,"T":"x"}`, `{"a":{"b":[1,{"c":null}]},"a.b":3}`, `{"t":1e5,"t":null}`, `{"s":"\ud83d\ude00\n"}`, `[1]`, `{`, `{"a":01}`, `{"a":"\x"}`, `{} x`, ``} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s := newJSONScanner([]string{"t", "T", "a.b", "s"})
+		err := s.record(b)
+		var want map[string]json.RawMessage
+		jerr := json.Unmarshal(b, &want)
+		if err == nil && jerr != nil {
+			t.Fatalf("%q: accepted, encoding/json says %v", b, jerr)
+		}
+		if err != nil {
+			return // UTF-8 is checked more strictly
+		}
+		for i, n := range []string{"t", "T"} {
+			raw, ok := want[n]
+			ok = ok && string(raw) != "null"
+			if ok != s.values[i].set {
+				t.Fatalf("%q: %s set is %t", b, n, s.values[i].set)
+			}
+			var text string
+			if ok && json.Unmarshal(raw, &text) == nil && text != s.values[i].text {
+				t.Fatalf("%q: %s is %q, want %q", b, n, s.values[i].text, text)
+			}
+		}
+	})
+}
