@@ -14,18 +14,35 @@ import (
 )
 
 func newInit(a *app) *cobra.Command {
-	var template, storage string
+	var (
+		template, storage, from string
+		o                       pipeline.InferOptions
+	)
 	cmd := &cobra.Command{
 		Use:   "init [DIR]",
 		Short: "Write a lake file to begin with",
-		Long: `Write DIR/lake.yaml (default: the working directory) from a template. An existing lake file is never touched.
+		Long: `Write DIR/lake.yaml (default: the working directory) from a template, or with --from for a CSV file of your own:
+delimiter, encoding, columns, types, key and time are guessed and each guess is marked in the file.
+An existing lake file is never touched.
 Templates: ` + strings.Join(pipeline.Templates(), ", ") + `.`,
-		Example: `  cauce init mylake --template crypto`,
-		Args:    cobra.MaximumNArgs(1),
+		Example: `  cauce init mylake --template crypto
+  cauce init mylake --from orders.csv --key order_id,line`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir := "."
 			if len(args) == 1 {
 				dir = args[0]
+			}
+			if from != "" {
+				o.Storage = storage
+				guess, err := pipeline.Infer(from, o)
+				if err != nil {
+					return usagef("--from: %w", err)
+				}
+				return a.writeLake(dir, guess.Text, guess.Warnings)
+			}
+			if len(o.Key) > 0 || o.Time != "" || o.Table != "" {
+				return usagef("--key, --time and --table belong to --from FILE.csv")
 			}
 			text, err := pipeline.Template(template, storage)
 			if err != nil {
@@ -37,6 +54,11 @@ Templates: ` + strings.Join(pipeline.Templates(), ", ") + `.`,
 	f := cmd.Flags()
 	f.StringVar(&template, "template", "crypto", "which `template`: "+strings.Join(pipeline.Templates(), ", "))
 	f.StringVar(&storage, "storage", "", "storage `URL` to write into the lake file (default: data beside it)")
+	f.StringVar(&from, "from", "", "make the lake file for this CSV `file`, or the first one of a folder")
+	f.StringSliceVar(&o.Key, "key", nil, "with --from: the columns of the key (default: guessed)")
+	f.StringVar(&o.Time, "time", "", "with --from: the column that tells which row is newer (default: guessed)")
+	f.StringVar(&o.Table, "table", "", "with --from: the table's name (default: the file's)")
+	cmd.MarkFlagsMutuallyExclusive("from", "template")
 	return cmd
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cauce-data/cauce/ingest"
+	"github.com/cauce-data/cauce/pipeline"
 	"github.com/cauce-data/cauce/schedule"
 )
 
@@ -56,6 +57,11 @@ Rows that fail a rule go to quarantine; they alone do not fail the run.
 				return err
 			}
 			defer l.Close()
+			for _, name := range args {
+				if s := l.Source(name); s == nil || s.Streaming() {
+					return usagef("source %q: %s has no source of files with that name; it has %s", name, l.File, list(fileSources(l.Lake)))
+				}
+			}
 			return a.runBatch(cmd.Context(), l, o)
 		},
 	}
@@ -65,6 +71,16 @@ Rows that fail a rule go to quarantine; they alone do not fail the run.
 	f.StringVar(&o.FileGlob, "file", "", "with --reprocess: only files whose name matches this `pattern`")
 	f.StringVar(&since, "since", "", "with --reprocess: only files modified since this `date`")
 	return cmd
+}
+
+func fileSources(l *pipeline.Lake) []string {
+	var names []string
+	for _, s := range l.Sources {
+		if !s.Streaming() {
+			names = append(names, s.Name)
+		}
+	}
+	return names
 }
 
 // runBatch runs a batch as a recorded task, prints its report and turns files that could not be read into exit code 1.
