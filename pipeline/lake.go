@@ -414,7 +414,7 @@ type Maintenance struct {
 
 // Buffer configures the embedded stream buffer.
 type Buffer struct {
-	Sync     string // SyncInterval or SyncAlways
+	Sync string // SyncInterval or SyncAlways
 }
 
 // What Buffer.Sync may be.
