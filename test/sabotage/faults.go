@@ -1,4 +1,83 @@
 package main
 
 // faults are the ways in which the program is broken, one at a time.
-var faults = []fault{}
+var faults = []fault{
+	{
+		name: "skip-txn-check", what: "a commit that was made before is made again",
+		edits: []edit{
+			{"delta/merge.go", "ok && last >= m.o.Txn.Version {", "ok && last < 0 {"},
+			{"delta/transaction.go", "ok && last >= t.Version {", "ok && last < 0 {"},
+		},
+		pkg: "./delta", test: "^TestMergeTxn$",
+	},
+	{
+		name: "no-put-if-absent", what: "a commit overwrites another writer's",
+		edits: []edit{
+			{"objstore/local.go", "\t// The common way to lose a race costs no write.\n\tif _, err := os.Lstat(p); err == nil {\n", "\tif false {\n"},
+			{"objstore/local.go", "\terr = os.Link(tmp, p)\n", "\terr = os.Rename(tmp, p)\n"},
+		},
+		pkg: "./objstore", test: "^TestLocal$",
+	},
+	{
+		name: "acknowledge-before-commit", what: "the buffer may forget events that are not in the table",
+		edits: []edit{{
+			"ingest/stream.go",
+			"\tcover := &EpochFile{Kind: KindStream, Ranges: b.rangeMarks(), Positions: positionMarks(b.positions)}\n",
+			"\tcover := &EpochFile{Kind: KindStream, Ranges: b.rangeMarks(), Positions: positionMarks(b.positions)}\n\t_ = r.in.Committed(ctx, maps.Clone(b.positions))\n",
+		}},
+		pkg: "./ingest", test: "^TestStream|^TestCrashAtEveryStoreCall$|^TestBatchBesideStream$|^TestAnyOrderSameTable$",
+	},
+	{
+		name: "forget-old-vector", what: "a new deletion vector leaves out the rows of the one before",
+		edits: []edit{{"delta/merge.go", "\t\t\trows.Or(old)\n", ""}},
+		pkg:   "./delta", test: "^TestMerge",
+	},
+	{
+		name: "prune-one-too-many", what: "a file whose least value is the one searched for is left out",
+		edits: []edit{{"delta/predicate.go", "\t\t\tif d > 0 {\n\t\t\t\tcanEqual = false", "\t\t\tif d >= 0 {\n\t\t\t\tcanEqual = false"}},
+		pkg:   "./delta", test: "^TestPrune",
+	},
+	{
+		name: "drop-one-in-10000", what: "one row in 10,000 is not written",
+		edits: []edit{{"delta/merge.go", "\t\tif c >= rowLost {\n\t\t\tskip.Add(", "\t\tif c >= rowLost || o%10_000 == 9_999 {\n\t\t\tskip.Add("}},
+		pkg:   "./test/flow", test: "^TestEveryRowOfALargeHistoryArrives$",
+	},
+	{
+		name: "swap-ms-and-us", what: "milliseconds are taken for microseconds and the other way round",
+		edits: []edit{{"engine/duckdb/render.go", "THEN %[1]s WHEN %[1]s >= %[5]d THEN %[1]s * 1000 ELSE", "THEN %[1]s * 1000 WHEN %[1]s >= %[5]d THEN %[1]s ELSE"}},
+		pkg:   "./test/flow", test: "^TestEveryRowOfALargeHistoryArrives$",
+	},
+	{
+		name: "key-only-in-its-partition", what: "a key is looked up only in the partition of the incoming row",
+		edits: []edit{{
+			"delta/merge.go", "a.keys, err = sourceKeys(ctx, src, a.info.Schema, a.o.Key); err",
+			"a.keys, err = sourceKeys(ctx, src, a.info.Schema, append(append([]string{}, a.o.Key...), a.info.PartitionBy...)); err",
+		}},
+		pkg: "./test/flow", test: "^TestRowThatMovesToAnotherDateStaysOne$",
+	},
+	{
+		name: "last-wins", what: "whatever comes last wins, whatever its order",
+		edits: []edit{{"delta/judge.go", "case g.isRepl[k] || len(a.o.Order) == 0:", "case true:"}},
+		pkg:   "./delta", test: "^TestMerge",
+	},
+	{
+		name: "quarantined-not-counted", what: "rows that fail a rule are counted as filtered",
+		edits: []edit{{"engine/duckdb/finish.go", "\t\t\tdefault:\n\t\t\t\tres.Quarantined += n\n", "\t\t\tdefault:\n\t\t\t\tres.Filtered += n\n"}},
+		pkg:   "./test/flow", test: "^TestEveryRowOfALargeHistoryArrives$",
+	},
+	{
+		name: "rebase-looks-nothing-up", what: "after a lost race the winner's new files are not searched for our keys",
+		edits: []edit{{"delta/rebase.go", "\tif len(added) > 0 {\n", "\tif false {\n"}},
+		pkg:   "./delta", test: "^TestMergeConcurrently$",
+	},
+	{
+		name: "vacuum-takes-vectors", what: "VACUUM deletes deletion vectors that the log names",
+		edits: []edit{{"delta/vacuum.go", "\tif dv == nil || dv.StorageType == \"i\" {\n\t\treturn nil\n\t}\n\tkey, err = vectorPlace", "\tif true {\n\t\treturn nil\n\t}\n\tkey, err = vectorPlace"}},
+		pkg:   "./delta", test: "^TestVacuum",
+	},
+	{
+		name: "forget-content", what: "a renamed copy of a file is read as a new one",
+		edits: []edit{{"ingest/progress.go", "\t\ts.files[f.Name] = f\n\t\ts.contents[f.SHA256] = f.Origin\n\t\tif !f.Copy {", "\t\ts.files[f.Name] = f\n\t\tif !f.Copy {"}},
+		pkg:   "./ingest", test: "^TestBatchReadsOnce$",
+	},
+}
