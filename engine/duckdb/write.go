@@ -35,7 +35,12 @@ type writeJob struct {
 	local  objstore.LocalPather
 	id     string // part of every file name of this write
 	serial int
+	shares []string // source in several queries over neighbouring parts, for writing them at once; nil: not worth while
 }
+
+// sharedRowsMin is the number of rows from which a write is shared. A partitioned COPY keeps little more than one
+// processor busy; but every share may add a file to each partition.
+const sharedRowsMin = 500_000
 
 // Write implements delta.FileWriter.
 func (w fileWriter) Write(ctx context.Context, table delta.TableInfo, req delta.WriteRequest) (files []delta.WrittenFile, err error) {
@@ -120,9 +125,26 @@ func (j *writeJob) source(ctx context.Context, rel *relation) (query string, cle
 	if len(conds) > 0 {
 		cols = append(cols, colGlobal)
 	}
-	query = "SELECT " + strings.Join(sel, ", ") + " FROM (" + rel.query(cols, true) + ")"
-	if len(conds) > 0 {
-		query += " WHERE " + strings.Join(conds, " AND ")
+	over := func(r *relation) string {
+		q := "SELECT " + strings.Join(sel, ", ") + " FROM (" + r.query(cols, true) + ")"
+		if len(conds) > 0 {
+			q += " WHERE " + strings.Join(conds, " AND ")
+		}
+		return q
+	}
+	query = over(rel)
+	if rel.total >= sharedRowsMin {
+		j.shares = nil
+		from, rows := 0, int64(0)
+		for i, p := range rel.parts {
+			rows += p.rows
+			if rows >= rel.total*int64(len(j.shares)+1)/int64(j.e.threads) || i == len(rel.parts)-1 {
+				share := *rel
+				share.parts = rel.parts[from : i+1]
+				j.shares = append(j.shares, over(&share))
+				from = i + 1
+			}
+		}
 	}
 	return query, cleanup, nil
 }
@@ -202,6 +224,9 @@ func (j *writeJob) copyAll(ctx context.Context, from string, rows int64) ([]delt
 		return j.copy(ctx, from+orderBy, "", nil, tooLarge)
 	}
 	if orderBy == "" && !tooLarge {
+		if len(j.shares) > 1 {
+			return j.copyShares(ctx, parts)
+		}
 		return j.copy(ctx, from, "", parts, false)
 	}
 	// The partitions, each with its folder.
@@ -286,6 +311,25 @@ func (j *writeJob) copyAll(ctx context.Context, from string, rows int64) ([]delt
 	return all, err
 }
 
+// copyShares runs one partitioned COPY for each share, at the same time.
+func (j *writeJob) copyShares(ctx context.Context, parts []partitionColumn) ([]delta.WrittenFile, error) {
+	out := make([][]delta.WrittenFile, len(j.shares))
+	g, gctx := errgroup.WithContext(ctx)
+	for i, query := range j.shares {
+		g.Go(func() (err error) {
+			k := &writeJob{e: j.e, table: j.table, req: j.req, dir: j.dir, local: j.local, id: j.id, serial: i}
+			out[i], err = k.copy(gctx, query, "", parts, false)
+			return err
+		})
+	}
+	err := g.Wait()
+	var all []delta.WrittenFile
+	for _, f := range out {
+		all = append(all, f...)
+	}
+	return all, err
+}
+
 // copy runs one COPY. folder, relative to the table's root, is where unpartitioned rows go.
 func (j *writeJob) copy(ctx context.Context, query, folder string, parts []partitionColumn, split bool) ([]delta.WrittenFile, error) {
 	codec := j.req.Compression
@@ -303,7 +347,7 @@ func (j *writeJob) copy(ctx context.Context, query, folder string, parts []parti
 			names = append(names, quoteName(p.name))
 		}
 		opts = append(opts, "PARTITION_BY ("+strings.Join(names, ", ")+")", "WRITE_PARTITION_COLUMNS false", "OVERWRITE_OR_IGNORE",
-			"FILENAME_PATTERN "+quoteText("part-0000{i}-"+j.id+".c000."+codec))
+			"FILENAME_PATTERN "+quoteText(fmt.Sprintf("part-%04d{i}-%s.c000.%s", j.serial, j.id, codec)))
 		target = dir
 	case split:
 		opts = append(opts, "FILE_SIZE_BYTES "+strconv.FormatInt(j.req.FileBytesTarget, 10), "OVERWRITE_OR_IGNORE",
