@@ -25,7 +25,7 @@ var faults = []fault{
 			"\tcover := &EpochFile{Kind: KindStream, Ranges: b.rangeMarks(), Positions: positionMarks(b.positions)}\n",
 			"\tcover := &EpochFile{Kind: KindStream, Ranges: b.rangeMarks(), Positions: positionMarks(b.positions)}\n\t_ = r.in.Committed(ctx, maps.Clone(b.positions))\n",
 		}},
-		pkg: "./ingest", test: "^TestStream|^TestCrashAtEveryStoreCall$|^TestBatchBesideStream$|^TestAnyOrderSameTable$",
+		pkg: "./ingest", test: "^TestSourceIsToldOnlyOfWhatIsInTheTable$",
 	},
 	{
 		name: "forget-old-vector", what: "a new deletion vector leaves out the rows of the one before",
