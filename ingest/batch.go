@@ -297,8 +297,9 @@ func (b *batchRun) warn(msg string) {
 // fail records a file that could not be read; the run goes on with the others.
 func (b *batchRun) fail(f objstore.Info, err error) {
 	b.done[f.Key] = true
-	b.report.FailedFiles = append(b.report.FailedFiles, FailedFile{Source: b.source.Name, File: f.Key, Error: err.Error()})
-	b.l.log.Warn("a file cannot be read", "source", b.source.Name, "file", f.Key, "error", err)
+	why := strings.TrimPrefix(err.Error(), f.Key+": ") // the report names the file beside it
+	b.report.FailedFiles = append(b.report.FailedFiles, FailedFile{Source: b.source.Name, File: f.Key, Error: why})
+	b.l.log.Info("a file cannot be read", "source", b.source.Name, "file", f.Key, "error", why)
 }
 
 // changed leaves a file for the next run.

@@ -27,21 +27,25 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	defer signal.Stop(signals)
 	done := make(chan struct{})
 	defer close(done)
+	a := &app{prog: args[0], stdin: stdin, stdout: stdout, stderr: stderr}
 	go func() {
-		select {
-		case s := <-signals:
-			stop(&interrupted{signal: s})
-		case <-done:
-			return
-		}
-		select {
-		case <-signals: // the user insists: what is unfinished is found by the next start
-			os.Exit(exitFailure)
-		case <-done:
+		for stopping := false; ; {
+			select {
+			case s := <-signals:
+				switch {
+				case stopping: // the user insists: what is unfinished is found by the next start
+					os.Exit(exitFailure)
+				case s == syscall.SIGINT && a.interrupt():
+				default:
+					stopping = true
+					stop(&interrupted{signal: s})
+				}
+			case <-done:
+				return
+			}
 		}
 	}()
 
-	a := &app{prog: args[0], stdin: stdin, stdout: stdout, stderr: stderr}
 	root := newRoot(a)
 	root.SetArgs(args[1:])
 	err := root.ExecuteContext(ctx)

@@ -43,6 +43,9 @@ and on a terminal it is an interactive shell.
 			if a.json && (cmd.Flags().Changed("format") || output != "") {
 				return usagef("--json prints one object of its own form; leave --format and --output out, or say --format json without --json")
 			}
+			if err := checkAsOf(asOf); err != nil {
+				return err
+			}
 			l, err := a.openLake()
 			if err != nil {
 				return err
@@ -161,20 +164,34 @@ func (l *lake) query(ctx context.Context, sql, asOf string) (*result, error) {
 
 // snapshotAsOf reads --as-of: a version number, or a time.
 func snapshotAsOf(ctx context.Context, t *delta.Table, asOf string) (*delta.Snapshot, error) {
+	if err := checkAsOf(asOf); err != nil {
+		return nil, err
+	}
 	if asOf == "" {
 		return t.Snapshot(ctx)
 	}
 	if v, err := strconv.ParseInt(asOf, 10, 64); err == nil {
-		if v < 0 {
-			return nil, usagef("--as-of %s: versions begin at 0", asOf)
-		}
 		return t.SnapshotAt(ctx, delta.Version(v))
 	}
 	at, err := parseTime(asOf)
 	if err != nil {
-		return nil, usagef("--as-of %q: neither a version number nor a time such as 2024-08-20T13:45:00Z", asOf)
+		return nil, err
 	}
 	return t.SnapshotAsOf(ctx, at)
+}
+
+// checkAsOf tells whether a text names a version or a time; "" names the newest version.
+func checkAsOf(asOf string) error {
+	if v, err := strconv.ParseInt(asOf, 10, 64); err == nil {
+		if v < 0 {
+			return usagef("--as-of %s: versions begin at 0", asOf)
+		}
+		return nil
+	}
+	if _, err := parseTime(asOf); asOf != "" && err != nil {
+		return usagef("--as-of %q: neither a version number nor a time such as 2024-08-20T13:45:00Z", asOf)
+	}
+	return nil
 }
 
 // resultHead is what --json tells beside the rows.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -30,6 +32,19 @@ type app struct {
 
 	started bool // a command's own work has begun
 	printed bool // the one JSON object is out
+
+	// statement cancels what the shell is running; nil: Ctrl-C ends the process.
+	statement atomic.Pointer[context.CancelFunc]
+}
+
+// interrupt ends the statement that a shell is running, if there is one, and tells whether there was.
+func (a *app) interrupt() bool {
+	cancel := a.statement.Load()
+	if cancel == nil {
+		return false
+	}
+	(*cancel)()
+	return true
 }
 
 func newRoot(a *app) *cobra.Command {

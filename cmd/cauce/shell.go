@@ -18,7 +18,8 @@ const shellHelp = `Statements end with ; and may take several lines. Beside SQL 
   .schema TABLE    the columns of a table
   .as-of V         read one table as of a version or time; .as-of alone goes back to the newest
   .format F        table, csv, json or jsonl
-  .help, .quit`
+  .help, .quit
+Ctrl-C gives up a line or ends a running statement, Ctrl-D leaves; the history of lines is kept.`
 
 // shell is the interactive query: a line editor with history in the lake's state folder.
 func (a *app) shell(ctx context.Context, l *lake, asOf string) error {
@@ -44,7 +45,7 @@ func (a *app) shell(ctx context.Context, l *lake, asOf string) error {
 		case errors.Is(err, liner.ErrPromptAborted):
 			s.pending.Reset()
 			continue
-		case errors.Is(err, io.EOF):
+		case errors.Is(err, io.EOF), ctx.Err() != nil:
 			fmt.Fprintln(a.stdout)
 			return saveHistory(line, historyFile(l.Lake))
 		case err != nil:
@@ -100,31 +101,99 @@ type session struct {
 // line takes one typed line and tells whether it asked to leave.
 func (s *session) line(ctx context.Context, text string) (quit bool) {
 	trimmed := strings.TrimSpace(text)
-	if s.pending.Len() == 0 {
-		switch {
-		case trimmed == "":
-			return false
-		case strings.HasPrefix(trimmed, "."):
-			return s.command(ctx, strings.Fields(trimmed))
-		case strings.EqualFold(strings.TrimRight(trimmed, "; "), "quit"), strings.EqualFold(strings.TrimRight(trimmed, "; "), "exit"):
-			return true
-		}
+	switch {
+	case s.pending.Len() == 0 && trimmed == "":
+		return false
+	case strings.HasPrefix(trimmed, ".") && (s.pending.Len() == 0 || trimmed == ".help" || trimmed == ".quit" || trimmed == ".exit"):
+		// A number such as .5 may begin a line of a statement; these three cannot, and are what a lost user types.
+		return s.command(ctx, strings.Fields(trimmed))
+	case s.pending.Len() == 0 && (strings.EqualFold(strings.TrimRight(trimmed, "; "), "quit") || strings.EqualFold(strings.TrimRight(trimmed, "; "), "exit")):
+		return true
 	}
 	s.pending.WriteString(text + "\n")
-	if !strings.HasSuffix(trimmed, ";") {
-		return false
-	}
-	sql := s.pending.String()
+	statements, rest := splitStatements(s.pending.String())
 	s.pending.Reset()
+	if strings.TrimSpace(rest) != "" && !onlyComments(rest) {
+		s.pending.WriteString(rest)
+	}
+	for _, sql := range statements {
+		if !s.statement(ctx, sql) {
+			break // as after an error of a script: what follows may build on what failed
+		}
+	}
+	return false
+}
+
+// statement runs one statement; Ctrl-C ends it and not the shell.
+func (s *session) statement(ctx context.Context, sql string) bool {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s.a.statement.Store(&cancel)
+	defer s.a.statement.Store(nil)
 	start := time.Now()
 	if err := s.run(ctx, sql); err != nil {
+		if ctx.Err() != nil {
+			err = errors.New("interrupted")
+		}
 		fmt.Fprintf(s.a.stdout, "error: %v\n", err)
 		return false
 	}
 	if s.format == formatTable {
 		fmt.Fprintf(s.a.stdout, "%.3f s\n", time.Since(start).Seconds())
 	}
-	return false
+	return true
+}
+
+// splitStatements cuts a text at each ';' that ends a statement, not at those in quotes and comments. rest is what
+// follows the last one. Statements that hold nothing but comments are left out.
+func splitStatements(text string) (statements []string, rest string) {
+	begin := 0
+	for i := 0; i < len(text); {
+		switch c := text[i]; {
+		case c == '\'' || c == '"':
+			i = skipPast(text, i+1, string(c)) // a doubled quote ends and begins again
+		case strings.HasPrefix(text[i:], "--"):
+			i = skipPast(text, i, "\n")
+		case strings.HasPrefix(text[i:], "/*"):
+			i = skipPast(text, i+2, "*/")
+		case strings.HasPrefix(text[i:], "$$"):
+			i = skipPast(text, i+2, "$$")
+		case c == ';':
+			if s := text[begin:i]; strings.TrimSpace(s) != "" && !onlyComments(s) {
+				statements = append(statements, s)
+			}
+			i++
+			begin = i
+		default:
+			i++
+		}
+	}
+	return statements, text[begin:]
+}
+
+// skipPast gives the place behind the next end; the text's end if there is none.
+func skipPast(text string, from int, end string) int {
+	if i := strings.Index(text[from:], end); i >= 0 {
+		return from + i + len(end)
+	}
+	return len(text)
+}
+
+// onlyComments tells whether a text says nothing to the engine.
+func onlyComments(text string) bool {
+	for {
+		text = strings.TrimSpace(text)
+		switch {
+		case text == "":
+			return true
+		case strings.HasPrefix(text, "--"):
+			text = text[skipPast(text, 0, "\n"):]
+		case strings.HasPrefix(text, "/*") && strings.Contains(text, "*/"):
+			text = text[skipPast(text, 2, "*/"):]
+		default:
+			return false
+		}
+	}
 }
 
 func (s *session) run(ctx context.Context, sql string) error {
@@ -166,6 +235,10 @@ func (s *session) command(ctx context.Context, words []string) (quit bool) {
 		}
 		_ = g.write(w)
 	case ".as-of":
+		if err := checkAsOf(arg); err != nil {
+			fmt.Fprintf(w, "error: %v\n", err)
+			break
+		}
 		s.asOf = arg
 	case ".format":
 		switch arg {

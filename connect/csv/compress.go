@@ -70,7 +70,7 @@ func (p packing) explain(err error) error {
 	switch p {
 	case gzipped:
 		if errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &damage) {
-			return fmt.Errorf("%w: gzip: %w", ErrCorrupt, err)
+			return fmt.Errorf("%w: %w", ErrCorrupt, err)
 		}
 	case zstandard:
 		for _, e := range []error{
