@@ -7,6 +7,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	_ "time/tzdata" // the machine may have no time zones
 )
 
 func TestDoRetriesAndRecords(t *testing.T) {

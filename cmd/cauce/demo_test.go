@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"net"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -55,8 +56,7 @@ func TestDemoFiguresAreQueries(t *testing.T) {
 			all.WriteString(command + " & ")
 		}
 	}
-	freed := regexp.MustCompile(`127\.0\.0\.1:\d+`).ReplaceAllString(all.String(), "127.0.0.1:28766")
-	shell(t, dir, freed+`sleep 3; for p in $(jobs -p); do kill $p; wait $p; done`)
+	shell(t, dir, freePorts(t, all.String())+`sleep 3; for p in $(jobs -p); do kill $p; wait $p; done`)
 
 	// What the making knows: every live trade is there, nothing is doubled, exactly the bad records are quarantined.
 	lake := " --lake 'my lake/lake.yaml' --format csv"
@@ -77,6 +77,23 @@ func TestDemoFiguresAreQueries(t *testing.T) {
 	if out, err := command(t, dir, "cauce demo 'my lake'"); err == nil || !strings.Contains(out, "not empty") {
 		t.Errorf("a second demo in the same folder: %v\n%s", err, out)
 	}
+}
+
+// freePorts replaces each address of this host in a text by one whose port is free now, the same by the same.
+func freePorts(t testing.TB, text string) string {
+	t.Helper()
+	free := map[string]string{}
+	return regexp.MustCompile(`127\.0\.0\.1:\d+`).ReplaceAllStringFunc(text, func(address string) string {
+		if free[address] == "" {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			free[address] = l.Addr().String()
+		}
+		return free[address]
+	})
 }
 
 // shell runs a command line that must succeed.
@@ -108,12 +125,13 @@ func command(t *testing.T, dir, line string) (string, error) {
 func TestUpStopsCleanly(t *testing.T) {
 	dir := t.TempDir()
 	shell(t, dir, "cauce init .")
-	exchange := exec.CommandContext(t.Context(), "cauce", "simulate", "exchange", "--listen", "127.0.0.1:28767", "--rate", "200")
+	address := freePorts(t, "127.0.0.1:1")
+	exchange := exec.CommandContext(t.Context(), "cauce", "simulate", "exchange", "--listen", address, "--rate", "200")
 	exchange.Dir = dir
 	if err := exchange.Start(); err != nil {
 		t.Fatal(err)
 	}
-	up := exec.CommandContext(t.Context(), "cauce", "up", "--json", "--url", "ws://127.0.0.1:28767", "--trigger", "300ms", "--batch-now")
+	up := exec.CommandContext(t.Context(), "cauce", "up", "--json", "--url", "ws://"+address, "--trigger", "300ms", "--batch-now")
 	up.Dir = dir
 	var out, problems strings.Builder
 	up.Stdout, up.Stderr = &out, &problems

@@ -38,7 +38,7 @@ func TestDocumentationBlocksRun(t *testing.T) {
 		t.Run(filepath.Base(doc), func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 			defer cancel()
-			cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", script)
+			cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", freePorts(t, script))
 			cmd.Dir = t.TempDir()
 			cmd.Env = append(os.Environ(), "CAUCE_ROOT=")
 			cmd.WaitDelay = 10 * time.Second

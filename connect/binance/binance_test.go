@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/cauce-data/cauce/connect/simulate"
+	"github.com/cauce-data/cauce/internal/prereq"
 )
 
 func must(t testing.TB, err error) {
@@ -461,10 +463,8 @@ func TestAddress(t *testing.T) {
 
 // Frames that were recorded from the exchange years ago must not harm a client of today.
 func TestRecordedFrames(t *testing.T) {
-	f, err := os.Open("../../../shared/realdata/cryptofeed_BINANCE.ws.1.0.txt")
-	if err != nil {
-		t.Skip("prerequisite shared: ../shared is absent")
-	}
+	f, err := os.Open(filepath.Join(prereq.Need(t, "shared"), "realdata", "cryptofeed_BINANCE.ws.1.0.txt"))
+	must(t, err)
 	defer f.Close()
 	sink := &memory{}
 	c, err := New(Options{Symbols: []string{"A"}, Sink: sink})

@@ -7,17 +7,14 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/cauce-data/cauce/internal/prereq"
 	"github.com/cauce-data/cauce/objstore"
 	"github.com/cauce-data/cauce/pipeline"
 )
 
 // The two real files, read through a real store: every record of encoding/csv, and how many people counted.
 func TestRealFiles(t *testing.T) {
-	dir, err := filepath.Abs("../../../shared/realdata")
-	must(t, err)
-	if _, err := os.Stat(dir); err != nil {
-		t.Skip("prerequisite shared: ../shared is absent")
-	}
+	dir := filepath.Join(prereq.Need(t, "shared"), "realdata")
 	store, err := objstore.NewLocal(dir)
 	must(t, err)
 	headless := std

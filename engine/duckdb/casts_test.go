@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	_ "time/tzdata" // the machine may have no time zones
 
 	"pgregory.net/rapid"
 
@@ -102,7 +103,7 @@ func TestDecimalsAreExact(t *testing.T) {
 func TestEventTimes(t *testing.T) {
 	madrid, err := time.LoadLocation("Europe/Madrid")
 	if err != nil {
-		t.Skip("short: no time zone database")
+		t.Fatal(err)
 	}
 	for s, want := range map[string]string{
 		"1724112000": "2024-08-20T00:00:00Z", "1724112000.5": "2024-08-20T00:00:00.5Z", "1724112000123": "2024-08-20T00:00:00.123Z", "1724112000123456": "2024-08-20T00:00:00.123456Z",

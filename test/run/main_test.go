@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/cauce-data/cauce/internal/prereq"
 )
 
 func events(lines ...string) *strings.Reader { return strings.NewReader(strings.Join(lines, "\n")) }
@@ -66,19 +68,43 @@ func TestNamedProofMustRun(t *testing.T) {
 	if err := os.WriteFile(path, []byte("| a | `delta.TestRan` `delta.TestSkipped` `cmd/cauce.TestGone` |"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r := newResult(&strings.Builder{})
-	r.state["delta.TestRan"], r.state["delta.TestSkipped"] = "pass", "skip"
-	for ci, want := range map[string]int{"true": 2, "": 1} {
-		t.Setenv("CI", ci)
-		bad, err := r.unproved(path)
-		if err != nil || len(bad) != want {
-			t.Errorf("CI=%q: %d unproved promises, error %v, want %d: %q", ci, len(bad), err, want, bad)
+	absent := skip{"delta", "TestSkipped", "prerequisite pubsub-emulator: absent"}
+	listed := map[string][]string{"pubsub-emulator": {"delta TestSkipped"}}
+	for _, c := range []struct {
+		name  string
+		skips []skip
+		want  []string
+	}{
+		{"skipped for what the machine lacks", []skip{absent}, []string{"cmd/cauce.TestGone"}},
+		{"a skip that nobody tells of", nil, []string{"delta.TestSkipped", "cmd/cauce.TestGone"}},
+	} {
+		var out strings.Builder
+		r := newResult(&out)
+		r.state["delta.TestRan"], r.state["delta.TestSkipped"] = "pass", "skip"
+		r.skips = c.skips
+		bad, err := r.unproved(path, listed, "test")
+		if err != nil || len(bad) != len(c.want) {
+			t.Fatalf("%s: unproved %q, error %v, want %q", c.name, bad, err, c.want)
+		}
+		for i := range bad {
+			if !strings.Contains(bad[i], c.want[i]) {
+				t.Errorf("%s: %q, want %q", c.name, bad[i], c.want[i])
+			}
+		}
+		if loud := strings.Contains(out.String(), "NOT PROVED HERE"); loud != (len(c.skips) > 0) {
+			t.Errorf("%s: printed %q", c.name, out.String())
 		}
 	}
 }
 
 func TestPrerequisitesFileIsReadable(t *testing.T) {
-	if _, err := readPrerequisites("../prerequisites.txt"); err != nil {
+	listed, err := readPrerequisites("../prerequisites.txt")
+	if err != nil {
 		t.Fatal(err)
+	}
+	for _, name := range prereq.Names() {
+		if _, ok := listed[name]; !ok {
+			t.Errorf("test/prerequisites.txt has no entry %q", name)
+		}
 	}
 }
