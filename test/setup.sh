@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the tests compare Cauce with, from package registries and by name, into .cache/, and reuses it:
-# .cache/venv (test/requirements.txt) and .cache/jars (test/spark-pom.xml). What cannot be had is named and left out;
+# .cache/venv (test/requirements.txt), .cache/jars (test/spark-pom.xml) and .cache/kafka (test/kafka-pom.xml). What cannot be had is named and left out;
 # the tests that need it are then skipped by that name (test/prerequisites.txt).
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -45,6 +45,19 @@ jars() {
 	echo "$want" >.cache/jars/.installed
 }
 
+kafka() {
+	want=$(cksum test/kafka-pom.xml)
+	[ "$(cat .cache/kafka/.installed 2>/dev/null)" = "$want" ] && return 0
+	system java openjdk-17-jre-headless || return 1
+	system mvn maven || return 1
+	echo "setup: Apache Kafka into .cache/kafka"
+	rm -rf .cache/kafka
+	mvn -B -q -f test/kafka-pom.xml dependency:copy-dependencies -DoutputDirectory="$PWD/.cache/kafka" -DincludeScope=runtime \
+		>.cache/mvn-kafka.log 2>&1 </dev/null || { rm -rf .cache/kafka; tail -n 3 .cache/mvn-kafka.log; return 1; }
+	echo "$want" >.cache/kafka/.installed
+}
+
 python || echo "setup: no Python packages: their tests are skipped"
 jars || echo "setup: no jars: their tests are skipped"
+kafka || echo "setup: no Kafka: its tests are skipped"
 exit 0

@@ -26,6 +26,7 @@ var prerequisites = []prerequisite{
 	{"java", java},
 	{"maven", func() (string, error) { return exec.LookPath("mvn") }},
 	{"jars", func() (string, error) { return dir(filepath.Join(root(), ".cache", "jars")) }},
+	{"kafka", func() (string, error) { return dir(filepath.Join(root(), ".cache", "kafka")) }},
 	{"node", func() (string, error) { return exec.LookPath("node") }},
 	{"chromium", func() (string, error) { return exec.LookPath("chromium") }},
 	{"psql", func() (string, error) { return exec.LookPath("psql") }},

@@ -1,0 +1,406 @@
+package kafka_test
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cauce-data/cauce/connect/kafka"
+	"github.com/cauce-data/cauce/internal/kafkatest"
+	"github.com/cauce-data/cauce/pipeline"
+)
+
+// publish sends messages lo … hi-1 with fifty keys and waits until the broker has them.
+func publish(t *testing.T, c kafka.Config, topic string, lo, hi int) {
+	t.Helper()
+	sink, err := kafka.NewSink(t.Context(), c, topic, kafka.SinkOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := lo; i < hi; i++ {
+		if err := sink.Publish(t.Context(), fmt.Appendf(nil, "k%d", i%50), strconv.Itoa(i), fmt.Appendf(nil, `{"n":%d}`, i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := sink.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func open(t *testing.T, c kafka.Config, o kafka.SourceOptions) *kafka.Source {
+	t.Helper()
+	o.Name = "live"
+	s, err := kafka.OpenSource(t.Context(), c, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// fetch reads n records, and checks that offsets grow in each partition.
+func fetch(t *testing.T, s *kafka.Source, n int) []pipeline.Record {
+	t.Helper()
+	var out []pipeline.Record
+	last := map[int32]int64{}
+	deadline := time.Now().Add(30 * time.Second)
+	for len(out) < n {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d of %d records after 30 s", len(out), n)
+		}
+		recs, err := s.Fetch(t.Context(), n-len(out), 0, time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range recs {
+			if at, ok := last[r.Partition]; ok && r.Offset <= at {
+				t.Fatalf("partition %d: offset %d after %d", r.Partition, r.Offset, at)
+			}
+			last[r.Partition] = r.Offset
+		}
+		out = append(out, recs...)
+	}
+	return out
+}
+
+func positions(recs []pipeline.Record) map[int32]pipeline.Position {
+	pos := map[int32]pipeline.Position{}
+	for _, r := range recs {
+		pos[r.Partition] = pipeline.Position{Offset: r.Offset, Time: r.Time}
+	}
+	return pos
+}
+
+func values(recs []pipeline.Record) []string {
+	var out []string
+	for _, r := range recs {
+		out = append(out, string(r.Value))
+	}
+	slices.Sort(out)
+	return out
+}
+
+func gapOf(t *testing.T, err error) *pipeline.GapError {
+	t.Helper()
+	var gap *pipeline.GapError
+	if !errors.As(err, &gap) {
+		t.Fatalf("got %v, want a gap", err)
+	}
+	return gap
+}
+
+// TestBroker runs everything that needs a broker against one, each part on topics of its own.
+func TestBroker(t *testing.T) {
+	if testing.Short() {
+		t.Skip("short")
+	}
+	users := map[string]string{"producer": "p-secret", "stream": "s-secret"}
+	b := kafkatest.New(t, users)
+	c := kafka.Config{Brokers: []string{b.Admin}}
+	ctx := t.Context()
+	topic := func(t *testing.T, partitions int32) string {
+		t.Helper()
+		name := "t" + strconv.FormatUint(rand.Uint64(), 36)
+		if err := b.CreateTopic(ctx, name, partitions, nil); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+
+	t.Run("resume", func(t *testing.T) {
+		name := topic(t, 3)
+		publish(t, c, name, 0, 1000)
+		s := open(t, c, kafka.SourceOptions{Topic: name})
+		if err := s.Seek(ctx, nil); err != nil {
+			t.Fatal(err)
+		}
+		first := fetch(t, s, 400)
+		again := open(t, c, kafka.SourceOptions{Topic: name})
+		if err := again.Seek(ctx, positions(first)); err != nil {
+			t.Fatal(err)
+		}
+		// A partition of which nothing was read has no position: it begins with its first record.
+		rest := fetch(t, again, 600)
+		var want []string
+		for i := range 1000 {
+			want = append(want, fmt.Sprintf(`{"n":%d}`, i))
+		}
+		slices.Sort(want)
+		if got := values(append(first, rest...)); !slices.Equal(got, want) {
+			t.Errorf("%d records, not the 1000 that were published, each once", len(got))
+		}
+		ends, err := s.Ends(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var n int64
+		for _, e := range ends {
+			n += e + 1
+		}
+		if n != 1000 {
+			t.Errorf("ends %v stand for %d records", ends, n)
+		}
+	})
+
+	t.Run("start", func(t *testing.T) {
+		name := topic(t, 1)
+		publish(t, c, name, 0, 100)
+		between := time.Now().Add(50 * time.Millisecond)
+		time.Sleep(100 * time.Millisecond) // the broker keeps milliseconds
+		publish(t, c, name, 100, 150)
+		for _, tc := range []struct {
+			start kafka.Start
+			first int64
+		}{
+			{kafka.Start{}, 0}, {kafka.Start{Time: between}, 100}, {kafka.Start{Offsets: map[int32]int64{0: 42}}, 42}, {kafka.Start{Time: time.Now().Add(time.Hour)}, 150},
+			{kafka.Start{Latest: true}, 150},
+		} {
+			s := open(t, c, kafka.SourceOptions{Topic: name, Start: tc.start})
+			if err := s.Seek(ctx, nil); err != nil {
+				t.Fatal(err)
+			}
+			if got := s.Started()[0].Offset + 1; got != tc.first {
+				t.Errorf("start %+v begins at %d, want %d", tc.start, got, tc.first)
+			}
+			if tc.first < 150 {
+				if got := fetch(t, s, 1)[0].Offset; got != tc.first {
+					t.Errorf("start %+v reads offset %d first, want %d", tc.start, got, tc.first)
+				}
+			}
+		}
+		s := open(t, c, kafka.SourceOptions{Topic: name, Start: kafka.Start{Offsets: map[int32]int64{0: 1000}}})
+		if err := s.Seek(ctx, nil); err == nil {
+			t.Error("a start beyond the end is accepted")
+		}
+	})
+
+	t.Run("expired", func(t *testing.T) {
+		name := topic(t, 1)
+		publish(t, c, name, 0, 100)
+		s := open(t, c, kafka.SourceOptions{Topic: name})
+		if err := s.Seek(ctx, nil); err != nil {
+			t.Fatal(err)
+		}
+		pos := positions(fetch(t, s, 10))
+		if err := b.Truncate(ctx, name, 0, 60); err != nil {
+			t.Fatal(err)
+		}
+		again := open(t, c, kafka.SourceOptions{Topic: name})
+		gap := gapOf(t, again.Seek(ctx, pos))
+		if gap.From != 10 || gap.To != 59 {
+			t.Errorf("gap %v, want 10 to 59", gap)
+		}
+		// Expired up to the position itself, nothing is missing.
+		if err := again.Seek(ctx, map[int32]pipeline.Position{0: {Offset: 59}}); err != nil {
+			t.Error(err)
+		}
+		// Expired while it reads: the source stops as well, and does not jump.
+		slow := open(t, c, kafka.SourceOptions{Topic: name})
+		if err := slow.Seek(ctx, map[int32]pipeline.Position{0: {Offset: 99}}); err == nil {
+			if err := b.Truncate(ctx, name, 0, 100); err != nil {
+				t.Fatal(err)
+			}
+		}
+		publish(t, c, name, 100, 110)
+		if got := fetch(t, slow, 10)[0].Offset; got != 100 {
+			t.Errorf("first offset %d", got)
+		}
+	})
+
+	t.Run("replaced", func(t *testing.T) {
+		name := topic(t, 1)
+		publish(t, c, name, 0, 20)
+		s := open(t, c, kafka.SourceOptions{Topic: name, PollEvery: 50 * time.Millisecond})
+		if err := s.Seek(ctx, nil); err != nil {
+			t.Fatal(err)
+		}
+		pos := positions(fetch(t, s, 20))
+		wrong := map[int32]pipeline.Position{0: {Offset: 5, Time: pos[0].Time.Add(-time.Hour)}}
+		gapOf(t, open(t, c, kafka.SourceOptions{Topic: name}).Seek(ctx, wrong))
+		gapOf(t, open(t, c, kafka.SourceOptions{Topic: name}).Seek(ctx, map[int32]pipeline.Position{0: {Offset: 50}}))
+		gapOf(t, open(t, c, kafka.SourceOptions{Topic: name}).Seek(ctx, map[int32]pipeline.Position{0: pos[0], 1: {Offset: 3}}))
+
+		before, err := s.Incarnation(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.DeleteTopic(ctx, name); err != nil {
+			t.Fatal(err)
+		}
+		for try := 0; ; try++ { // deletion is not at once
+			if err = b.CreateTopic(ctx, name, 1, nil); err == nil || try > 100 {
+				break
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		publish(t, c, name, 0, 30)
+		deadline := time.Now().Add(20 * time.Second)
+		for err == nil {
+			if time.Now().After(deadline) {
+				t.Fatal("reading goes on in a topic that was made anew")
+			}
+			_, err = s.Fetch(ctx, 100, 0, 100*time.Millisecond)
+		}
+		gapOf(t, err)
+		after, err := s.Incarnation(ctx)
+		if err != nil || after == before {
+			t.Errorf("incarnation %s after %s (%v)", after, before, err)
+		}
+	})
+
+	t.Run("partitions", func(t *testing.T) {
+		name := topic(t, 1)
+		s := open(t, c, kafka.SourceOptions{Topic: name, PollEvery: 50 * time.Millisecond, Start: kafka.Start{Latest: true}})
+		if err := s.Seek(ctx, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.AddPartitions(ctx, name, 4); err != nil {
+			t.Fatal(err)
+		}
+		publish(t, c, name, 0, 500)
+		if got := len(positions(fetch(t, s, 500))); got != 4 {
+			t.Errorf("read from %d partitions, want 4", got)
+		}
+		one := open(t, c, kafka.SourceOptions{Topic: name, Partitions: []int32{2}})
+		if err := one.Seek(ctx, nil); err != nil {
+			t.Fatal(err)
+		}
+		if recs := fetch(t, one, 1); recs[0].Partition != 2 {
+			t.Errorf("partition %d", recs[0].Partition)
+		}
+	})
+
+	t.Run("roles", func(t *testing.T) {
+		name := topic(t, 1)
+		const group = "cauce-live"
+		if err := errors.Join(b.AllowProduce(ctx, "producer", name), b.AllowConsume(ctx, "stream", name, group)); err != nil {
+			t.Fatal(err)
+		}
+		as := func(user, password string) kafka.Config {
+			return kafka.Config{Brokers: []string{b.Addr}, SASL: kafka.SASL{Mechanism: kafka.SASLSCRAMSHA512, User: user, Password: password}}
+		}
+		publish(t, as("producer", users["producer"]), name, 0, 50)
+		s := open(t, as("stream", users["stream"]), kafka.SourceOptions{Topic: name, Group: group})
+		if err := s.Seek(ctx, nil); err != nil {
+			t.Fatal(err)
+		}
+		pos := positions(fetch(t, s, 50))
+		if err := s.Committed(ctx, pos); err != nil {
+			t.Error(err)
+		}
+		if _, err := kafka.OpenSource(ctx, as("stream", "wrong"), kafka.SourceOptions{Topic: name}); !errors.Is(err, kafka.ErrDenied) {
+			t.Errorf("a wrong password gives %v", err)
+		}
+		other := topic(t, 1)
+		if _, err := kafka.NewSink(ctx, as("producer", users["producer"]), other, kafka.SinkOptions{}); err == nil {
+			t.Error("the producer reaches another topic")
+		}
+		sink, err := kafka.NewSink(ctx, as("stream", users["stream"]), name, kafka.SinkOptions{})
+		if err == nil {
+			err = sink.Publish(ctx, nil, "", []byte("{}"))
+			err = errors.Join(err, sink.Flush(ctx))
+			sink.Close()
+		}
+		if !errors.Is(err, kafka.ErrDenied) {
+			t.Errorf("the streaming role may write: %v", err)
+		}
+		reader := open(t, as("producer", users["producer"]), kafka.SourceOptions{Topic: name})
+		err = reader.Seek(ctx, nil)
+		for i := 0; err == nil && i < 20; i++ {
+			_, err = reader.Fetch(ctx, 1, 0, 200*time.Millisecond)
+		}
+		if !errors.Is(err, kafka.ErrDenied) {
+			t.Errorf("the producing role may read: %v", err)
+		}
+	})
+
+	t.Run("create and describe", func(t *testing.T) {
+		name := "made" + strconv.FormatUint(rand.Uint64(), 36)
+		made, err := kafka.CreateTopic(ctx, c, name, kafka.TopicOptions{Partitions: 5, Retention: 48 * time.Hour})
+		if err != nil || !made {
+			t.Fatal(made, err)
+		}
+		if made, err = kafka.CreateTopic(ctx, c, name, kafka.TopicOptions{Partitions: 9}); err != nil || made {
+			t.Fatal(made, err)
+		}
+		d, err := kafka.Describe(ctx, c, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d.Partitions != 5 || d.Retention != 48*time.Hour || d.Compacted || len(d.Ends) != 5 {
+			t.Errorf("%+v", d)
+		}
+		if _, err := kafka.Describe(ctx, c, "no-such-topic"); !errors.Is(err, kafka.ErrNoTopic) {
+			t.Errorf("a missing topic gives %v", err)
+		}
+	})
+
+	// The last, for it kills the broker.
+	t.Run("killed broker", func(t *testing.T) {
+		name := topic(t, 2)
+		sink, err := kafka.NewSink(ctx, c, name, kafka.SinkOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := open(t, c, kafka.SourceOptions{Topic: name})
+		if err := s.Seek(ctx, nil); err != nil {
+			t.Fatal(err)
+		}
+		const n = 30_000
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for i := range n {
+				if err := sink.Publish(ctx, fmt.Appendf(nil, "k%d", i%10), "", fmt.Appendf(nil, `{"n":%d}`, i)); err != nil {
+					t.Error(err)
+					return
+				}
+				if i%100 == 0 {
+					time.Sleep(5 * time.Millisecond) // so that it lasts beyond the kills
+				}
+			}
+			if err := sink.Flush(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+		seen := map[string]int{}
+		wg.Go(func() {
+			deadline := time.Now().Add(90 * time.Second)
+			for len(seen) < n && time.Now().Before(deadline) {
+				recs, err := s.Fetch(ctx, 5000, 0, 200*time.Millisecond)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				for _, r := range recs {
+					seen[string(r.Value)]++
+				}
+			}
+		})
+		for range 2 {
+			time.Sleep(300 * time.Millisecond)
+			b.Kill()
+			if err := b.Restart(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		wg.Wait()
+		if err := sink.Close(); err != nil {
+			t.Error(err)
+		}
+		doubled := 0
+		for _, k := range seen {
+			doubled += k - 1
+		}
+		if len(seen) != n || doubled > 0 {
+			t.Errorf("%d of %d messages, %d doubled", len(seen), n, doubled)
+		}
+	})
+}

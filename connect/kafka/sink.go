@@ -1,0 +1,145 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// SinkOptions configure a Sink.
+type SinkOptions struct {
+	InFlightMax      int   // messages that wait for their acknowledgement; default 50,000
+	InFlightBytesMax int64 // their bytes; default 64 MiB
+	// OnAck is called with each acknowledged message's id, partition and offset; it must not block.
+	OnAck func(id string, partition int32, offset int64)
+}
+
+// Sink publishes to one topic, with acks=all and as an idempotent producer: while it lives, what it repeats after a
+// broken connection is stored once, and messages of one key keep their order. It waits for brokers to come back as long
+// as it takes. Safe for concurrent use.
+type Sink struct {
+	c     Config
+	topic string
+	o     SinkOptions
+	cl    *kgo.Client
+
+	acked  atomic.Int64
+	mu     sync.Mutex
+	failed error // the first message that the broker refused for good
+}
+
+// NewSink connects to the cluster. The topic must exist.
+func NewSink(ctx context.Context, c Config, topic string, o SinkOptions) (*Sink, error) {
+	if o.InFlightMax <= 0 {
+		o.InFlightMax = 50_000
+	}
+	if o.InFlightBytesMax <= 0 {
+		o.InFlightBytesMax = 64 << 20
+	}
+	opts, err := c.options()
+	if err != nil {
+		return nil, err
+	}
+	opts = append(opts,
+		kgo.DefaultProduceTopic(topic),
+		kgo.RequiredAcks(kgo.AllISRAcks()),
+		kgo.MaxBufferedRecords(o.InFlightMax),
+		kgo.MaxBufferedBytes(int(o.InFlightBytesMax)),
+		kgo.ProducerBatchCompression(kgo.Lz4Compression(), kgo.NoCompression()),
+		// The same hash as the Java client's, so that a key has one partition whoever publishes it.
+		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)),
+		// A broker may be away for as long as it likes. Only a topic that is not there is an error.
+		kgo.UnknownTopicRetries(20),
+	)
+	cl, err := kgo.NewClient(opts...)
+	if err != nil {
+		return nil, fmt.Errorf("kafka: %w", err)
+	}
+	s := &Sink{c: c, topic: topic, o: o, cl: cl}
+	_, adm, err := admin(c)
+	if err != nil {
+		cl.Close()
+		return nil, err
+	}
+	defer adm.Close()
+	short, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if _, err := describe(short, c, adm, topic); err != nil {
+		cl.Close()
+		return nil, fmt.Errorf("topic %s: %w", topic, err)
+	}
+	return s, nil
+}
+
+// Publish hands over one message and returns as soon as there is room among those in flight. The Sink keeps key and
+// value until they are acknowledged: the caller must not change them. A nil value is a tombstone. After a message that
+// the broker refused for good Publish returns that error.
+func (s *Sink) Publish(ctx context.Context, key []byte, id string, value []byte) error {
+	if err := s.err(); err != nil {
+		return err
+	}
+	r := &kgo.Record{Key: key, Value: value}
+	s.cl.Produce(ctx, r, func(r *kgo.Record, err error) {
+		if err != nil {
+			if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+				return
+			}
+			s.fail(err)
+			return
+		}
+		s.acked.Add(1)
+		if s.o.OnAck != nil {
+			s.o.OnAck(id, r.Partition, r.Offset)
+		}
+	})
+	return s.err()
+}
+
+// Acked is the number of messages that the brokers have acknowledged.
+func (s *Sink) Acked() int64 { return s.acked.Load() }
+
+// Waiting is the number of messages in flight.
+func (s *Sink) Waiting() int64 { return s.cl.BufferedProduceRecords() }
+
+func (s *Sink) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failed != nil {
+		return
+	}
+	if errors.Is(err, kerr.MessageTooLarge) {
+		err = fmt.Errorf("a message is larger than the broker takes (max.message.bytes): %w", err)
+	}
+	s.failed = fmt.Errorf("topic %s: %w", s.topic, explain(s.c, err))
+}
+
+func (s *Sink) err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failed
+}
+
+// Flush waits until everything published so far is acknowledged.
+func (s *Sink) Flush(ctx context.Context) error {
+	if err := s.cl.Flush(ctx); err != nil {
+		return fmt.Errorf("topic %s: %w", s.topic, explain(s.c, err))
+	}
+	return s.err()
+}
+
+// Close flushes, at most for ten seconds, and ends the Sink. The error tells how many messages were left.
+func (s *Sink) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
+	defer cancel()
+	err := s.Flush(ctx)
+	if n := s.Waiting(); n > 0 && err != nil {
+		err = fmt.Errorf("%w (%d messages are not acknowledged)", err, n)
+	}
+	s.cl.Close()
+	return err
+}
