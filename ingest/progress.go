@@ -64,6 +64,7 @@ const (
 	KindReprocess = "reprocess"
 	KindStream    = "stream"
 	KindGap       = "gap"   // a gap was accepted; nothing was read
+	KindStart     = "start" // where reading begins was decided; nothing was read
 	KindRetry     = "retry" // quarantined records were tried again
 )
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,6 +35,19 @@ type StreamOptions struct {
 // that follow are another log's: nothing may compare them with those before.
 type Renewer interface {
 	Renew(ctx context.Context) error
+}
+
+// Starter is implemented by a Source that may begin elsewhere than at its earliest record where the table knows nothing
+// of its log. Started gives those positions after Seek; they are committed before anything is read, so that a restart
+// begins there too.
+type Starter interface {
+	Started() map[int32]Position
+}
+
+// Successor is implemented by a Source that can tell what a log of which the table knows nothing means, where the table
+// has read other logs for the same source. A gap stops the stream; nil lets it begin.
+type Successor interface {
+	Succeeds(previous []string) *GapError
 }
 
 // Defaults where neither the options nor the lake file say anything.
@@ -90,10 +104,10 @@ func (l *Lake) RunStream(ctx context.Context, in Source, o StreamOptions) error 
 	if err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return nil // stopped; what was read and not committed is read again
 	}
-	if err != nil {
+	if err != nil && !errors.As(err, new(*GapError)) { // a gap names its source itself
 		return fmt.Errorf("source %s: %w", src.Name, err)
 	}
-	return nil
+	return err
 }
 
 func (o StreamOptions) withDefaults(s pipeline.Stream) StreamOptions {
@@ -130,8 +144,8 @@ func (r *streamRun) run(ctx context.Context) error {
 			return err
 		}
 	}
-	if len(r.gaps) > 0 {
-		// What was allowed to be lost is in the table before anything behind it.
+	if len(r.gaps)+len(r.carried) > 0 {
+		// What was allowed to be lost, and where reading begins, is in the table before anything behind it.
 		if err := r.commitGaps(ctx); err != nil {
 			return err
 		}
@@ -152,7 +166,7 @@ func (r *streamRun) run(ctx context.Context) error {
 		switch {
 		case superseded(err):
 			if lost++; lost > conflictTriesMax {
-				return fmt.Errorf("%w: %d epochs in a row were lost to another run of the source", ErrConflict, lost)
+				return fmt.Errorf("%w: another run of this source works on the table, and was faster %d times in a row; stop one of them", ErrConflict, lost)
 			}
 			r.l.log.Info("another run of the source was faster; going on behind it", "source", r.source.Name)
 			if err := r.seek(ctx); err != nil {
@@ -201,9 +215,19 @@ func (r *streamRun) seek(ctx context.Context) error {
 				after[p] = pos
 			}
 		}
-		err = r.in.Seek(ctx, after)
+		err = r.succeeds(snap, inc)
+		if err == nil {
+			err = r.in.Seek(ctx, after)
+		}
 		var gap *GapError
 		if !errors.As(err, &gap) {
+			if st, ok := r.in.(Starter); ok && err == nil {
+				for p, pos := range st.Started() {
+					if _, known := r.state.positions[p]; !known && pos.Offset >= 0 {
+						r.carry(p, pos)
+					}
+				}
+			}
 			return err
 		}
 		if !r.opts.AllowGap || try >= renewalsMax {
@@ -213,6 +237,36 @@ func (r *streamRun) seek(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// succeeds asks the source whether its log, if the table knows nothing of it, may follow those that the table knows.
+func (r *streamRun) succeeds(snap *delta.Snapshot, incarnation string) error {
+	in, ok := r.in.(Successor)
+	if !ok || r.state.epoch > 0 || len(r.gaps) > 0 {
+		return nil
+	}
+	prefix := "cauce/1/" + r.source.Name + "/"
+	var previous []string
+	for id := range snap.Txns() {
+		if inc, ok := strings.CutPrefix(id, prefix); ok && inc != incarnation && inc != retryIncarnation {
+			previous = append(previous, inc)
+		}
+	}
+	slices.Sort(previous)
+	if len(previous) == 0 {
+		return nil
+	}
+	if gap := in.Succeeds(previous); gap != nil {
+		return gap
+	}
+	return nil
+}
+
+func (r *streamRun) carry(p int32, pos Position) {
+	if r.carried == nil {
+		r.carried = map[int32]Position{}
+	}
+	r.carried[p] = pos
 }
 
 // allow takes note of a gap, and gives the source a new incarnation where it can have one.
@@ -228,19 +282,16 @@ func (r *streamRun) allow(ctx context.Context, gap *GapError) error {
 	if err != nil {
 		return err
 	}
-	if r.carried == nil {
-		r.carried = map[int32]Position{}
-	}
 	// Behind a hole in the log reading goes on after the hole, and other partitions go on where they stand. A log that
 	// ends before the gap does, or that holds other messages than it held, is another log, to be read from its beginning.
 	for p, pos := range r.state.positions {
 		if p != gap.Partition && pos.Offset <= ends[p] {
-			r.carried[p] = Position{Offset: pos.Offset, Time: pos.Time}
+			r.carry(p, Position{Offset: pos.Offset, Time: pos.Time})
 		}
 	}
 	delete(r.carried, gap.Partition)
 	if gap.To >= 0 && gap.To <= ends[gap.Partition] {
-		r.carried[gap.Partition] = Position{Offset: gap.To}
+		r.carry(gap.Partition, Position{Offset: gap.To})
 	}
 	if n, ok := r.in.(Renewer); ok {
 		return n.Renew(ctx)
@@ -248,7 +299,7 @@ func (r *streamRun) allow(ctx context.Context, gap *GapError) error {
 	return nil
 }
 
-// commitGaps records the allowed gaps, and where reading goes on, as an epoch of its own.
+// commitGaps records the allowed gaps, and where reading begins or goes on, as an epoch of its own.
 func (r *streamRun) commitGaps(ctx context.Context) error {
 	for lost := 0; ; lost++ {
 		ph := r.l.startPhases()
@@ -257,7 +308,11 @@ func (r *streamRun) commitGaps(ctx context.Context) error {
 				r.state.positions[p] = pos
 			}
 		}
-		cover := &EpochFile{Kind: KindGap, Gaps: r.gaps, Positions: positionMarks(r.state.positions)}
+		kind := KindGap
+		if len(r.gaps) == 0 {
+			kind = KindStart
+		}
+		cover := &EpochFile{Kind: kind, Gaps: r.gaps, Positions: positionMarks(r.state.positions)}
 		rep, err := r.l.commitEpoch(ctx, &epochCommit{
 			source: r.source, plan: r.plan, table: r.table, log: r.log, state: r.state, cover: cover, at: r.l.now(),
 		}, ph)

@@ -221,6 +221,7 @@ const (
 const (
 	KindFiles    = "files"
 	KindEmbedded = "embedded"
+	KindKafka    = "kafka"
 )
 
 // Formats of records.
@@ -233,12 +234,13 @@ const (
 type Source struct {
 	Name  string
 	Table string // name of the table, in its spelling
-	Kind  string // KindFiles or KindEmbedded
+	Kind  string // KindFiles, KindEmbedded or KindKafka
 	// Location holds patterns of object keys below the root: "raw/batch/historico_*.csv*". "**" stands for any folders.
 	Location []string // for files
 	// FromFilename has named groups that file_group reads out of a file's base name; nil: none.
 	FromFilename *regexp.Regexp
 	Topic        string // for streams
+	Kafka        *Kafka // for KindKafka
 	Format       string // FormatCSV or FormatJSON
 	CSV          CSV
 	Rank         int32

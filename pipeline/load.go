@@ -496,6 +496,14 @@ func (b *builder) source(e entry) *Source {
 			}
 		}
 	}
+	switch k := v.get("kafka"); {
+	case s.Kind != KindKafka:
+		refuse("kafka")
+	case k == nil:
+		b.r.errorf(e.at, kafkaShape.like(), "source %s of kind kafka has no kafka block, which names the brokers", s.Name)
+	default:
+		s.Kafka = b.kafka(k)
+	}
 	if p := v.get("produce"); p != nil && s.Streaming() {
 		s.Produce = b.produce(p)
 	}
@@ -506,6 +514,14 @@ var (
 	sourceName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]*$`)
 	topicName  = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
 )
+
+// besideLake makes a path of this machine absolute; relative ones begin at the lake file.
+func (b *builder) besideLake(p string) string {
+	if p == "" || filepath.IsAbs(p) {
+		return p
+	}
+	return filepath.Join(b.lake.Dir, filepath.FromSlash(p))
+}
 
 func (b *builder) locations(s *Source, e entry) {
 	l := e.v.get("location")
@@ -995,10 +1011,10 @@ func (b *builder) sourceAt(s *Source) pos { return b.places["source/"+s.Name] }
 func (b *builder) checkTopics(v *value) {
 	seen := map[string]*Source{}
 	for _, s := range b.lake.Sources {
-		if s.Kind != KindEmbedded || s.Topic == "" || s.Table == "" {
+		if !s.Streaming() || s.Topic == "" || s.Table == "" {
 			continue
 		}
-		k := s.Topic + "\x00" + s.Table
+		k := s.Kind + "\x00" + s.Topic + "\x00" + s.Table
 		if o := seen[k]; o != nil {
 			b.warnf(b.sourceAt(s), "", "sources %s and %s read the topic %s into the same table", o.Name, s.Name, s.Topic)
 		}

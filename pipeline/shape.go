@@ -216,14 +216,14 @@ var sourceShape = &shape{
 	doc: "Where rows of a table come from, and how raw fields become columns.",
 	keys: []keyShape{
 		{"table", text("The table that the rows go to.", "unified_events"), true},
-		{"kind", &shape{kind: kindChoice, enum: []string{KindFiles, KindEmbedded}, doc: "files: files under the storage root. embedded: a topic of the buffer that runs inside Cauce.",
+		{"kind", &shape{kind: kindChoice, enum: []string{KindFiles, KindEmbedded, KindKafka}, doc: "files: files under the storage root. embedded: a topic of the buffer that runs inside Cauce. kafka: a topic of Apache Kafka.",
 			later: map[string]string{
-				"kafka":  "this version reads streams from the embedded buffer only",
-				"pubsub": "this version reads streams from the embedded buffer only",
+				"pubsub": "this version reads streams from Apache Kafka and from the embedded buffer",
 			}}, true},
 		{"location", names("Patterns of files below the storage root: * within a folder, ** for any folders. Hidden files and names ending in .tmp or .part are never read; .gz, .zst and .zip are unpacked.", `["raw/batch/historico_*.csv*"]`), false},
 		{"from_filename", text("Regular expression (RE2) with named groups, searched in the file's name; file_group('name') reads them.", `'^(?P<symbol>[A-Z0-9]+)-trades-'`), false},
 		{"topic", text("Name of the topic.", "crypto_trades"), false},
+		{"kafka", kafkaShape, false},
 		{"format", &shape{kind: kindChoice, enum: []string{FormatCSV, FormatJSON}, doc: "Format of the records. Default: csv for files, json for streams.",
 			later: map[string]string{
 				"jsonl":   "this version reads CSV files and JSON streams",

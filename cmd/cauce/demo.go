@@ -21,7 +21,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cauce-data/cauce/connect/binance"
-	"github.com/cauce-data/cauce/connect/buffer"
 	"github.com/cauce-data/cauce/connect/simulate"
 	"github.com/cauce-data/cauce/ingest"
 	"github.com/cauce-data/cauce/internal/demodata"
@@ -214,13 +213,9 @@ func (d *demo) flow(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("simulated exchange: %w", err)
 	}
-	b, err := d.a.openBuffer(ctx, d.l.Lake)
-	if err != nil {
-		ln.Close()
-		return err
-	}
-	defer b.Close()
-	sink, err := b.Sink(ctx, src.Topic, buffer.SinkOptions{})
+	st := d.a.streams(d.l.Lake)
+	defer st.Close()
+	sink, err := st.sink(ctx, src)
 	if err != nil {
 		ln.Close()
 		return err
@@ -230,7 +225,7 @@ func (d *demo) flow(ctx context.Context) error {
 		ln.Close()
 		return err
 	}
-	stream, err := openStream(ctx, b, d.l.Lake, src)
+	stream, err := st.source(ctx, src)
 	if err != nil {
 		ln.Close()
 		return err
@@ -302,7 +297,7 @@ func (d *demo) flow(ctx context.Context) error {
 	}
 	// What the stream had not taken when it was stopped is still in the buffer.
 	ctx = context.WithoutCancel(ctx)
-	again, err := openStream(ctx, b, d.l.Lake, src)
+	again, err := st.source(ctx, src)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/cauce-data/cauce/delta"
 	"github.com/cauce-data/cauce/objstore"
+	"github.com/cauce-data/cauce/pipeline"
 )
 
 // finding is what one check of the doctor says.
@@ -142,7 +143,7 @@ func (a *app) examine(ctx context.Context) []finding {
 		say("table", err, "%s: version %d, %s, all there", name, s.Version(), count(int64(len(s.Adds())), "file"))
 	}
 	for _, s := range def.Sources {
-		if !s.Streaming() {
+		if s.Kind != pipeline.KindEmbedded {
 			continue
 		}
 		b, err := a.openBuffer(ctx, def)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/cauce-data/cauce/connect/buffer"
 	"github.com/cauce-data/cauce/connect/csv"
 	"github.com/cauce-data/cauce/delta"
 	"github.com/cauce-data/cauce/engine/duckdb"
@@ -114,30 +112,6 @@ func (l *lake) Close() error { return l.engine.Close() }
 
 // deltaOptions are for tables that are opened by path, outside any lake.
 func deltaOptions() *delta.Options { return &delta.Options{EngineInfo: engineInfo()} }
-
-// bufferSource adapts the buffer's source to what ingest wants after an allowed gap.
-type bufferSource struct{ *buffer.Source }
-
-// Renew gives the topic a new incarnation (DESIGN D10).
-func (s bufferSource) Renew(ctx context.Context) error {
-	_, err := s.AllowGap(ctx)
-	return err
-}
-
-// openStream opens the stream of a source in a buffer that is open already.
-func openStream(ctx context.Context, b *buffer.Buffer, l *pipeline.Lake, src *pipeline.Source) (ingest.Source, error) {
-	var readers []string
-	for _, s := range l.Sources {
-		if s.Streaming() && s.Topic == src.Topic {
-			readers = append(readers, s.Name)
-		}
-	}
-	s, err := b.Source(ctx, src.Topic, buffer.SourceOptions{Name: src.Name, Readers: readers})
-	if err != nil {
-		return nil, fmt.Errorf("source %s, topic %s: %w", src.Name, src.Topic, err)
-	}
-	return bufferSource{s}, nil
-}
 
 // shellQuote makes a word that a POSIX shell reads back as s.
 func shellQuote(s string) string {

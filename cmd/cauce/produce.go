@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cauce-data/cauce/connect/binance"
-	"github.com/cauce-data/cauce/connect/buffer"
 	"github.com/cauce-data/cauce/connect/replay"
 	"github.com/cauce-data/cauce/pipeline"
 )
@@ -57,15 +55,6 @@ func list(names []string) string {
 		return "none"
 	}
 	return strings.Join(names, ", ")
-}
-
-// openBuffer hosts or joins the lake's embedded buffer.
-func (a *app) openBuffer(ctx context.Context, lake *pipeline.Lake) (*buffer.Buffer, error) {
-	b, err := buffer.Open(ctx, buffer.Options{Dir: bufferDir(lake), Sync: lake.Buffer.Sync, Log: a.logger()})
-	if err != nil {
-		return nil, fmt.Errorf("buffer %s: %w", bufferDir(lake), err)
-	}
-	return b, nil
 }
 
 // produced is the result of every producer.
@@ -115,14 +104,11 @@ Reconnects by itself; runs until it is stopped (SIGINT, SIGTERM).`,
 				return err
 			}
 			o.Channel, o.Microseconds, o.Log = channel, micros, a.logger()
-			b, err := a.openBuffer(ctx, lake)
+			st := a.streams(lake)
+			defer st.Close()
+			sink, err := st.sink(ctx, src)
 			if err != nil {
 				return err
-			}
-			defer b.Close()
-			sink, err := b.Sink(ctx, src.Topic, buffer.SinkOptions{})
-			if err != nil {
-				return fmt.Errorf("topic %s: %w", src.Topic, err)
 			}
 			defer sink.Close()
 			o.Sink = sink
@@ -197,14 +183,11 @@ func newProduceReplay(a *app) *cobra.Command {
 				return err
 			}
 			ctx := cmd.Context()
-			b, err := a.openBuffer(ctx, lake)
+			st := a.streams(lake)
+			defer st.Close()
+			sink, err := st.sink(ctx, src)
 			if err != nil {
 				return err
-			}
-			defer b.Close()
-			sink, err := b.Sink(ctx, src.Topic, buffer.SinkOptions{})
-			if err != nil {
-				return fmt.Errorf("topic %s: %w", src.Topic, err)
 			}
 			defer sink.Close()
 			s, err := replay.File(ctx, args[0], replay.Options{Sink: sink, Key: key, Rate: rate})

@@ -289,12 +289,9 @@ them; --allow-gap SOURCE records the gap and goes on.`,
 			}
 			o.Source = src.Name
 			ctx := cmd.Context()
-			b, err := a.openBuffer(ctx, l.Lake)
-			if err != nil {
-				return err
-			}
-			defer b.Close()
-			stream, err := openStream(ctx, b, l.Lake, src)
+			st := a.streams(l.Lake)
+			defer st.Close()
+			stream, err := st.source(ctx, src)
 			if err != nil {
 				return err
 			}

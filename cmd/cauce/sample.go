@@ -32,12 +32,9 @@ fields give, and the final row, or the rule that sends it to quarantine.`,
 			defer l.Close()
 			o := ingest.SampleOptions{Source: args[0], N: n}
 			if src := l.Source(args[0]); src != nil && src.Streaming() {
-				b, err := a.openBuffer(ctx, l.Lake)
-				if err != nil {
-					return err
-				}
-				defer b.Close()
-				stream, err := openStream(ctx, b, l.Lake, src)
+				st := a.streams(l.Lake)
+				defer st.Close()
+				stream, err := st.source(ctx, src)
 				if err != nil {
 					return err
 				}

@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cauce-data/cauce/connect/binance"
-	"github.com/cauce-data/cauce/connect/buffer"
 	"github.com/cauce-data/cauce/ingest"
 	"github.com/cauce-data/cauce/pipeline"
 	"github.com/cauce-data/cauce/schedule"
@@ -75,19 +74,18 @@ func (u *up) run(ctx context.Context) error {
 		}
 	}
 	if len(streams) > 0 {
-		b, err := u.a.openBuffer(ctx, u.l.Lake)
-		if err != nil {
-			return err
-		}
-		defer b.Close()
+		st := u.a.streams(u.l.Lake)
+		defer st.Close()
 		for _, src := range streams {
 			if src.Produce != nil && !u.noProduce {
-				g.Go(func() error { return u.keep(ctx, "producer "+src.Name, func() error { return u.produce(ctx, b, src) }) })
+				g.Go(func() error {
+					return u.keep(ctx, "producer "+src.Name, func() error { return u.produce(ctx, st, src) })
+				})
 			}
 			totals := newStreamTotals(src.Name)
 			u.totals = append(u.totals, totals)
 			g.Go(func() error {
-				return u.keep(ctx, "stream "+src.Name, func() error { return u.stream(ctx, b, src, totals) })
+				return u.keep(ctx, "stream "+src.Name, func() error { return u.stream(ctx, st, src, totals) })
 			})
 		}
 	}
@@ -161,12 +159,12 @@ func (u *up) fatal(err error) error {
 	return err
 }
 
-func (u *up) produce(ctx context.Context, b *buffer.Buffer, src *pipeline.Source) error {
+func (u *up) produce(ctx context.Context, st *streams, src *pipeline.Source) error {
 	o, err := binanceOptions(src, u.url, nil)
 	if err != nil {
 		return err
 	}
-	sink, err := b.Sink(ctx, src.Topic, buffer.SinkOptions{})
+	sink, err := st.sink(ctx, src)
 	if err != nil {
 		return err
 	}
@@ -179,8 +177,8 @@ func (u *up) produce(ctx context.Context, b *buffer.Buffer, src *pipeline.Source
 	return client.Run(ctx)
 }
 
-func (u *up) stream(ctx context.Context, b *buffer.Buffer, src *pipeline.Source, totals *streamTotals) error {
-	s, err := openStream(ctx, b, u.l.Lake, src)
+func (u *up) stream(ctx context.Context, st *streams, src *pipeline.Source, totals *streamTotals) error {
+	s, err := st.source(ctx, src)
 	if err != nil {
 		return err
 	}

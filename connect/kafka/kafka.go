@@ -207,9 +207,13 @@ func (t *Topic) Incarnation() string {
 
 // describe asks the cluster about a topic.
 func describe(ctx context.Context, c Config, adm *kadm.Client, topic string) (*Topic, error) {
-	m, err := adm.Metadata(ctx, topic)
+	var m kadm.Metadata
+	err := patiently(ctx, func() (err error) {
+		m, err = adm.Metadata(ctx, topic)
+		return explain(c, err)
+	})
 	if err != nil {
-		return nil, explain(c, err)
+		return nil, err
 	}
 	d, ok := m.Topics[topic]
 	if !ok {
@@ -292,18 +296,37 @@ func admin(c Config) (*kgo.Client, *kadm.Client, error) {
 	return cl, kadm.NewClient(cl), nil
 }
 
+// patiently tries again while no broker can be reached, until ctx ends.
+func patiently(ctx context.Context, try func() error) error {
+	for {
+		err := try()
+		passing := errors.Is(err, ErrUnavailable) || kerr.IsRetriable(err) && !errors.Is(err, ErrNoTopic)
+		if !passing || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(250 * time.Millisecond):
+		}
+	}
+}
+
 // offsets are the first offset of each partition and the one behind the last.
 func offsets(ctx context.Context, c Config, adm *kadm.Client, topic string) (starts, ends map[int32]int64, err error) {
 	read := func(list func(context.Context, ...string) (kadm.ListedOffsets, error)) (map[int32]int64, error) {
-		l, err := list(ctx, topic)
+		var l kadm.ListedOffsets
+		err := patiently(ctx, func() (err error) {
+			if l, err = list(ctx, topic); err == nil {
+				err = l.Error()
+			}
+			return explain(c, err)
+		})
 		if err != nil {
-			return nil, explain(c, err)
+			return nil, err
 		}
 		out := map[int32]int64{}
 		for p, o := range l[topic] {
-			if o.Err != nil {
-				return nil, fmt.Errorf("partition %d: %w", p, explain(c, o.Err))
-			}
 			out[p] = o.Offset
 		}
 		return out, nil

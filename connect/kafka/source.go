@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -152,7 +153,9 @@ func (s *Source) Seek(ctx context.Context, after map[int32]pipeline.Position) er
 			if next[p], err = s.start(ctx, p, starts[p], ends[p]); err != nil {
 				return err
 			}
-			started[p] = pipeline.Position{Offset: next[p] - 1}
+			if s.o.Start.Latest || !s.o.Start.Time.IsZero() || len(s.o.Start.Offsets) > 0 {
+				started[p] = pipeline.Position{Offset: next[p] - 1}
+			}
 		case !ok || pos.Offset < 0:
 			next[p] = starts[p]
 		case pos.Offset >= ends[p]:
@@ -517,18 +520,19 @@ func (s *Source) Committed(ctx context.Context, pos map[int32]pipeline.Position)
 	if s.o.Group == "" || len(pos) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	short, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	var offs kadm.Offsets
 	for _, p := range slices.Sorted(maps.Keys(pos)) {
 		offs.AddOffset(s.o.Topic, p, pos[p].Offset+1, -1)
 	}
-	r, err := s.adm.CommitOffsets(ctx, s.o.Group, offs)
+	r, err := s.adm.CommitOffsets(short, s.o.Group, offs)
 	if err == nil {
 		err = r.Error()
 	}
-	if err != nil {
-		return fmt.Errorf("consumer group %s: %w", s.o.Group, explain(s.c, err))
+	if err != nil && ctx.Err() == nil {
+		s.c.log().Warn("kafka: the consumer group is not told what is in the table; lag monitors show more than there is",
+			"group", s.o.Group, "error", explain(s.c, err))
 	}
 	return nil
 }
@@ -538,4 +542,17 @@ func (s *Source) Close() error {
 	s.stop()
 	s.admClient.Close()
 	return nil
+}
+
+// Succeeds implements ingest.Successor: the table has read this source from another log before, and the topic's id tells
+// that this one is not that.
+func (s *Source) Succeeds(previous []string) *pipeline.GapError {
+	old := previous[len(previous)-1]
+	reason := "the table has read this source from another log (" + old + "), and this is " + s.topic.Incarnation()
+	for _, p := range previous {
+		if cluster, _, ok := strings.Cut(p, "."); ok && cluster == s.topic.Cluster {
+			reason = "the topic was deleted and made again since the table read it (topic id " + p + ", now " + s.topic.Incarnation() + "): what it held and the table has not read is gone"
+		}
+	}
+	return &pipeline.GapError{Source: s.o.Name, Topic: s.o.Topic, From: 0, To: -1, Reason: reason}
 }

@@ -98,6 +98,15 @@ func NewLake(t testing.TB) *Lake {
 	return newLake(t, []byte(lakeFile))
 }
 
+// NewKafkaLake is NewLake with the source live reading a topic of Apache Kafka, at an address and with the keys of the
+// kafka block that are given beside it.
+func NewKafkaLake(t testing.TB, topic, broker, more string) *Lake {
+	t.Helper()
+	text := strings.Replace(lakeFile, "    kind: embedded\n    topic: crypto_trades\n",
+		fmt.Sprintf("    kind: kafka\n    topic: %s\n    kafka: {brokers: [%q]%s}\n", topic, broker, more), 1)
+	return newLake(t, []byte(text))
+}
+
 // NewExample makes an empty lake with the lake file of an example: "orders" for examples/orders.
 func NewExample(t testing.TB, name string) *Lake {
 	t.Helper()

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/cauce-data/cauce/connect/buffer"
+	"github.com/cauce-data/cauce/connect/kafka"
+	"github.com/cauce-data/cauce/ingest"
+	"github.com/cauce-data/cauce/pipeline"
+)
+
+// streams opens the topics of a lake's sources, each where the lake file says that it is. The embedded buffer is hosted
+// or joined when the first topic in it is opened. Close it after everything that it opened. Safe for concurrent use.
+type streams struct {
+	a    *app
+	lake *pipeline.Lake
+
+	mu  sync.Mutex
+	buf *buffer.Buffer
+}
+
+// sink takes the events of a producer.
+type sink interface {
+	Publish(ctx context.Context, key []byte, id string, value []byte) error
+	Flush(ctx context.Context) error
+	Close() error
+}
+
+func (a *app) streams(l *pipeline.Lake) *streams { return &streams{a: a, lake: l} }
+
+// buffer hosts or joins the embedded buffer.
+func (s *streams) buffer(ctx context.Context) (*buffer.Buffer, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.buf == nil {
+		b, err := s.a.openBuffer(ctx, s.lake)
+		if err != nil {
+			return nil, err
+		}
+		s.buf = b
+	}
+	return s.buf, nil
+}
+
+// source opens a stream for reading.
+func (s *streams) source(ctx context.Context, src *pipeline.Source) (ingest.Source, error) {
+	in, err := s.open(ctx, src)
+	if err != nil {
+		return nil, fmt.Errorf("source %s, topic %s: %w", src.Name, src.Topic, err)
+	}
+	return in, nil
+}
+
+func (s *streams) open(ctx context.Context, src *pipeline.Source) (ingest.Source, error) {
+	if src.Kind == pipeline.KindKafka {
+		k := src.Kafka
+		return kafka.OpenSource(ctx, kafkaConfig(s.a, k, k.SASL), kafka.SourceOptions{
+			Name: src.Name, Topic: src.Topic, Group: k.Group,
+			Start:           kafka.Start{Latest: k.Start == pipeline.StartLatest, Time: k.StartTime},
+			ReadUncommitted: k.Isolation == pipeline.IsolationUncommitted,
+		})
+	}
+	b, err := s.buffer(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var readers []string
+	for _, o := range s.lake.Sources {
+		if o.Kind == pipeline.KindEmbedded && o.Topic == src.Topic {
+			readers = append(readers, o.Name)
+		}
+	}
+	in, err := b.Source(ctx, src.Topic, buffer.SourceOptions{Name: src.Name, Readers: readers})
+	if err != nil {
+		return nil, err
+	}
+	return bufferSource{in}, nil
+}
+
+// sink opens a stream for writing.
+func (s *streams) sink(ctx context.Context, src *pipeline.Source) (sink, error) {
+	var (
+		out sink
+		err error
+	)
+	if src.Kind == pipeline.KindKafka {
+		out, err = kafka.NewSink(ctx, kafkaConfig(s.a, src.Kafka, src.Kafka.Producer), src.Topic, kafka.SinkOptions{})
+	} else {
+		var b *buffer.Buffer
+		if b, err = s.buffer(ctx); err != nil {
+			return nil, err
+		}
+		out, err = b.Sink(ctx, src.Topic, buffer.SinkOptions{})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("topic %s: %w", src.Topic, err)
+	}
+	return out, nil
+}
+
+// Close leaves the buffer.
+func (s *streams) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.buf == nil {
+		return nil
+	}
+	return s.buf.Close()
+}
+
+func kafkaConfig(a *app, k *pipeline.Kafka, login pipeline.SASL) kafka.Config {
+	return kafka.Config{
+		Brokers: k.Brokers,
+		SASL:    kafka.SASL{Mechanism: login.Mechanism, User: login.User, Password: login.Password},
+		TLS:     kafka.TLS{Enabled: k.TLS.Enabled, CAFile: k.TLS.CAFile, CertFile: k.TLS.CertFile, KeyFile: k.TLS.KeyFile, ServerName: k.TLS.ServerName},
+		Log:     a.logger(),
+	}
+}
+
+// bufferSource adapts the buffer's source to what ingest wants after an allowed gap.
+type bufferSource struct{ *buffer.Source }
+
+// Renew gives the topic a new incarnation (DESIGN D10).
+func (s bufferSource) Renew(ctx context.Context) error {
+	_, err := s.AllowGap(ctx)
+	return err
+}
+
+// openBuffer hosts or joins the lake's embedded buffer.
+func (a *app) openBuffer(ctx context.Context, lake *pipeline.Lake) (*buffer.Buffer, error) {
+	b, err := buffer.Open(ctx, buffer.Options{Dir: bufferDir(lake), Sync: lake.Buffer.Sync, Log: a.logger()})
+	if err != nil {
+		return nil, fmt.Errorf("buffer %s: %w", bufferDir(lake), err)
+	}
+	return b, nil
+}

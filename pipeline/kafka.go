@@ -1,0 +1,131 @@
+package pipeline
+
+import (
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Kafka says how a topic of Apache Kafka is reached and read.
+type Kafka struct {
+	Brokers []string // host:port
+	SASL    SASL     // of the streaming job
+	// Producer are the credentials of `cauce produce`, whose role may write the topic; zero: those of SASL.
+	Producer SASL
+	TLS      KafkaTLS
+	// Start is StartEarliest, StartLatest or, with StartTime, the first message at or after a time. It counts only
+	// while the table has nothing of the topic.
+	Start     string
+	StartTime time.Time
+	Group     string // consumer group under which committed offsets are published; "": none
+	// Isolation is IsolationCommitted or IsolationUncommitted.
+	Isolation  string
+	Partitions int // of `cauce topics create`; 0: the broker's default
+	Retention  time.Duration
+}
+
+// SASL are credentials; the zero value is none.
+type SASL struct{ Mechanism, User, Password string }
+
+// KafkaTLS says how the connection to the brokers is encrypted.
+type KafkaTLS struct {
+	Enabled                               bool
+	CAFile, CertFile, KeyFile, ServerName string
+}
+
+// What Kafka.Start and Kafka.Isolation may be.
+const (
+	StartEarliest        = "earliest"
+	StartLatest          = "latest"
+	StartTime            = "time"
+	IsolationCommitted   = "read_committed"
+	IsolationUncommitted = "read_uncommitted"
+)
+
+func saslShape(doc string) *shape {
+	return &shape{kind: kindObject, doc: doc, example: `{mechanism: SCRAM-SHA-512, user: stream, password: "${env:KAFKA_PASSWORD}"}`, keys: []keyShape{
+		{"mechanism", choice("How to authenticate.", "SCRAM-SHA-512", "SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"), false},
+		{"user", text("Name of the user.", "stream"), true},
+		{"password", text("Its password; take it from the environment or a file.", `"${env:KAFKA_PASSWORD}"`), true},
+	}}
+}
+
+var kafkaShape = &shape{
+	kind: kindObject, example: "{brokers: [localhost:9092]}",
+	doc: "How the topic of a source of kind kafka is reached and read.",
+	keys: []keyShape{
+		{"brokers", names("Addresses of some of the cluster's brokers.", "[localhost:9092]"), true},
+		{"sasl", saslShape("Credentials of the streaming job, which may read the topic."), false},
+		{"producer", saslShape("Credentials of `cauce produce`, which may write the topic. Default: those of sasl."), false},
+		{"tls", &shape{kind: kindObject, doc: "Encrypt the connection; {} trusts the system's certificates.", example: "{ca: kafka-ca.pem}", nullable: true, keys: []keyShape{
+			{"ca", text("PEM file of the certificates to trust, relative to the lake file.", "kafka-ca.pem"), false},
+			{"cert", text("PEM file of the client's own certificate.", "client.pem"), false},
+			{"key", text("PEM file of its key.", "client-key.pem"), false},
+			{"server_name", text("Name that the broker's certificate must have. Default: the broker's host.", "kafka.example.com"), false},
+		}}, false},
+		{"start", text("Where reading begins while the table has nothing of the topic: earliest, latest, or a time. Afterwards the table's own progress alone counts.", "earliest"), false},
+		{"group", text("Consumer group under which the committed offsets are published, for lag monitors only. Default: none.", "cauce-live"), false},
+		{"isolation", choice("Whether records of open and aborted transactions are left out.", IsolationCommitted, IsolationCommitted, IsolationUncommitted), false},
+		{"partitions", &shape{kind: kindInt, min: 1, max: 100_000, doc: "Partitions that `cauce topics create` gives the topic. Default: the broker's.", example: "6"}, false},
+		{"retention", &shape{kind: kindDuration, min: 1, doc: "How long the broker keeps messages, for `cauce topics create`. Default: the broker's. Make it longer than the longest stop of the stream.", example: "7d"}, false},
+	},
+}
+
+func (b *builder) kafka(v *value) *Kafka {
+	k := &Kafka{
+		Brokers: v.get("brokers").strs(), Group: v.get("group").str(""), Start: StartEarliest,
+		Isolation: v.get("isolation").str(IsolationCommitted), Partitions: int(v.get("partitions").int(0)),
+	}
+	if r := v.get("retention"); r != nil {
+		k.Retention = time.Duration(r.num)
+	}
+	if l := v.get("brokers"); l != nil {
+		if len(k.Brokers) == 0 {
+			b.r.errorf(l.at, "write it like [localhost:9092]", "kafka.brokers is empty")
+		}
+		for _, x := range l.items {
+			if host, port, err := net.SplitHostPort(x.text); err != nil || host == "" || port == "" {
+				b.r.errorf(x.at, "it must be host:port, such as localhost:9092", "kafka.brokers: %s is no address", strconv.Quote(clip(x.shown)))
+			}
+		}
+	}
+	sasl := func(name string) SASL {
+		s := v.get(name)
+		if s == nil {
+			return SASL{}
+		}
+		return SASL{Mechanism: s.get("mechanism").str("SCRAM-SHA-512"), User: s.get("user").str(""), Password: s.get("password").str("")}
+	}
+	k.SASL, k.Producer = sasl("sasl"), sasl("producer")
+	if k.Producer == (SASL{}) {
+		k.Producer = k.SASL
+	}
+	if slices.ContainsFunc(v.keys, func(e entry) bool { return e.name == "tls" }) {
+		t := v.get("tls")
+		k.TLS = KafkaTLS{
+			Enabled: true, CAFile: b.besideLake(t.get("ca").str("")), CertFile: b.besideLake(t.get("cert").str("")),
+			KeyFile: b.besideLake(t.get("key").str("")), ServerName: t.get("server_name").str(""),
+		}
+		if (k.TLS.CertFile == "") != (k.TLS.KeyFile == "") {
+			b.r.errorf(t.at, "", "kafka.tls: a client's certificate needs both cert and key")
+		}
+	}
+	if s := v.get("start"); s != nil {
+		switch strings.ToLower(s.text) {
+		case StartEarliest, StartLatest:
+			k.Start = strings.ToLower(s.text)
+		default:
+			at, err := time.Parse(time.RFC3339Nano, s.text)
+			if err != nil {
+				at, err = time.Parse(time.DateOnly, s.text)
+			}
+			if err != nil {
+				b.r.errorf(s.at, "it must be earliest, latest or a time, such as 2024-08-20T00:00:00Z", "kafka.start: %s", strconv.Quote(clip(s.shown)))
+			}
+			k.Start, k.StartTime = StartTime, at
+		}
+	}
+	return k
+}
