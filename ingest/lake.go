@@ -7,6 +7,7 @@ import (
 
 	"github.com/cauce-data/cauce/catalog"
 	"github.com/cauce-data/cauce/delta"
+	"github.com/cauce-data/cauce/ingest/index"
 	"github.com/cauce-data/cauce/objstore"
 	"github.com/cauce-data/cauce/pipeline"
 )
@@ -65,7 +66,13 @@ func New(c Config) (*Lake, error) {
 	if l.hook == nil {
 		l.hook = func(string) {}
 	}
-	l.catalog = catalog.New(c.Lake, c.Store, &delta.Options{Engine: c.Engine.Delta(), Clock: c.Clock, EngineInfo: c.EngineInfo})
+	eng, pure := c.Engine.Delta(), delta.PureGo()
+	if eng.Locator == nil || eng.Reader == nil {
+		eng.Locator, eng.Reader = pure.Locator, pure.Reader
+	}
+	// A stream looks keys up in the same files again and again.
+	eng.Locator = index.New(eng.Locator, eng.Reader, index.Options{Log: l.log})
+	l.catalog = catalog.New(c.Lake, c.Store, &delta.Options{Engine: eng, Clock: c.Clock, EngineInfo: c.EngineInfo})
 	return l, nil
 }
 

@@ -57,6 +57,8 @@ const (
 	streamBytesMax = 64 << 20
 	// streamFirstWait bounds the first micro-batch, so that what waits in the buffer is seen at once.
 	streamFirstWait = 200 * time.Millisecond
+	// aheadWait bounds how long fetching ahead waits for a batch to become full.
+	aheadWait = 20 * time.Millisecond
 	// maintainEvery is after how many micro-batches the stream looks whether compaction pays.
 	maintainEvery = 20
 )
@@ -73,6 +75,7 @@ type streamRun struct {
 	state   *progressState
 	gaps    []GapMark // allowed, and not yet in the table
 	carried map[int32]Position
+	ahead   *fetched        // the beginning of the next micro-batch; nil: none
 	ends    map[int32]int64 // with AvailableNow
 	empty   int             // fetches in a row that gave nothing although the end was not reached
 
@@ -101,6 +104,7 @@ func (l *Lake) RunStream(ctx context.Context, in Source, o StreamOptions) error 
 	}
 	defer r.work.Wait()
 	err = r.run(ctx)
+	r.drop()
 	if err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return nil // stopped; what was read and not committed is read again
 	}
@@ -195,6 +199,7 @@ func (r *streamRun) run(ctx context.Context) error {
 
 // seek reads the progress from the table and places the source behind it.
 func (r *streamRun) seek(ctx context.Context) error {
+	r.drop()
 	const renewalsMax = 3
 	for try := 0; ; try++ {
 		inc, err := r.in.Incarnation(ctx)
@@ -375,7 +380,13 @@ func (r *streamRun) epoch(ctx context.Context, wait time.Duration) (full bool, e
 		if r.opts.AvailableNow {
 			left = min(left, time.Second)
 		}
-		recs, err := r.in.Fetch(ctx, r.opts.RowsMax-b.rows, r.opts.BytesMax-b.bytes, max(left, 0))
+		var recs []pipeline.Record
+		if r.ahead != nil {
+			recs, err = r.ahead.wait()
+			r.ahead = nil
+		} else {
+			recs, err = r.in.Fetch(ctx, r.opts.RowsMax-b.rows, r.opts.BytesMax-b.bytes, max(left, 0))
+		}
 		if err != nil {
 			return false, err
 		}
@@ -409,6 +420,11 @@ func (r *streamRun) epoch(ctx context.Context, wait time.Duration) (full bool, e
 		return false, nil
 	}
 	r.empty = 0
+	full = b.rows >= r.opts.RowsMax || b.bytes >= r.opts.BytesMax
+	if full {
+		// More waits: it is fetched while this batch is merged.
+		r.ahead = r.fetchAhead(ctx)
+	}
 	res, err := ep.Finish(ctx)
 	if err != nil {
 		return false, err
@@ -424,6 +440,9 @@ func (r *streamRun) epoch(ctx context.Context, wait time.Duration) (full bool, e
 	if err != nil {
 		return false, err
 	}
+	if r.ahead != nil {
+		_, _ = r.ahead.wait() // the source serves one call at a time
+	}
 	// The rows are in the table: the source may forget them. If it does not learn of it, it only keeps them longer.
 	if err := r.in.Committed(ctx, maps.Clone(r.state.positions)); err != nil {
 		if ctx.Err() != nil {
@@ -433,7 +452,37 @@ func (r *streamRun) epoch(ctx context.Context, wait time.Duration) (full bool, e
 	}
 	ph.done("acknowledge")
 	r.tell(rep, cover)
-	return b.rows >= r.opts.RowsMax || b.bytes >= r.opts.BytesMax, nil
+	return full, nil
+}
+
+// fetched are records that are fetched while others are merged.
+type fetched struct {
+	done chan struct{}
+	recs []pipeline.Record
+	err  error
+}
+
+// fetchAhead begins to fetch the next micro-batch. Nothing else may use the source until it is done.
+func (r *streamRun) fetchAhead(ctx context.Context) *fetched {
+	f := &fetched{done: make(chan struct{})}
+	go func() {
+		defer close(f.done)
+		f.recs, f.err = r.in.Fetch(ctx, r.opts.RowsMax, r.opts.BytesMax, aheadWait)
+	}()
+	return f
+}
+
+func (f *fetched) wait() ([]pipeline.Record, error) {
+	<-f.done
+	return f.recs, f.err
+}
+
+// drop forgets what was fetched ahead: the source will be placed anew.
+func (r *streamRun) drop() {
+	if r.ahead != nil {
+		_, _ = r.ahead.wait()
+		r.ahead = nil
+	}
 }
 
 // microBatch is what an epoch has read so far.

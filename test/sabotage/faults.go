@@ -80,4 +80,14 @@ var faults = []fault{
 		edits: []edit{{"ingest/progress.go", "\t\ts.files[f.Name] = f\n\t\ts.contents[f.SHA256] = f.Origin\n\t\tif !f.Copy {", "\t\ts.files[f.Name] = f\n\t\tif !f.Copy {"}},
 		pkg:   "./ingest", test: "^TestBatchReadsOnce$",
 	},
+	{
+		name: "index-finds-marked-rows", what: "the index of keys finds rows that a deletion vector marks",
+		edits: []edit{{"ingest/index/index.go", "f.more[at] == k.more && (deleted == nil || !deleted.Contains(uint64(f.row[at])))", "f.more[at] == k.more && (deleted == nil || true)"}},
+		pkg:   "./ingest/index", test: "^TestSameTableWithAndWithout$",
+	},
+	{
+		name: "index-misses-keys", what: "the index of keys forgets the last row of each bucket",
+		edits: []edit{{"ingest/index/index.go", "at < f.starts[b+1]; at++", "at+1 < f.starts[b+1]; at++"}},
+		pkg:   "./ingest/index", test: "^TestLocate$",
+	},
 }
