@@ -290,7 +290,7 @@ func (l *Lake) reopen(ctx context.Context, src *pipeline.Source, s *progressStat
 			fields = m.Fields
 		}
 	}
-	if len(fields) == 0 {
+	if len(fields) == 0 && !src.Objects() {
 		return nil, nil, nil
 	}
 	raw := &pipeline.RawFile{
@@ -356,6 +356,10 @@ func pick(rows iter.Seq2[pipeline.RawRow, error], at []int64) iter.Seq2[pipeline
 
 // splitText splits the kept text of one record into its fields, as the source's files are split.
 func (l *Lake) splitText(ctx context.Context, src *pipeline.Source, fields []string, q *QuarantineRow) (pipeline.RawRow, bool, error) {
+	if src.Objects() {
+		// The text is an object, whatever the file was; the engine takes it apart.
+		return pipeline.RawRow{Position: q.Position, Line: q.Line, Offset: q.RawOffset, Values: []string{q.Raw}, Raw: q.Raw, RawBytes: q.RawBytes}, true, nil
+	}
 	one := *src
 	one.CSV.Header, one.CSV.Columns, one.CSV.Encoding = pipeline.HeaderFalse, fields, "utf-8"
 	store := textStore{key: "record.csv", text: q.Raw + "\n", at: time.UnixMicro(q.Generation).UTC()}

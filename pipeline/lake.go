@@ -226,8 +226,11 @@ const (
 
 // Formats of records.
 const (
-	FormatCSV  = "csv"
-	FormatJSON = "json"
+	FormatCSV     = "csv"
+	FormatJSON    = "json"    // a stream's record is an object; a file is an array of objects, or objects one after the other
+	FormatJSONL   = "jsonl"   // an object a line
+	FormatParquet = "parquet" // values become JSON
+	FormatAvro    = "avro"    // object container files; values become JSON
 )
 
 // Source is a declared source of a table.
@@ -241,7 +244,7 @@ type Source struct {
 	FromFilename *regexp.Regexp
 	Topic        string // for streams
 	Kafka        *Kafka // for KindKafka
-	Format       string // FormatCSV or FormatJSON
+	Format       string // one of the Format constants
 	CSV          CSV
 	Rank         int32
 	// OnReissue says what a changed file of the same name does: ReissueMerge or ReissueReplace.
@@ -269,6 +272,10 @@ const (
 
 // Streaming tells whether the source is a stream.
 func (s *Source) Streaming() bool { return s.Kind != KindFiles }
+
+// Objects tells whether the source's records are texts of JSON objects, as they come from streams and from all files
+// but CSV.
+func (s *Source) Objects() bool { return s.Format != FormatCSV && s.Format != "" }
 
 // Matches tells whether the object key, relative to the root, is a file of this source.
 func (s *Source) Matches(key string) bool {

@@ -477,10 +477,10 @@ func (b *builder) source(e entry) *Source {
 	} else {
 		refuse("topic", "produce")
 		s.Format = v.get("format").str(FormatCSV)
-		if s.Format != FormatCSV {
-			b.r.errorf(v.get("format").at, "write csv", "format %s: this version reads CSV files", s.Format)
-		}
 		b.locations(s, e)
+		if c := v.get("csv"); c != nil && s.Format != FormatCSV {
+			b.r.errorf(c.at, "", "csv has no meaning for files of format %s", s.Format)
+		}
 		s.CSV = b.csv(v.get("csv"))
 		if f := v.get("from_filename"); f != nil {
 			re, err := regexp.Compile(f.text)
@@ -822,7 +822,7 @@ func (b *builder) compileSource(s *Source, e entry) {
 		p.RawFields = append(p.RawFields, n)
 	}
 	slices.Sort(p.RawFields)
-	if !s.Streaming() {
+	if s.Kind == KindFiles && s.Format == FormatCSV { // of other formats each record says what it has
 		for n := range required {
 			if !slices.Contains(s.CSV.Optional, n) {
 				p.Required = append(p.Required, n)
@@ -880,6 +880,7 @@ func planHash(p *Plan) string {
 		Timezone string
 		Rank     int32
 		Kind     string
+		Records  string
 		CSV      CSV
 		FromName string
 		Unknown  string
@@ -900,7 +901,7 @@ func planHash(p *Plan) string {
 	}
 	h.Key, h.Sequence, h.Timezone = p.Table.Key, p.Table.Sequence, p.Table.Timezone.String()
 	s := p.Source
-	h.Rank, h.Kind, h.CSV, h.Unknown = s.Rank, s.Kind, s.CSV, s.UnknownFields
+	h.Rank, h.Kind, h.Records, h.CSV, h.Unknown = s.Rank, s.Kind, s.Format, s.CSV, s.UnknownFields
 	if s.FromFilename != nil {
 		h.FromName = s.FromFilename.String()
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,7 +9,10 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/cauce-data/cauce/connect/avro"
 	"github.com/cauce-data/cauce/connect/csv"
+	"github.com/cauce-data/cauce/connect/jsonl"
+	"github.com/cauce-data/cauce/connect/parquet"
 	"github.com/cauce-data/cauce/delta"
 	"github.com/cauce-data/cauce/engine/duckdb"
 	"github.com/cauce-data/cauce/ingest"
@@ -86,7 +90,7 @@ func (a *app) open(l *pipeline.Lake) (*lake, error) {
 	if err != nil {
 		return nil, err
 	}
-	opener := csv.NewOpener(csv.Options{
+	text := csv.NewOpener(csv.Options{
 		TempDir: tempDir(l),
 		RawFields: func(s *pipeline.Source) []string {
 			plan, err := l.Plan(s.Name)
@@ -97,13 +101,30 @@ func (a *app) open(l *pipeline.Lake) (*lake, error) {
 		},
 	})
 	in, err := ingest.New(ingest.Config{
-		Lake: l, Store: store, Engine: engine, Opener: opener,
+		Lake: l, Store: store, Engine: engine, Opener: openers{
+			pipeline.FormatCSV:     text,
+			pipeline.FormatJSON:    jsonl.Opener{Stager: text},
+			pipeline.FormatJSONL:   jsonl.Opener{Stager: text},
+			pipeline.FormatParquet: parquet.Opener{Stager: text},
+			pipeline.FormatAvro:    avro.Opener{Stager: text},
+		},
 		EngineInfo: engineInfo(), Log: a.logger(), Hook: hook,
 	})
 	if err != nil {
 		return nil, errors.Join(err, engine.Close())
 	}
 	return &lake{Lake: l, store: store, engine: engine, ingest: in}, nil
+}
+
+// openers makes files ready by the format of their source.
+type openers map[string]ingest.FileOpener
+
+func (o openers) Open(ctx context.Context, store objstore.Store, info objstore.Info, src *pipeline.Source) (*pipeline.RawFile, error) {
+	opener := o[src.Format]
+	if opener == nil {
+		return nil, fmt.Errorf("%s: BUG: nothing reads files of format %q", info.Key, src.Format)
+	}
+	return opener.Open(ctx, store, info, src)
 }
 
 func engineInfo() string { return "Cauce/" + version }

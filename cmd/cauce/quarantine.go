@@ -26,6 +26,9 @@ func quarantineFlags(cmd *cobra.Command, f *ingest.QuarantineFilter) {
 
 // place names where a bad record stands.
 func place(r ingest.QuarantineRow) string {
+	if r.File != "" && r.Line == 0 {
+		return r.File + " record " + strconv.FormatInt(r.Position, 10) // of a file without lines
+	}
 	if r.File != "" {
 		return r.File + ":" + strconv.FormatInt(r.Line, 10)
 	}

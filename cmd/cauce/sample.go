@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"sort"
@@ -94,6 +95,9 @@ func assignments(m map[string]any) string {
 		v := m[name]
 		if v == nil {
 			v = "NULL"
+		}
+		if raw, ok := v.(json.RawMessage); ok {
+			v = string(raw) // nested values
 		}
 		fmt.Fprintf(&b, "%s=%s", name, printable(fmt.Sprint(v)))
 	}

@@ -49,63 +49,20 @@ func NewOpener(o Options) *Opener {
 	return &Opener{o: o}
 }
 
-// Open makes one file ready: it hashes the original, and unless that is plain UTF-8 on local disk already, writes a
-// decompressed and transcoded copy, in bounded memory. The caller closes the file, which removes the copy.
+// Open makes one CSV file ready: it stages it, and finds its header.
 //
 // The error names the file and wraps one of this package's errors, pipeline.ErrChanged or the store's own.
 func (o *Opener) Open(ctx context.Context, store objstore.Store, info objstore.Info, src *pipeline.Source) (_ *pipeline.RawFile, err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("%s: %w", info.Key, err)
-		}
-	}()
-	o.sweep.Do(o.removeStale)
-	before, err := store.Stat(ctx, info.Key)
+	f, s, err := o.stage(ctx, store, info, src, false)
 	if err != nil {
-		return nil, dangling(store, info.Key, err)
+		return nil, err
 	}
-	f := &pipeline.RawFile{
-		Name:       info.Key,
-		Size:       before.Size,
-		Generation: before.ModTime.UnixMicro(),
-		ModTime:    before.ModTime,
-	}
-	unchanged := func(ctx context.Context) error {
-		after, err := store.Stat(ctx, info.Key)
-		if errors.Is(err, objstore.ErrNotFound) || err == nil && !same(before, after) {
-			return fmt.Errorf("%s: %w", info.Key, pipeline.ErrChanged)
-		}
-		return err
-	}
-	s := &stage{o: o, ctx: ctx, store: store, key: info.Key, csv: src.CSV, hash: sha256.New()}
 	defer func() {
 		if err != nil {
-			_ = s.remove()
+			err = errors.Join(fmt.Errorf("%s: %w", info.Key, err), s.remove())
 		}
 	}()
-	if err := s.run(); err != nil {
-		// A file that shrinks or is replaced while it is read may look damaged; that it changed is then the cause.
-		if u := unchanged(ctx); errors.Is(u, pipeline.ErrChanged) {
-			return nil, pipeline.ErrChanged
-		}
-		return nil, err
-	}
-	if err := unchanged(ctx); err != nil {
-		if errors.Is(err, pipeline.ErrChanged) {
-			return nil, pipeline.ErrChanged
-		}
-		return nil, err
-	}
-	f.SHA256 = hex.EncodeToString(s.hash.Sum(nil))
-	f.Origin = "f:" + f.SHA256[:16]
-	f.Path = s.path
 	f.Plain = s.text.plain()
-	f.Unchanged = func(context.Context) error { return nil }
-	f.Close = s.remove
-	if s.inPlace {
-		f.Unchanged = unchanged
-	}
-
 	d := dialect{
 		delimiter: []byte(string(src.CSV.Delimiter)),
 		multiline: src.CSV.Multiline,
@@ -140,6 +97,69 @@ func (o *Opener) Open(ctx context.Context, store objstore.Store, info objstore.I
 		return rows(ctx, f, d, positions, true)
 	}
 	return f, nil
+}
+
+// Stage makes one file of any format ready to be opened at Path: it hashes the original, and unless that is plain local
+// UTF-8 already, writes a decompressed and transcoded copy, in bounded memory. With binary the content may be anything
+// and is only decompressed. Whoever splits it into records sets Fields, Rows and RowsAt; the caller closes the file,
+// which removes the copy. Errors are those of Open.
+func (o *Opener) Stage(ctx context.Context, store objstore.Store, info objstore.Info, src *pipeline.Source, binary bool) (*pipeline.RawFile, error) {
+	f, _, err := o.stage(ctx, store, info, src, binary)
+	return f, err
+}
+
+func (o *Opener) stage(ctx context.Context, store objstore.Store, info objstore.Info, src *pipeline.Source, binary bool) (_ *pipeline.RawFile, _ *stage, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%s: %w", info.Key, err)
+		}
+	}()
+	o.sweep.Do(o.removeStale)
+	before, err := store.Stat(ctx, info.Key)
+	if err != nil {
+		return nil, nil, dangling(store, info.Key, err)
+	}
+	f := &pipeline.RawFile{
+		Name:       info.Key,
+		Size:       before.Size,
+		Generation: before.ModTime.UnixMicro(),
+		ModTime:    before.ModTime,
+	}
+	unchanged := func(ctx context.Context) error {
+		after, err := store.Stat(ctx, info.Key)
+		if errors.Is(err, objstore.ErrNotFound) || err == nil && !same(before, after) {
+			return fmt.Errorf("%s: %w", info.Key, pipeline.ErrChanged)
+		}
+		return err
+	}
+	s := &stage{o: o, ctx: ctx, store: store, key: info.Key, csv: src.CSV, binary: binary, hash: sha256.New()}
+	defer func() {
+		if err != nil {
+			_ = s.remove()
+		}
+	}()
+	if err := s.run(); err != nil {
+		// A file that shrinks or is replaced while it is read may look damaged; that it changed is then the cause.
+		if u := unchanged(ctx); errors.Is(u, pipeline.ErrChanged) {
+			return nil, nil, pipeline.ErrChanged
+		}
+		return nil, nil, err
+	}
+	if err := unchanged(ctx); err != nil {
+		if errors.Is(err, pipeline.ErrChanged) {
+			return nil, nil, pipeline.ErrChanged
+		}
+		return nil, nil, err
+	}
+	f.SHA256 = hex.EncodeToString(s.hash.Sum(nil))
+	f.Origin = "f:" + f.SHA256[:16]
+	f.Path = s.path
+	f.Unchanged = func(context.Context) error { return nil }
+	f.Close = s.remove
+	if s.inPlace {
+		f.Unchanged = unchanged
+	}
+	return f, s, nil
 }
 
 // same tells whether two descriptions are of the same content.
@@ -320,7 +340,9 @@ type stage struct {
 	store objstore.Store
 	key   string
 	csv   pipeline.CSV
-	hash  hash.Hash
+	// binary content is neither looked at nor transcoded.
+	binary bool
+	hash   hash.Hash
 
 	encoding string
 	path     string
@@ -374,9 +396,12 @@ func (s *stage) run() error {
 
 // decode writes the text as UTF-8 to a copy, unless the file at local is that already.
 func (s *stage) decode(plain io.Reader, local string) error {
-	text, encoding, asIs, err := decoder(plain, s.csv.Encoding)
-	if err != nil {
-		return err
+	text, encoding, asIs := plain, "", true
+	if !s.binary {
+		var err error
+		if text, encoding, asIs, err = decoder(plain, s.csv.Encoding); err != nil {
+			return err
+		}
 	}
 	s.encoding = encoding
 	var out io.Writer = io.Discard
@@ -403,8 +428,10 @@ func (s *stage) decode(plain io.Reader, local string) error {
 		if limit := s.o.o.StagedBytesMax; limit > 0 && size > limit {
 			return fmt.Errorf("%w: more than %d bytes", ErrTooLarge, limit)
 		}
-		if e := s.text.add(buf[:n]); e != nil {
-			return e
+		if !s.binary {
+			if e := s.text.add(buf[:n]); e != nil {
+				return e
+			}
 		}
 		if _, e := out.Write(buf[:n]); e != nil {
 			return e

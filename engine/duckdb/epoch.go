@@ -105,6 +105,9 @@ func (x *epoch) AddFile(ctx context.Context, f *pipeline.RawFile) error {
 }
 
 func (x *epoch) addFile(ctx context.Context, f *pipeline.RawFile) error {
+	if x.p.plan.Source.Objects() {
+		f = x.jsonFile(f)
+	}
 	if len(f.Fields) == 0 {
 		// A file without a single record has no header to miss a column in.
 		x.mu.Lock()
@@ -131,6 +134,9 @@ func (x *epoch) addFile(ctx context.Context, f *pipeline.RawFile) error {
 	if !ok {
 		if warning, err = x.loadExact(ctx, p); err != nil {
 			return err
+		}
+		if p.read == 0 && x.p.plan.Source.Objects() {
+			warning = "the file is empty"
 		}
 	}
 	if f.Unchanged != nil {

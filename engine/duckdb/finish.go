@@ -512,6 +512,12 @@ func (x *epoch) brokenRows(ctx context.Context, p *part) iter.Seq2[[]broken, err
 // reason says which value broke the rule, and why.
 func (x *epoch) reason(b broken, raw func(name string) (string, bool)) string {
 	r := b.rule
+	if r.name == ruleUnknown {
+		if name, ok := raw(fieldUnknown); ok {
+			return "the record has the field " + strconv.Quote(name) + ", to which nothing refers"
+		}
+		return r.describe
+	}
 	var vals []string
 	show := func(n string, v string, ok bool) {
 		if !ok {
@@ -618,6 +624,14 @@ func (x *epoch) badRows(ctx context.Context, p *part) iter.Seq2[pipeline.BadRow,
 				}
 				b := page[i]
 				reason := x.reason(b, func(n string) (string, bool) {
+					if _, objects := field[n]; n == fieldUnknown && !objects {
+						for i, name := range f.Fields {
+							if i < len(row.Values) && row.Values[i] != "" && !slices.Contains(x.p.plan.RawFields, name) {
+								return name, true
+							}
+						}
+						return "", false
+					}
 					k, ok := field[n]
 					if !ok || k >= len(row.Values) {
 						return "", false
@@ -690,6 +704,9 @@ func (x *epoch) badRecords(ctx context.Context, p *part) iter.Seq2[pipeline.BadR
 			for _, b := range page {
 				_ = scan.record(p.recs[b.rec].Value) // it could be read before
 				reason := x.reason(b, func(n string) (string, bool) {
+					if n == fieldUnknown {
+						return scan.unknown, scan.unknown != ""
+					}
 					k := slices.Index(raw, n)
 					if k < 0 {
 						return "", false

@@ -236,7 +236,7 @@ func (p *program) render(in input) (*rendering, error) {
 	var where string
 	checks := statusChain{}
 	if in.unknown != "" {
-		checks.add(in.unknown+" IS NOT NULL", addRule(rule{name: "unknown_fields", column: -1, describe: "the record has a field that nothing refers to"}))
+		checks.add(in.unknown+" IS NOT NULL", addRule(rule{name: ruleUnknown, column: -1, describe: "the record has a field to which nothing refers"}))
 	}
 	if plan.Filter != nil {
 		f, err := raw.expr(plan.Filter)
