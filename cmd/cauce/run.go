@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"sort"
@@ -291,12 +292,26 @@ them; --allow-gap SOURCE records the gap and goes on.`,
 			ctx := cmd.Context()
 			st := a.streams(l.Lake)
 			defer st.Close()
+			totals := newStreamTotals(src.Name)
+			report := func() error {
+				totals.Seconds = time.Since(totals.started).Seconds()
+				return a.print(totals, func(w io.Writer) error {
+					fmt.Fprintf(w, "stream %s: %s in %s\n", totals.Source, count(totals.RowsRead, "event"), batchCount(totals.Epochs))
+					return printCounts(w, totals.Counts)
+				})
+			}
+			// A stream runs until it is stopped, be it before it has begun to read.
+			stopped := func(err error) bool {
+				return !o.AvailableNow && errors.Is(err, context.Canceled) && ctx.Err() != nil
+			}
 			stream, err := st.source(ctx, src)
+			if stopped(err) {
+				return report()
+			}
 			if err != nil {
 				return err
 			}
 			defer stream.Close()
-			totals := newStreamTotals(src.Name)
 			o.OnEpoch = totals.add
 			if !o.AvailableNow {
 				a.note("stream %s: reading topic %s; stop with Ctrl-C", src.Name, src.Topic)
@@ -304,14 +319,10 @@ them; --allow-gap SOURCE records the gap and goes on.`,
 			stop := a.tick(totals.line)
 			err = l.ingest.RunStream(ctx, stream, o)
 			stop()
-			if err != nil {
+			if err != nil && !stopped(err) {
 				return err
 			}
-			totals.Seconds = time.Since(totals.started).Seconds()
-			return a.print(totals, func(w io.Writer) error {
-				fmt.Fprintf(w, "stream %s: %s in %s\n", totals.Source, count(totals.RowsRead, "event"), batchCount(totals.Epochs))
-				return printCounts(w, totals.Counts)
-			})
+			return report()
 		},
 	}
 	f := cmd.Flags()

@@ -85,6 +85,10 @@ func (x *Exchange) socket(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "Too many streams", http.StatusBadRequest)
 		return
 	}
+	// The client may make trades as soon as it has the answer, and must then get them.
+	x.mu.Lock()
+	cursor := x.base + int64(len(x.log))
+	x.mu.Unlock()
 	up := websocket.Upgrader{CheckOrigin: func(*http.Request) bool { return true }}
 	ws, err := up.Upgrade(w, r, nil)
 	if err != nil {
@@ -102,7 +106,6 @@ func (x *Exchange) socket(w http.ResponseWriter, r *http.Request) {
 		ws.Close()
 		return
 	}
-	cursor := x.base + int64(len(x.log))
 	x.conns[c] = struct{}{}
 	seed := x.o.Seed + uint64(cursor)
 	x.served.Add(1)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -33,44 +34,72 @@ type scenario struct {
 	bad   int
 
 	unsent []string // event files that no producer has sent to the end
-	took   map[string]time.Duration
-	// starting is the part of took until the first phase.
-	starting map[string]time.Duration
 
 	chance, hook map[string]int // kills by the phase they hit
 	order        []string       // what was killed, for the log of a failed test
 }
 
-// TestKillInEveryPhase lets batch, stream and maintenance work on one table at the same time and kills one of them in
-// every turn, in turn by chance and where chance has hit least. Expected rows come from the generator.
+// TestKillInEveryPhase lets a stream, batches and OPTIMIZE work on one table at the same time, then VACUUM, and kills
+// them: at moments drawn by chance over the whole of their work, and by a hook where chance has hit least. Expected rows
+// come from the generator.
 func TestKillInEveryPhase(t *testing.T) {
 	l := lab.NewLake(t)
-	s := &scenario{t: t, l: l, rnd: testscale.Rand(t), log: filepath.Join(t.TempDir(), "phases"),
-		took: map[string]time.Duration{}, starting: map[string]time.Duration{}, chance: map[string]int{}, hook: map[string]int{}}
+	s := &scenario{t: t, l: l, rnd: testscale.Rand(t), log: filepath.Join(t.TempDir(), "phases"), chance: map[string]int{}, hook: map[string]int{}}
 	s.g = lab.NewGenerator(s.rnd, 3)
 	l.Env = append(l.Env, "CAUCE_FAULT_LOG="+s.log)
 
-	s.bad += s.g.History(t, l.Inbox(), 0, 200, 50).Bad
+	s.history(5, 1000)
 	l.Run("run", "batch") // the table that optimize and vacuum need
 
+	// Half of the kills, and as many more as the rare phases take, are chance's; the hooks fill up what is missing.
 	perPhase := testscale.Count(t, "kills-per-phase")
-	most := max(60, 6*testscale.Count(t, "kills")) // chance decides how often the rare phases come round
-	for range testscale.Turns(t, "kills") {
-		s.turn()
+	start := time.Now()
+	for i := range testscale.Turns(t, "kills") {
+		if sum(s.chance)+sum(s.hook) > i {
+			continue // a cycle of chance makes several kills
+		}
+		s.next(perPhase)
 	}
-	// A turn whose victim was done before its time came has killed nothing.
-	for s.turns < most && (s.kills() < testscale.Count(t, "kills") || s.rarest(perPhase) != "" || sum(s.chance) < sum(s.hook)) {
-		s.turn()
+	for s.rarest(perPhase) != "" || sum(s.chance) < sum(s.hook) {
+		s.next(perPhase)
 	}
 	s.check()
-	t.Logf("REPORT: %d kills in %d turns, none lost or doubled a row: %d by chance %v, %d by hook %v",
-		s.kills(), s.turns, sum(s.chance), s.chance, sum(s.hook), s.hook)
-	if phase := s.rarest(perPhase); phase != "" {
-		t.Errorf("phase %s was hit %d times, want %d", phase, s.chance[phase]+s.hook[phase], perPhase)
+	t.Logf("REPORT: %d kills in %d turns and %v, none lost or doubled a row: %d by chance %s, %d by hook %s",
+		sum(s.chance)+sum(s.hook), s.turns, time.Since(start).Round(time.Second), sum(s.chance), byPhase(s.chance), sum(s.hook), byPhase(s.hook))
+	for _, p := range phases {
+		if n := s.chance[p] + s.hook[p]; n < perPhase {
+			t.Errorf("phase %s was hit %d times, want %d", p, n, perPhase)
+		}
 	}
 	if sum(s.chance) < sum(s.hook) {
 		t.Errorf("%d kills by chance, fewer than half of all: %d by hook", sum(s.chance), sum(s.hook))
 	}
+}
+
+// next makes the kills of one turn: by chance, unless that is ahead.
+func (s *scenario) next(perPhase int) {
+	s.t.Helper()
+	s.turns++
+	if sum(s.chance) <= sum(s.hook) {
+		s.chanceTurn()
+	} else {
+		s.hookTurn(perPhase)
+	}
+	if s.turns%10 == 0 {
+		s.check()
+	}
+}
+
+// byPhase lists kills as "phase n", the order of a process's work first.
+func byPhase(m map[string]int) string {
+	var list []string
+	for _, p := range slices.Concat([]string{"starting"}, phases, slices.Sorted(maps.Keys(m))) {
+		text := fmt.Sprintf("%s %d", p, m[p])
+		if m[p] > 0 && !slices.Contains(list, text) {
+			list = append(list, text)
+		}
+	}
+	return "(" + strings.Join(list, ", ") + ")"
 }
 
 func sum(m map[string]int) int {
@@ -99,109 +128,166 @@ func (s *scenario) rarest(want int) string {
 type worker struct {
 	name string
 	*lab.Process
-	started time.Time
 }
 
-// turn brings new input, lets all workers run at once and kills one.
-func (s *scenario) turn() {
+func (s *scenario) start(name string, env []string, args ...string) *worker {
 	s.t.Helper()
-	s.turns++
-	m := s.g.History(s.t, s.l.Inbox(), s.rnd.IntN(3), 2000, 200)
-	s.bad += m.Bad
-	events := filepath.Join(s.t.TempDir(), fmt.Sprintf("events-%d.jsonl", s.turns))
-	s.g.Events(s.t, events, 1000)
-	s.unsent = append(s.unsent, events)
+	return &worker{name: name, Process: s.l.Start(env, args...)}
+}
 
-	byHook := ""
-	if sum(s.hook) < sum(s.chance) {
-		byHook = s.rarest(1 << 30)
+// history puts files with n rows each into the inbox. No batch may run meanwhile.
+func (s *scenario) history(files, n int) {
+	s.t.Helper()
+	for range files {
+		s.bad += s.g.History(s.t, s.l.Inbox(), s.rnd.IntN(3), n, 100).Bad
 	}
-	if byHook == "vacuum" || byHook == "" && s.turns%8 == 0 {
-		s.vacuumTurn(byHook)
-		return
+}
+
+// events writes a file of n events that a producer still has to send.
+func (s *scenario) events(n int) string {
+	s.t.Helper()
+	path := filepath.Join(s.t.TempDir(), fmt.Sprintf("events-%d.jsonl", s.turns))
+	s.g.Events(s.t, path, n)
+	s.unsent = append(s.unsent, path)
+	return path
+}
+
+// chanceTurn keeps stream, batch and OPTIMIZE busy for some seconds and then VACUUM for a moment, starting again what
+// ends. The times of the kills are drawn over the whole turn and know nothing of when a process began; whoever then
+// runs may be hit.
+func (s *scenario) chanceTurn() {
+	s.t.Helper()
+	const together = 6 * time.Second
+	events := s.events(5000)
+	producer := s.start("produce", nil, "produce", "replay", events, "--rate", "900")
+	commands := map[string][]string{
+		"stream": {"run", "stream", "--trigger", "100ms"}, // goes on until it is stopped
+		"batch":  {"run", "batch", "--now"},
+		// Z-ORDER writes every file anew, so that there is always something to do.
+		"optimize": {"table", "optimize", "unified_events", "--zorder", "symbol"},
 	}
-	victim := []string{"batch", "stream", "optimize"}[s.rnd.IntN(3)]
-	faults := map[string][]string{}
-	switch byHook {
-	case "":
-	case "optimize":
-		faults["optimize"] = []string{"CAUCE_FAULT=kill@optimize"}
-	case "checkpoint": // only every tenth commit has one: whoever makes it
-		for _, name := range []string{"batch", "stream", "optimize"} {
-			faults[name] = []string{"CAUCE_FAULT=kill@checkpoint"}
+	running := map[string]*worker{}
+	begin := func(name string) {
+		if name == "batch" {
+			s.history(4, 500)
 		}
-	default:
-		victim = []string{"batch", "stream"}[s.rnd.IntN(2)]
-		faults[victim] = []string{"CAUCE_FAULT=kill@" + byHook}
+		running[name] = s.start(name, nil, commands[name]...)
 	}
-
-	producer := s.start("produce", nil, "produce", "replay", events)
-	workers := []*worker{
-		s.start("batch", faults["batch"], "run", "batch", "--now"),
-		s.start("stream", faults["stream"], "run", "stream", "--available-now"),
-		s.start("optimize", faults["optimize"], "table", "optimize", "unified_events"),
+	end := func(w *worker) {
+		s.finish(w, "")
+		delete(running, w.name)
 	}
-	if byHook == "" {
-		i := slices.IndexFunc(workers, func(w *worker) bool { return w.name == victim })
-		s.killByChance(workers[i])
+	shoot := s.shots(2*time.Second, func() *worker {
+		names := slices.Sorted(maps.Keys(running))
+		if len(names) == 0 {
+			return nil
+		}
+		return running[names[s.rnd.IntN(len(names))]]
+	})
+	for began := time.Now(); time.Since(began) < together; {
+		for _, name := range []string{"stream", "batch", "optimize"} {
+			if w := running[name]; w != nil && !w.Running() {
+				if name == "stream" && w.Wait(0) == 0 {
+					s.t.Fatalf("turn %d: the stream ended by itself: %s", s.turns, w.Stderr.String())
+				}
+				end(w)
+			}
+			if running[name] == nil {
+				begin(name)
+			}
+		}
+		shoot()
+		time.Sleep(2 * time.Millisecond)
 	}
-	for _, w := range workers {
-		s.finish(w, byHook)
+	if w := running["stream"]; w != nil {
+		w.Signal(syscall.SIGTERM)
+	}
+	for len(running) > 0 {
+		for _, w := range running {
+			if w.Running() {
+				shoot()
+				time.Sleep(2 * time.Millisecond)
+			} else {
+				end(w)
+			}
+		}
 	}
 	if code := producer.Wait(2 * time.Minute); code != 0 {
 		s.fail(producer, code)
 	}
 	s.unsent = slices.DeleteFunc(s.unsent, func(f string) bool { return f == events })
-	if s.turns%10 == 0 {
-		s.check()
-	}
-}
 
-// vacuumTurn kills VACUUM, which must be alone when it keeps no history.
-func (s *scenario) vacuumTurn(byHook string) {
-	var env []string
-	if byHook != "" {
-		env = []string{"CAUCE_FAULT=kill@vacuum"}
-	}
-	w := s.start("vacuum", env, "table", "vacuum", "unified_events", "--retention", "0s", "--force")
-	if byHook == "" {
-		s.killByChance(w)
-	}
-	s.finish(w, byHook)
-	s.check()
-}
-
-func (s *scenario) start(name string, env []string, args ...string) *worker {
-	s.t.Helper()
-	return &worker{name: name, Process: s.l.Start(env, args...), started: time.Now()}
-}
-
-// killByChance kills at a moment drawn over the time that such a process last took. Every eighth time that begins with
-// its start; else with the first phase that it reports, because a process starts longer than it commits, and nothing
-// can go wrong before it has touched anything.
-func (s *scenario) killByChance(w *worker) {
-	usual, start := s.took[w.name], s.starting[w.name]
-	if usual == 0 {
-		usual = time.Second
-	}
-	if s.rnd.IntN(8) > 0 {
-		for s.lastPhase(w.Pid()) == "starting" && w.Running() {
+	// VACUUM that keeps no history must be alone. It goes on until it has come to its end.
+	var w *worker
+	shoot = s.shots(300*time.Millisecond, func() *worker { return w })
+	for done := false; !done; {
+		w = s.start("vacuum", nil, "table", "vacuum", "unified_events", "--retention", "0s", "--force")
+		for w.Running() {
+			shoot()
 			time.Sleep(time.Millisecond)
 		}
-		s.starting[w.name] = time.Since(w.started)
-		usual = max(usual-start, 20*time.Millisecond)
+		done = w.Wait(0) == 0
+		s.finish(w, "")
 	}
-	w.Wait(time.Duration(s.rnd.Int64N(int64(usual))))
-	w.Kill()
+}
+
+// shots returns a function that is to be called all the time: it kills a victim at times whose distances are drawn
+// evenly from nothing to twice the mean.
+func (s *scenario) shots(mean time.Duration, victim func() *worker) func() {
+	next := time.Now().Add(time.Duration(s.rnd.Int64N(int64(2 * mean))))
+	return func() {
+		if time.Now().Before(next) {
+			return
+		}
+		next = time.Now().Add(time.Duration(s.rnd.Int64N(int64(2 * mean))))
+		if w := victim(); w != nil {
+			w.Kill()
+		}
+	}
+}
+
+// hookTurn lets all work at once and has the one whose phase was hit least kill itself there.
+func (s *scenario) hookTurn(perPhase int) {
+	s.t.Helper()
+	phase := s.rarest(perPhase)
+	if phase == "" {
+		phase = phases[s.rnd.IntN(len(phases))]
+	}
+	fault := []string{"CAUCE_FAULT=kill@" + phase}
+	s.history(s.rnd.IntN(2)+1, 200)
+	if phase == "vacuum" {
+		s.finish(s.start("vacuum", fault, "table", "vacuum", "unified_events", "--retention", "0s", "--force"), phase)
+		return
+	}
+	faults := map[string][]string{}
+	switch phase {
+	case "optimize":
+		faults["optimize"] = fault
+	case "checkpoint": // only every tenth commit has one: whoever makes it
+		faults["batch"], faults["stream"], faults["optimize"] = fault, fault, fault
+	default:
+		faults[[]string{"batch", "stream"}[s.rnd.IntN(2)]] = fault
+	}
+	events := s.events(300)
+	producer := s.start("produce", nil, "produce", "replay", events)
+	for _, w := range []*worker{
+		s.start("batch", faults["batch"], "run", "batch", "--now"),
+		s.start("stream", faults["stream"], "run", "stream", "--available-now"),
+		s.start("optimize", faults["optimize"], "table", "optimize", "unified_events"),
+	} {
+		s.finish(w, phase)
+	}
+	if code := producer.Wait(2 * time.Minute); code != 0 {
+		s.fail(producer, code)
+	}
+	s.unsent = slices.DeleteFunc(s.unsent, func(f string) bool { return f == events })
 }
 
 // finish waits for a worker and records which phase a kill has hit.
 func (s *scenario) finish(w *worker, byHook string) {
 	s.t.Helper()
-	code := w.Wait(2 * time.Minute)
-	switch code {
+	switch code := w.Wait(2 * time.Minute); code {
 	case 0:
-		s.took[w.name] = time.Since(w.started)
 	case -1:
 		phase := s.lastPhase(w.Pid())
 		if byHook == "" {
@@ -257,7 +343,7 @@ func (s *scenario) check() {
 	if d := lab.Diff(lab.NamedFiles(s.t, s.l.Table()), lab.FilesOnDisk(s.t, s.l.Table())); d != "" {
 		s.t.Fatalf("turn %d: after VACUUM the files are not those that the log names: %s", s.turns, d)
 	}
-	if python, err := prereq.Lookup("venv"); err == nil && (s.turns%40 == 0 || s.turns < 10) {
+	if python, err := prereq.Lookup("venv"); err == nil && (s.turns%40 == 0 || s.turns <= 10) {
 		for _, reader := range []string{"deltalake", "duckdb"} {
 			out := filepath.Join(s.t.TempDir(), "rows.csv")
 			if text, err := exec.Command(python, filepath.Join(prereq.Root(), "test", "peers", "readers.py"), reader, s.l.Table(), out).CombinedOutput(); err != nil {
