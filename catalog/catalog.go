@@ -166,8 +166,8 @@ func (c *Catalog) declared(name string) declaration {
 		partitionBy: t.PartitionBy,
 		config:      map[string]string{},
 		evolve:      t.Evolve == pipeline.EvolveAddColumns,
-		// A source that begins to delete says by that alone that the column is wanted.
-		system: map[string]bool{pipeline.ColumnDeleted: true},
+		// A source that begins to delete, or to keep unknown fields, says by that alone that the column is wanted.
+		system: map[string]bool{pipeline.ColumnDeleted: true, pipeline.ColumnUnknown: true},
 	}
 	if t.DeletionVectors {
 		d.config["delta.enableDeletionVectors"] = "true"

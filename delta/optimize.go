@@ -19,6 +19,9 @@ type OptimizeOptions struct {
 	// ZOrderBy sorts the rows of each partition along a curve through these columns, so that files (and row groups)
 	// have narrow bounds in all of them.
 	ZOrderBy []string
+	// SortBy orders the rows inside each new file (logical column names), so that its row groups have narrow bounds. It
+	// does not choose files, as ZOrderBy does. Nil: rows stay in the order of the files.
+	SortBy []string
 	// MinFiles is how many small files a partition must have before they are packed; 0: 2.
 	MinFiles    int
 	Compression string // "snappy" (default) or "zstd"
@@ -314,7 +317,9 @@ func (t *Table) rewriteBin(ctx context.Context, info TableInfo, b *bin, o Optimi
 		return nil
 	}
 	req := WriteRequest{Rows: live, Compression: o.Compression, FileBytesTarget: o.TargetBytes}
-	if len(o.ZOrderBy) > 0 {
+	if len(o.ZOrderBy) == 0 {
+		req.SortBy = o.SortBy
+	} else {
 		sorted, err := zorderRows(ctx, live, o.ZOrderBy)
 		if err != nil {
 			return err

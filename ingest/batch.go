@@ -389,6 +389,22 @@ func (b *batchRun) tryEpoch(ctx context.Context, files []objstore.Info) (again b
 	return false, nil
 }
 
+// open makes a file of a source ready for reading, with the generation that the source gives it.
+func (l *Lake) open(ctx context.Context, f objstore.Info, src *pipeline.Source) (*pipeline.RawFile, error) {
+	raw, err := l.opener.Open(ctx, l.store, f, src)
+	if err != nil || src.Generation == "" {
+		return raw, err
+	}
+	if raw.Generation, err = src.GenerationOf(f.Key); err != nil {
+		err = fmt.Errorf("%s: %w", f.Key, err)
+		if raw.Close != nil {
+			err = errors.Join(err, raw.Close())
+		}
+		return nil, err
+	}
+	return raw, nil
+}
+
 // intake collects the files of one epoch.
 type intake struct {
 	b *batchRun
@@ -430,7 +446,7 @@ func (in *intake) read(ctx context.Context, ep Epoch, files []objstore.Info) err
 		mine, next := turn, make(chan struct{})
 		turn = next
 		g.Go(func() error { // waits only for files that were begun before, so the limit cannot lock them up
-			raw, err := in.b.l.opener.Open(ctx, in.b.l.store, f, in.b.source)
+			raw, err := in.b.l.open(ctx, f, in.b.source)
 			<-mine
 			mark, wanted, err := in.decide(ctx, f, raw, err)
 			close(next)
@@ -479,8 +495,10 @@ func (in *intake) decide(ctx context.Context, f objstore.Info, raw *pipeline.Raw
 	in.seen[raw.SHA256] = true
 	if b.opts.Reprocess {
 		// The reading of today goes before the one it replaces and before other files of its time (DESIGN D2).
-		raw.Generation = b.since
-		mark.Generation = b.since
+		if b.source.Generation == "" { // a name says of itself which file is newer
+			raw.Generation = b.since
+			mark.Generation = b.since
+		}
 		mark.Replaces = append(mark.Replaces, raw.Origin)
 	}
 	if reissue && b.source.OnReissue == pipeline.ReissueReplace {

@@ -84,7 +84,7 @@ func (l *Lake) maintainTable(ctx context.Context, name string, t *delta.Table, o
 		}
 	}
 	if policy.Optimize {
-		if err := l.compact(ctx, t, m); err != nil {
+		if err := l.compact(ctx, name, t, m); err != nil {
 			return err
 		}
 	}
@@ -151,7 +151,7 @@ func worthCompacting(s *delta.Snapshot, filesMin int, target int64) []partitionW
 	return out
 }
 
-func (l *Lake) compact(ctx context.Context, t *delta.Table, m *TableMaintenance) error {
+func (l *Lake) compact(ctx context.Context, name string, t *delta.Table, m *TableMaintenance) error {
 	filesMin, target := l.lake.Maintenance.FilesMin, l.lake.Maintenance.FileBytesTarget
 	if filesMin <= 0 {
 		filesMin = maintainFilesMin
@@ -163,12 +163,16 @@ func (l *Lake) compact(ctx context.Context, t *delta.Table, m *TableMaintenance)
 	if err != nil {
 		return err
 	}
+	var sortBy []string
+	if d := l.lake.Table(name); d != nil {
+		sortBy = d.ClusterBy
+	}
 	for _, w := range worthCompacting(s, filesMin, target) {
 		where, err := partitionPredicate(s, w.values)
 		if err != nil {
 			return err
 		}
-		res, err := t.Optimize(ctx, delta.OptimizeOptions{Where: where, TargetBytes: target, MinFiles: filesMin, Hook: l.hook})
+		res, err := t.Optimize(ctx, delta.OptimizeOptions{Where: where, TargetBytes: target, MinFiles: filesMin, SortBy: sortBy, Hook: l.hook})
 		if errors.Is(err, delta.ErrConflict) {
 			l.log.Debug("compaction gave way to a writer", "table", t.Path(), "error", err)
 			continue

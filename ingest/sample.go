@@ -130,7 +130,7 @@ func (s *sampler) readFile(ctx context.Context, src *pipeline.Source, o SampleOp
 		if o.File != "" && f.Key != o.File {
 			continue
 		}
-		raw, err := s.l.opener.Open(ctx, s.l.store, f, src)
+		raw, err := s.l.open(ctx, f, src)
 		if err != nil {
 			return err
 		}

@@ -457,7 +457,7 @@ func typeList(types []sqlType) string {
 func lastPart(name string) string { return name[strings.LastIndexByte(name, '.')+1:] }
 
 func isSystemColumn(name string) bool {
-	for _, s := range []string{ColumnRank, ColumnGeneration, ColumnPosition, ColumnOrigin, ColumnDeleted} {
+	for _, s := range []string{ColumnRank, ColumnGeneration, ColumnPosition, ColumnOrigin, ColumnDeleted, ColumnUnknown} {
 		if strings.EqualFold(s, name) {
 			return true
 		}

@@ -5,9 +5,11 @@
 package pipeline
 
 import (
+	"fmt"
 	"path"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,7 +24,12 @@ const (
 	ColumnPosition   = "_position"   // LONG: ordinal in the file, or offset
 	ColumnOrigin     = "_origin"     // STRING: which file or partition
 	ColumnDeleted    = "_deleted"    // BOOLEAN: only in tables whose sources delete
+	ColumnUnknown    = "_unknown"    // STRING: only in tables of which a source keeps unknown fields; see RawUnknown
 )
+
+// RawUnknown is the name under which a plan refers to all raw fields of a record that no expression names: the text of a
+// JSON object of those that are not null, by name; null if there is none. No field can be called so.
+const RawUnknown = "\x00unknown"
 
 // ColumnIngestedAt is the one declared column that an engine fills by itself: with the time of the epoch, if the lake
 // file declares it and no source maps it. It is no part of a row's identity or of the table's logical hash.
@@ -242,14 +249,17 @@ type Source struct {
 	Location []string // for files
 	// FromFilename has named groups that file_group reads out of a file's base name; nil: none.
 	FromFilename *regexp.Regexp
-	Topic        string // for streams
-	Kafka        *Kafka // for KindKafka
-	Format       string // one of the Format constants
-	CSV          CSV
-	Rank         int32
+	// Generation names the group of FromFilename that holds a file's generation; "": its time of last modification is.
+	Generation string
+	Topic      string // for streams
+	Kafka      *Kafka // for KindKafka
+	Format     string // one of the Format constants
+	CSV        CSV
+	Rank       int32
 	// OnReissue says what a changed file of the same name does: ReissueMerge or ReissueReplace.
 	OnReissue string
-	// UnknownFields says what happens to raw fields that nothing refers to: UnknownIgnore or UnknownQuarantine.
+	// UnknownFields says what happens to raw fields that nothing refers to: UnknownIgnore, UnknownKeep or
+	// UnknownQuarantine.
 	UnknownFields string
 	Filter        string    // SQL over raw fields; "" for none
 	Fields        []Mapping // SQL over raw fields
@@ -267,6 +277,7 @@ const (
 // What Source.UnknownFields may be.
 const (
 	UnknownIgnore     = "ignore"
+	UnknownKeep       = "keep" // in ColumnUnknown
 	UnknownQuarantine = "quarantine"
 )
 
@@ -320,6 +331,30 @@ func (s *Source) FileGroups(name string) map[string]string {
 		}
 	}
 	return g
+}
+
+// GenerationOf gives the generation that a file's name gives it: a date, or a date and a time, as µs since the epoch; any
+// other digits as the number that they are. Only for sources that have Generation.
+func (s *Source) GenerationOf(key string) (int64, error) {
+	text, ok := s.FileGroups(key)[s.Generation]
+	if !ok {
+		return 0, fmt.Errorf("the name does not match from_filename, which holds the file's generation")
+	}
+	for _, layout := range generationLayouts {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t.UnixMicro(), nil
+		}
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 0 {
+		return 0, fmt.Errorf("generation %q in the name is no date, time or number", text)
+	}
+	return n, nil
+}
+
+var generationLayouts = []string{
+	"2006-01-02", "20060102", "2006-01-02T15:04:05", "20060102T150405", "20060102150405", "2006-01-02_15-04-05",
+	"2006-01-02T15:04:05Z07:00", "20060102T150405Z07:00",
 }
 
 // CSV says how the records of a CSV file are written.

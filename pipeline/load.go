@@ -192,6 +192,9 @@ func (b *builder) build(v *value) {
 				if t := b.lake.Table(src.Table); t != nil {
 					src.Table = t.Name
 					t.Deletes = t.Deletes || e.v.get("delete") != nil
+					if _, has := t.Column(ColumnUnknown); src.UnknownFields == UnknownKeep && !has {
+						t.Columns = append(t.Columns, Column{Name: ColumnUnknown, Type: delta.Primitive("string"), Comment: "raw fields that nothing refers to"})
+					}
 				} else {
 					tv := e.v.get("table")
 					b.r.errorf(tv.at, suggest(src.Table, b.tableNames()), "unknown table %s", strconv.Quote(src.Table))
@@ -464,7 +467,7 @@ func (b *builder) source(e entry) *Source {
 		}
 	}
 	if s.Streaming() {
-		refuse("location", "from_filename", "csv", "on_reissue")
+		refuse("location", "from_filename", "generation", "csv", "on_reissue")
 		s.Format = v.get("format").str(FormatJSON)
 		if s.Format != FormatJSON {
 			b.r.errorf(v.get("format").at, "write json", "format %s: streams carry JSON", s.Format)
@@ -503,6 +506,16 @@ func (b *builder) source(e entry) *Source {
 		b.r.errorf(e.at, kafkaShape.like(), "source %s of kind kafka has no kafka block, which names the brokers", s.Name)
 	default:
 		s.Kafka = b.kafka(k)
+	}
+	if g := v.get("generation"); g != nil && !s.Streaming() && !b.badFilename[s.Name] {
+		s.Generation = g.text
+		switch {
+		case s.FromFilename == nil:
+			b.r.errorf(g.at, "give it, such as from_filename: '_v(?P<"+g.text+">[0-9]+)'", "generation: source %s has no from_filename", s.Name)
+		case s.FromFilename.SubexpIndex(g.text) < 0:
+			names := slices.DeleteFunc(slices.Clone(s.FromFilename.SubexpNames()), func(n string) bool { return n == "" })
+			b.r.errorf(g.at, suggest(g.text, names), "generation: from_filename of source %s has no group %s", s.Name, strconv.Quote(clip(g.shown)))
+		}
 	}
 	if p := v.get("produce"); p != nil && s.Streaming() {
 		s.Produce = b.produce(p)
@@ -801,6 +814,12 @@ func (b *builder) compileSource(s *Source, e entry) {
 	ct := b.compiled[t]
 	for _, c := range t.Columns {
 		a, explicit := mapped[c.Name]
+		if c.Name == ColumnUnknown {
+			if s.UnknownFields == UnknownKeep {
+				p.Fields = append(p.Fields, Assign{c.Name, Name{RawUnknown}})
+			}
+			continue
+		}
 		if !explicit {
 			if strings.EqualFold(c.Name, ColumnIngestedAt) || ct.set[c.Name] || sc.fields != nil && !slices.Contains(sc.fields, c.Name) {
 				if c.NotNull && !ct.set[c.Name] && !strings.EqualFold(c.Name, ColumnIngestedAt) {
@@ -883,6 +902,7 @@ func planHash(p *Plan) string {
 		Records  string
 		CSV      CSV
 		FromName string
+		Named    string
 		Unknown  string
 		Filter   string
 		Delete   string
@@ -903,7 +923,7 @@ func planHash(p *Plan) string {
 	s := p.Source
 	h.Rank, h.Kind, h.Records, h.CSV, h.Unknown = s.Rank, s.Kind, s.Format, s.CSV, s.UnknownFields
 	if s.FromFilename != nil {
-		h.FromName = s.FromFilename.String()
+		h.FromName, h.Named = s.FromFilename.String(), s.Generation
 	}
 	if p.Filter != nil {
 		h.Filter = Format(p.Filter)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os/exec"
 	"path/filepath"
@@ -148,6 +149,13 @@ func TestUpStopsCleanly(t *testing.T) {
 			t.Fatalf("nothing arrives: %v\n%s\n%s", err, got, problems.String())
 		}
 		time.Sleep(100 * time.Millisecond)
+	}
+	// A second one of the same lake would read every event once more for nothing: it says who runs.
+	if got, err := command(t, dir, "cauce up --no-produce; echo code $?"); err != nil || !strings.Contains(got, "code 2") {
+		t.Errorf("a second up: %v\n%s", err, got)
+	}
+	if got := shell(t, dir, "cauce up --json --no-produce 2>/dev/null || true"); !strings.Contains(got, fmt.Sprintf("as process %d;", up.Process.Pid)) {
+		t.Errorf("a second up prints %s", got)
 	}
 	for _, p := range []*exec.Cmd{up, exchange} {
 		if err := p.Process.Signal(syscall.SIGTERM); err != nil {

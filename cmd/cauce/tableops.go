@@ -45,7 +45,7 @@ func newTableOptimize(a *app) *cobra.Command {
 		Use:   "optimize TABLE",
 		Short: "Write small files and files with deleted rows anew as fewer larger ones",
 		Long: `Write small files, and files with deleted rows, anew as fewer larger ones. No row changes; writers that run at
-the same time go on. With --zorder every file is written anew so that rows near each other in these columns stand
+the same time go on. Rows of the new files are sorted by the table's cluster_by. With --zorder every file is written anew so that rows near each other in these columns stand
 in the same files, and a query on them opens fewer.`,
 		Example: `  cauce table optimize unified_events --zorder symbol,event_time`,
 		Args:    cobra.ExactArgs(1),
@@ -76,7 +76,8 @@ in the same files, and a query on them opens fewer.`,
 				return err
 			}
 			start := time.Now()
-			if _, err := t.Optimize(ctx, delta.OptimizeOptions{ZOrderBy: zorder, TargetBytes: bytesTarget, Hook: hook}); err != nil {
+			sortBy := a.clusterBy(args[0])
+			if _, err := t.Optimize(ctx, delta.OptimizeOptions{ZOrderBy: zorder, SortBy: sortBy, TargetBytes: bytesTarget, Hook: hook}); err != nil {
 				return fmt.Errorf("optimize %s: %w", args[0], err)
 			}
 			if s, err = t.Snapshot(ctx); err != nil {
@@ -237,4 +238,19 @@ undone. What sources have read stays recorded: use cauce run batch --reprocess t
 	}
 	at.add(cmd, "restore")
 	return cmd
+}
+
+// clusterBy gives the columns by which the lake file wants a table's files sorted; nil for tables opened by path.
+func (a *app) clusterBy(arg string) []string {
+	if strings.ContainsAny(arg, `/\`) || isTableFolder(arg) {
+		return nil
+	}
+	l, err := a.loadLake()
+	if err != nil {
+		return nil // the table was opened through it before, so this is about a file that changes just now
+	}
+	if t := l.Table(arg); t != nil {
+		return t.ClusterBy
+	}
+	return nil
 }

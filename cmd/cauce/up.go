@@ -41,6 +41,11 @@ rule with on_fail: fail ends the process with its exit code. Stops cleanly on SI
 				return err
 			}
 			defer l.Close()
+			release, err := lockUp(l.Lake)
+			if err != nil {
+				return err
+			}
+			defer release()
 			u.l = l
 			return u.run(cmd.Context())
 		},

@@ -191,6 +191,7 @@ func (x *epoch) loadFast(ctx context.Context, p *part) (ok bool, warning string,
 		in.fields[n] = c
 	}
 	in.unknown = x.unknownFields(f.Fields, in.fields)
+	x.keepUnknown(f.Fields, in.fields)
 	quote, escape := "''", "''"
 	if shape.quotes {
 		quote = quoteText(string(src.CSV.Quote))
@@ -257,6 +258,28 @@ func (x *epoch) unknownFields(fields []string, columns map[string]string) string
 	return "COALESCE(" + strings.Join(unknown, ", ") + ", NULL)"
 }
 
+// keepUnknown adds the SQL of unknown_fields: keep, over the fields of a file.
+func (x *epoch) keepUnknown(fields []string, columns map[string]string) {
+	if x.p.plan.Source.UnknownFields != pipeline.UnknownKeep || columns[pipeline.RawUnknown] != "" {
+		return
+	}
+	var names, cols, members []string
+	for _, f := range fields {
+		if !slices.Contains(x.p.plan.RawFields, f) {
+			names = append(names, f)
+		}
+	}
+	slices.Sort(names)
+	for _, n := range names {
+		cols = append(cols, columns[n])
+		members = append(members, "CASE WHEN "+columns[n]+" IS NOT NULL THEN "+quoteText(string(appendJSONText(nil, n))+":")+" || CAST(to_json("+columns[n]+") AS VARCHAR) END")
+	}
+	if len(names) > 0 {
+		columns[pipeline.RawUnknown] = "(CASE WHEN COALESCE(" + strings.Join(cols, ", ") + ", NULL) IS NOT NULL THEN '{' || array_to_string(list_filter([" +
+			strings.Join(members, ", ") + "], lambda m: m IS NOT NULL), ',') || '}' END)"
+	}
+}
+
 // create makes a table from a query and tells its number of rows.
 func (c *conn) create(ctx context.Context, table, query string) (int64, error) {
 	var n int64
@@ -276,6 +299,7 @@ func (x *epoch) loadExact(ctx context.Context, p *part) (warning string, err err
 		in.fields[n] = "c" + strconv.Itoa(i)
 	}
 	in.unknown = x.unknownFields(f.Fields, in.fields)
+	x.keepUnknown(f.Fields, in.fields)
 	if x.p.usesOccurrence() {
 		b.occurrence = true
 		in.occurrence = "occ"

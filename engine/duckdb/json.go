@@ -1,7 +1,10 @@
 package duckdb
 
 import (
+	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf16"
@@ -18,7 +21,9 @@ import (
 type jsonScanner struct {
 	root    *jsonNode
 	values  []jsonValue
-	unknown string // first member that nothing wants
+	unknown string // first member that nothing wants; with keep a JSON object of all that are not null, by name
+	keep    bool
+	rest    map[string]string
 	s       string
 	i       int
 }
@@ -78,6 +83,7 @@ func (s *jsonScanner) fail(format string, args ...any) error {
 func (s *jsonScanner) record(b []byte) error {
 	clear(s.values)
 	s.unknown = ""
+	clear(s.rest)
 	if len(b) == 0 {
 		return fmt.Errorf("%w: the record is empty", errJSON)
 	}
@@ -98,6 +104,16 @@ func (s *jsonScanner) record(b []byte) error {
 	s.space()
 	if s.i != len(s.s) {
 		return s.fail("something follows the object")
+	}
+	if len(s.rest) > 0 {
+		text := []byte{'{'}
+		for _, n := range slices.Sorted(maps.Keys(s.rest)) {
+			if len(text) > 1 {
+				text = append(text, ',')
+			}
+			text = append(append(appendJSONText(text, n), ':'), s.rest[n]...)
+		}
+		s.unknown = string(append(text, '}'))
 	}
 	return nil
 }
@@ -191,15 +207,27 @@ func (s *jsonScanner) object(n *jsonNode, depth int) error {
 		var child *jsonNode
 		if n != nil {
 			child = n.children[name]
-			if child == nil && n == s.root && s.unknown == "" {
+			if child == nil && n == s.root && s.unknown == "" && !s.keep {
 				s.unknown = name
 			}
 			if child != nil {
 				s.forget(child)
 			}
 		}
+		s.space()
+		start := s.i
 		if err := s.value(child, depth+1); err != nil {
 			return err
+		}
+		if s.keep && child == nil && n == s.root {
+			if s.rest == nil {
+				s.rest = map[string]string{}
+			}
+			if text := s.s[start:s.i]; text != "null" {
+				s.rest[name] = text
+			} else {
+				delete(s.rest, name)
+			}
 		}
 		s.space()
 		if s.i == len(s.s) {
@@ -385,4 +413,15 @@ func unescape(t string) string {
 		}
 	}
 	return b.String()
+}
+
+// appendJSONText appends a text as JSON. HTML's characters stay as they are.
+func appendJSONText(b []byte, text string) []byte {
+	var out strings.Builder
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(text); err != nil {
+		return append(b, `""`...) // a text always has a form
+	}
+	return append(b, strings.TrimSuffix(out.String(), "\n")...)
 }

@@ -7,8 +7,9 @@ import (
 	"github.com/cauce-data/cauce/pipeline"
 )
 
-// fieldUnknown is the field under which a file of JSON tells the first member that nothing refers to.
-const fieldUnknown = "\x00unknown"
+// fieldUnknown is the field under which a file of JSON tells the members that nothing refers to: all of them as the plan
+// means it, or the name of the first for unknown_fields: quarantine.
+const fieldUnknown = pipeline.RawUnknown
 
 // ruleUnknown is the rule of unknown_fields: quarantine.
 const ruleUnknown = "unknown_fields"
@@ -17,13 +18,14 @@ const ruleUnknown = "unknown_fields"
 // the scanner that reads streams too. A record that is no object becomes a bad one.
 func (x *epoch) jsonFile(f *pipeline.RawFile) *pipeline.RawFile {
 	raw := x.p.plan.RawFields
-	unknown := x.p.plan.Source.UnknownFields == pipeline.UnknownQuarantine
+	unknown := x.p.plan.Source.UnknownFields != pipeline.UnknownIgnore
 	out := *f
 	out.Plain, out.HasHeader = false, false
 	out.Fields = append(raw[:len(raw):len(raw)], fieldUnknown)
 	parse := func(rows iter.Seq2[pipeline.RawRow, error]) iter.Seq2[pipeline.RawRow, error] {
 		return func(yield func(pipeline.RawRow, error) bool) {
 			scan := newJSONScanner(raw)
+			scan.keep = x.p.plan.Source.UnknownFields == pipeline.UnknownKeep
 			values, set := make([]string, len(out.Fields)), make([]bool, len(out.Fields))
 			for row, err := range rows {
 				if err == nil && row.Err == "" && len(row.Values) == 1 {

@@ -133,9 +133,14 @@ func (x *epoch) AddRecords(ctx context.Context, recs []pipeline.Record) error {
 	if reportUnknown {
 		in.unknown = colUnknown
 	}
+	keepUnknown := x.p.plan.Source.UnknownFields == pipeline.UnknownKeep
+	if keepUnknown {
+		in.fields[pipeline.RawUnknown] = colUnknown
+	}
 	b := newRecordBatches(len(raw))
 	b.stream = true
 	scan := newJSONScanner(raw)
+	scan.keep = keepUnknown
 	origins := map[string]int32{}
 	stream := newBatchStream(ctx, b.arrowSchema(), func(_ context.Context, send func(arrow.RecordBatch) bool) error {
 		for i := range p.recs {
@@ -160,7 +165,7 @@ func (x *epoch) AddRecords(ctx context.Context, recs []pipeline.Record) error {
 			b.pos.Append(r.Offset)
 			b.rec.Append(int32(i))
 			b.origin.Append(o)
-			if reportUnknown && scan.unknown != "" {
+			if (reportUnknown || keepUnknown) && scan.unknown != "" {
 				b.unknown.Append(scan.unknown)
 			} else {
 				b.unknown.AppendNull()
