@@ -9,6 +9,7 @@ import (
 	"iter"
 	"math"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -19,12 +20,16 @@ import (
 	"github.com/apache/arrow-go/v18/parquet/compress"
 	"github.com/apache/arrow-go/v18/parquet/file"
 	"github.com/apache/arrow-go/v18/parquet/pqarrow"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/cauce-data/cauce/objstore"
 )
 
 // checkpointBatchRows bounds the rows of a checkpoint that are held as Arrow data at a time.
 const checkpointBatchRows = 8192
+
+// checkpointGroupRows are the rows of a row group of the checkpoints written here.
+const checkpointGroupRows = 1 << 15
 
 // sidecar names a file of a V2 checkpoint that holds file actions (PROTOCOL.md, "Sidecar File Information").
 type sidecar struct {
@@ -41,7 +46,14 @@ type checkpointAction struct {
 // readCheckpointFile yields the actions of one Parquet checkpoint file: classic, one part of several, V2 top level or
 // sidecar (PROTOCOL.md, "Checkpoints"). Rows are streamed; each is called with actions that share no memory with the
 // file. An error of each ends the reading and is returned as it is.
-func readCheckpointFile(ctx context.Context, store objstore.Store, key string, each func(*checkpointAction) error) (err error) {
+func readCheckpointFile(ctx context.Context, store objstore.Store, key string, each func(*checkpointAction) error) error {
+	_, err := readCheckpointAdds(ctx, store, key, false, each)
+	return err
+}
+
+// readCheckpointAdds is readCheckpointFile, but with columnar it reads the adds column by column into chunks where the
+// file allows it; each is then called for the other actions only.
+func readCheckpointAdds(ctx context.Context, store objstore.Store, key string, columnar bool, each func(*checkpointAction) error) (chunks []*fileChunk, err error) {
 	// The Parquet library panics on some malformed files; foreign bytes must not take the process down.
 	defer func() {
 		if p := recover(); p != nil {
@@ -50,29 +62,89 @@ func readCheckpointFile(ctx context.Context, store objstore.Store, key string, e
 	}()
 	info, err := store.Stat(ctx, key)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	obj := newObjectReader(ctx, store, key, info.Size)
 	corrupt := func(err error) error {
-		if obj.err != nil { // the store failed, the bytes are not to blame
-			return obj.err
+		if serr := obj.failed(); serr != nil { // the store failed, the bytes are not to blame
+			return serr
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
 		return &CorruptError{Key: key, Err: err}
 	}
 	pf, err := file.NewParquetReader(obj)
 	if err != nil {
-		return corrupt(err)
+		return nil, corrupt(err)
 	}
 	defer pf.Close()
+	cols, err := checkpointColumns(pf)
+	if err != nil {
+		return nil, corrupt(err)
+	}
+	adds, ok := addColumns(pf)
+	if !columnar || !ok {
+		return nil, readCheckpointRows(ctx, pf, cols, nil, corrupt, each)
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		defer func() {
+			if p := recover(); p != nil {
+				err = &CorruptError{Key: key, Err: fmt.Errorf("checkpoint: %v", p)}
+			}
+		}()
+		if chunks, err = readAddColumns(gctx, pf, adds); err != nil {
+			return corrupt(err)
+		}
+		return nil
+	})
+	for rg := range pf.NumRowGroups() {
+		if rest := otherColumns(pf, rg, cols); len(rest) > 0 {
+			if err := readCheckpointRows(gctx, pf, rest, []int{rg}, corrupt, each); err != nil {
+				return nil, errors.Join(err, g.Wait())
+			}
+		}
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return chunks, nil
+}
+
+// otherColumns are the columns that do not belong to add and hold a value in the row group.
+func otherColumns(pf *file.Reader, rowGroup int, cols []int) []int {
+	meta, sc := pf.MetaData().RowGroup(rowGroup), pf.MetaData().Schema
+	holds := map[string]bool{}
+	for _, c := range cols {
+		member := sc.Column(c).ColumnPath()[0]
+		if member == "add" || holds[member] {
+			continue
+		}
+		chunk, err := meta.ColumnChunk(c)
+		if err != nil {
+			holds[member] = true
+			continue
+		}
+		st, err := chunk.Statistics()
+		holds[member] = err != nil || st == nil || !st.HasNullCount() || st.NullCount() < chunk.NumValues()
+	}
+	var out []int
+	for _, c := range cols {
+		if holds[sc.Column(c).ColumnPath()[0]] {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// readCheckpointRows yields the actions in some columns and row groups (nil: all).
+func readCheckpointRows(ctx context.Context, pf *file.Reader, cols, rowGroups []int, corrupt func(error) error, each func(*checkpointAction) error) error {
 	fr, err := pqarrow.NewFileReader(pf, pqarrow.ArrowReadProperties{BatchSize: checkpointBatchRows}, memory.DefaultAllocator)
 	if err != nil {
 		return corrupt(err)
 	}
-	cols, err := checkpointColumns(pf)
-	if err != nil {
-		return corrupt(err)
-	}
-	rr, err := fr.GetRecordReader(ctx, cols, nil)
+	rr, err := fr.GetRecordReader(ctx, cols, rowGroups)
 	if err != nil {
 		return corrupt(err)
 	}
@@ -130,6 +202,9 @@ func eachCheckpointRow(rec arrow.RecordBatch, each func(*checkpointAction) error
 		for i, f := range rec.Schema().Fields() {
 			if f.Name == name {
 				s, _ := rec.Column(i).(*array.Struct)
+				if s != nil && s.NullN() == s.Len() {
+					return structColumn{}
+				}
 				return newStructColumn(s)
 			}
 		}
@@ -473,7 +548,9 @@ func writeCheckpointFile(ctx context.Context, store objstore.Store, key string, 
 }
 
 func encodeCheckpoint(w io.Writer, actions iter.Seq[*checkpointAction]) (rows int64, err error) {
-	props := parquet.NewWriterProperties(parquet.WithCompression(compress.Codecs.Snappy), parquet.WithDictionaryDefault(true))
+	props := parquet.NewWriterProperties(parquet.WithCompression(compress.Codecs.Snappy), parquet.WithDictionaryDefault(true),
+		// Bounded in memory when written, and read by several processors.
+		parquet.WithMaxRowGroupLength(checkpointGroupRows))
 	pw, err := pqarrow.NewFileWriter(checkpointArrowSchema, w, props, pqarrow.NewArrowWriterProperties())
 	if err != nil {
 		return 0, err
@@ -691,7 +768,16 @@ type objectReader struct {
 	key   string
 	size  int64
 	pos   int64
-	err   error
+
+	mu  sync.Mutex
+	err error
+}
+
+// failed gives the first error of the store.
+func (r *objectReader) failed() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err
 }
 
 func newObjectReader(ctx context.Context, store objstore.Store, key string, size int64) *objectReader {
@@ -709,7 +795,11 @@ func (r *objectReader) ReadAt(p []byte, off int64) (int, error) {
 	want := min(int64(len(p)), r.size-off)
 	b, err := r.store.GetRange(r.ctx, r.key, off, want)
 	if err != nil {
-		r.err = err
+		r.mu.Lock()
+		if r.err == nil {
+			r.err = err
+		}
+		r.mu.Unlock()
 		return 0, err
 	}
 	n := copy(p, b)

@@ -8,56 +8,115 @@ import (
 	"fmt"
 	"iter"
 	"path"
+	"runtime"
 	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/cauce-data/cauce/objstore"
 )
 
-// readCheckpoint reads the files of one complete checkpoint: classic, multi-part, or V2 with sidecars, whose top level
-// may be Parquet or JSON and may stand under a classic name (PROTOCOL.md, "Checkpoints").
-func (t *Table) readCheckpoint(ctx context.Context, files []logFile) (*commit, error) {
-	c := &commit{version: files[0].version}
-	var sidecars []*sidecar
-	each := func(a *checkpointAction) error {
-		if a.Sidecar != nil {
-			sidecars = append(sidecars, a.Sidecar)
-			return nil
-		}
-		return c.take(&a.wireAction)
+// checkpointState is what a checkpoint says: its small actions, and its files column by column.
+type checkpointState struct {
+	commit                   // without adds and removes
+	parts  []*checkpointPart // in the order of the files
+}
+
+// checkpointPart is what one file of a checkpoint says of data files.
+type checkpointPart struct {
+	chunks  []*fileChunk    // adds that were read column by column
+	adds    *fileSetBuilder // adds that were read row by row
+	removes *fileSetBuilder
+}
+
+// take takes over a file action and tells whether it was one.
+func (p *checkpointPart) take(a *checkpointAction) bool {
+	switch {
+	case a.Add != nil:
+		p.adds.add(a.Add)
+	case a.Remove != nil:
+		p.removes.remove(a.Remove)
+	default:
+		return false
 	}
-	for _, f := range files {
-		if strings.HasSuffix(f.info.Key, ".json") {
-			if err := t.readCheckpointJSON(ctx, f.info.Key, each); err != nil {
-				return nil, err
+	return true
+}
+
+// readCheckpoint reads the files of one complete checkpoint: classic, multi-part, or V2 with sidecars, whose top level
+// may be Parquet or JSON and may stand under a classic name (PROTOCOL.md, "Checkpoints"). Parts and sidecars are read
+// beside each other.
+func (t *Table) readCheckpoint(ctx context.Context, files []logFile) (*checkpointState, error) {
+	st := &checkpointState{commit: commit{version: files[0].version}}
+	var mu sync.Mutex // guards what the small actions change
+	var sidecars []*sidecar
+	var err error
+	st.parts, err = t.readCheckpointParts(ctx, len(files), func(ctx context.Context, i int, part *checkpointPart) error {
+		key := files[i].info.Key
+		each := func(a *checkpointAction) error {
+			if part.take(a) {
+				return nil
 			}
-			continue
+			mu.Lock()
+			defer mu.Unlock()
+			if a.Sidecar != nil {
+				sidecars = append(sidecars, a.Sidecar)
+				return nil
+			}
+			return st.commit.take(&a.wireAction)
 		}
-		if err := readCheckpointFile(ctx, t.store, f.info.Key, each); err != nil {
-			return nil, fmt.Errorf("checkpoint %s: %w", f.info.Key, err)
+		if strings.HasSuffix(key, ".json") {
+			return t.readCheckpointJSON(ctx, key, each)
 		}
+		var err error
+		if part.chunks, err = readCheckpointAdds(ctx, t.store, key, true, each); err != nil {
+			return fmt.Errorf("checkpoint %s: %w", key, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	// The list is complete here: a sidecar holds no sidecars.
-	top := sidecars
 	folder := t.logKey("_sidecars")
-	for _, sc := range top {
+	parts, err := t.readCheckpointParts(ctx, len(sidecars), func(ctx context.Context, i int, part *checkpointPart) error {
+		sc := sidecars[i]
 		key := path.Join(folder, sc.Path)
+		var err error
 		if strings.Contains(sc.Path, "/") {
 			// The protocol wants a bare name; a path relative to the table or an absolute URI is seen in the wild.
-			var err error
 			if key, err = (TableInfo{Store: t.store, Path: t.path}).FileKey(sc.Path); err != nil {
-				return nil, err
+				return err
 			}
 		}
-		if err := readCheckpointFile(ctx, t.store, key, func(a *checkpointAction) error {
-			if a.Add == nil && a.Remove == nil {
+		part.chunks, err = readCheckpointAdds(ctx, t.store, key, true, func(a *checkpointAction) error {
+			if !part.take(a) {
 				return &CorruptError{Key: key, Err: errors.New("a sidecar may hold only file actions")}
 			}
-			return c.take(&a.wireAction)
-		}); err != nil {
-			return nil, fmt.Errorf("sidecar %s: %w", key, err)
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("sidecar %s: %w", key, err)
 		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
-	return c, nil
+	st.parts = append(st.parts, parts...)
+	return st, nil
+}
+
+// readCheckpointParts runs read for n parts, as many at once as there are processors.
+func (t *Table) readCheckpointParts(ctx context.Context, n int, read func(context.Context, int, *checkpointPart) error) ([]*checkpointPart, error) {
+	parts := make([]*checkpointPart, n)
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(max(2, runtime.GOMAXPROCS(0)))
+	for i := range parts {
+		parts[i] = &checkpointPart{adds: newFileSetBuilder(fileSet{}), removes: newFileSetBuilder(fileSet{})}
+		g.Go(func() error { return read(gctx, i, parts[i]) })
+	}
+	return parts, g.Wait()
 }
 
 func (t *Table) readCheckpointJSON(ctx context.Context, key string, each func(*checkpointAction) error) error {
@@ -126,7 +185,7 @@ func (s *Snapshot) writeCheckpoint(ctx context.Context) error {
 	if hint, ok := t.readLastCheckpoint(ctx); ok && hint.Version >= s.version {
 		return nil
 	}
-	files := int64(len(s.files))
+	files := int64(s.live.n)
 	hint, err := json.Marshal(lastCheckpoint{Version: s.version, Size: rows, SizeInBytes: &size, NumOfAddFiles: &files})
 	if err != nil {
 		return err
@@ -155,14 +214,14 @@ func (s *Snapshot) checkpointActions() iter.Seq[*checkpointAction] {
 				return
 			}
 		}
-		for _, f := range s.files {
-			if !put(wireAction{Add: f.add}) {
+		for f := range s.live.rows() {
+			if !put(wireAction{Add: f.add(f.i)}) {
 				return
 			}
 		}
-		horizon := s.table.opts.Clock().Add(-s.DeletedFileRetention()).UnixMilli()
-		for _, t := range s.tombs {
-			if t.remove.DeletionTimestamp >= horizon && !put(wireAction{Remove: t.remove}) {
+		horizon := s.tombstoneHorizon()
+		for f := range s.tombs.rows() {
+			if f.time[f.i] >= horizon && !put(wireAction{Remove: f.remove(f.i)}) {
 				return
 			}
 		}

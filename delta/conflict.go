@@ -90,7 +90,7 @@ func (x *Tx) conflictInFiles(newer *Snapshot, w *WinningCommit) error {
 		p := canonicalPath(r.Path)
 		hit := x.readWhole || x.readFiles[p]
 		if !hit && len(x.readWhere) > 0 {
-			a, ok := x.base.ByPath()[p]
+			a, ok := x.base.File(p)
 			hit = !ok || x.reads(x.base, a)
 		}
 		if hit {

@@ -231,15 +231,25 @@ func (s *Snapshot) mayHoldKeys(adds []*Add, keys []keyValues) []*Add {
 	}
 	out := make([]*Add, 0, len(adds))
 	for _, a := range adds {
-		if s.mayHold(a, keys) {
+		if s.mayHold(s.addFacts(a), keys) {
 			out = append(out, a)
 		}
 	}
 	return out
 }
 
-func (s *Snapshot) mayHold(a *Add, keys []keyValues) bool {
-	facts := &fileFacts{snapshot: s, add: a}
+// liveMayHoldKeys is mayHoldKeys of all live files.
+func (s *Snapshot) liveMayHoldKeys(keys []keyValues) []*Add {
+	var out []*Add
+	for f := range s.live.rows() {
+		if len(keys) == 0 || s.mayHold(s.rowFacts(f), keys) {
+			out = append(out, f.add(f.i))
+		}
+	}
+	return out
+}
+
+func (s *Snapshot) mayHold(facts *fileFacts, keys []keyValues) bool {
 	for _, k := range keys {
 		c := facts.column(k.column)
 		if c == nil {

@@ -311,7 +311,7 @@ func (a *mergeAttempt) plan(ctx context.Context) error {
 		if a.replKey, err = sourceKeys(ctx, r.Rows, a.info.Schema, r.Columns); err != nil {
 			return err
 		}
-		if _, err := a.replace(ctx, a.base, a.base.Adds()); err != nil {
+		if _, err := a.replace(ctx, a.base, a.base.liveMayHoldKeys(a.replKey)); err != nil {
 			return err
 		}
 	}
@@ -321,7 +321,7 @@ func (a *mergeAttempt) plan(ctx context.Context) error {
 	if a.keys, err = sourceKeys(ctx, src, a.info.Schema, a.o.Key); err != nil {
 		return err
 	}
-	files, err := a.base.load(ctx, a.base.mayHoldKeys(a.base.Adds(), a.keys))
+	files, err := a.base.load(ctx, a.base.liveMayHoldKeys(a.keys))
 	if err != nil {
 		return err
 	}
@@ -565,9 +565,12 @@ func (a *mergeAttempt) write(ctx context.Context) error {
 		return nil
 	}
 	var touched []File
-	byPath := a.base.ByPath()
 	for _, p := range sortedKeys(a.marks) {
-		files, err := a.base.load(ctx, []*Add{byPath[p]})
+		x, ok := a.base.File(p)
+		if !ok {
+			return fmt.Errorf("BUG: %s is marked and not in version %d", p, a.base.Version())
+		}
+		files, err := a.base.load(ctx, []*Add{x})
 		if err != nil {
 			return err
 		}
@@ -663,10 +666,9 @@ func (a *mergeAttempt) stage(ctx context.Context, tx *Tx) error {
 		rows    *roaring64.Bitmap
 	}
 	var changes []change
-	byPath := a.base.ByPath()
 	for _, p := range sortedKeys(a.marks) {
-		cur := byPath[p]
-		if cur == nil {
+		cur, ok := a.base.File(p)
+		if !ok {
 			return fmt.Errorf("BUG: %s is marked and not in version %d", p, a.base.Version())
 		}
 		if !a.vectors {

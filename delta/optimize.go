@@ -252,13 +252,11 @@ func (t *Table) optimizeCommit(ctx context.Context, s *Snapshot, bins []*bin, o 
 		MetricsFunc: func() map[string]string { return optimizeMetrics(bins) },
 		Hook:        o.Hook,
 		Rebase: func(ctx context.Context, newer *Snapshot, _ []WinningCommit) error {
-			live := newer.ByPath()
 			var keep []*bin
 			for _, b := range bins {
 				whole := true
 				for _, f := range b.files {
-					x := live[canonicalPath(f.Add.Path)]
-					whole = whole && x != nil && x.DeletionVector.UniqueID() == f.Add.DeletionVector.UniqueID()
+					whole = whole && newer.holds(f.Add.Path, f.Add.DeletionVector)
 				}
 				if whole {
 					keep = append(keep, b)

@@ -176,13 +176,10 @@ func (p Compare) decide(f *fileFacts) verdict {
 // Prune gives the live files that may hold rows of the predicate, in the order of the log, by partition values and
 // statistics alone. A nil predicate gives all files.
 func (s *Snapshot) Prune(where Predicate) []*Add {
-	if where == nil {
-		return s.Adds()
-	}
-	out := make([]*Add, 0, len(s.files))
-	for _, a := range s.Adds() {
-		if s.mayMatch(where, a) {
-			out = append(out, a)
+	var out []*Add
+	for f := range s.live.rows() {
+		if where == nil || where.decide(s.rowFacts(f)).mayTrue {
+			out = append(out, f.add(f.i))
 		}
 	}
 	return out
@@ -190,16 +187,26 @@ func (s *Snapshot) Prune(where Predicate) []*Add {
 
 // mayMatch reports whether a file may hold a row that satisfies the predicate.
 func (s *Snapshot) mayMatch(where Predicate, a *Add) bool {
-	f := &fileFacts{snapshot: s, add: a}
-	return where.decide(f).mayTrue
+	return where.decide(s.addFacts(a)).mayTrue
+}
+
+// addFacts are the facts of an action.
+func (s *Snapshot) addFacts(a *Add) *fileFacts {
+	return &fileFacts{snapshot: s, partition: a.PartitionValues, json: a.Stats}
+}
+
+// rowFacts are the facts of a live file.
+func (s *Snapshot) rowFacts(f fileRow) *fileFacts {
+	return &fileFacts{snapshot: s, partition: f.partition(f.i), json: f.stats.at(f.i)}
 }
 
 // fileFacts tells what is known of the columns of one file.
 type fileFacts struct {
-	snapshot *Snapshot
-	add      *Add
-	parsed   bool
-	stats    *Stats // nil if there are none that can be read
+	snapshot  *Snapshot
+	partition map[string]*string
+	json      string // statistics
+	parsed    bool
+	stats     *Stats // nil if there are none that can be read
 }
 
 // columnFacts are bounds of the non-null values of a column in one file.
@@ -221,7 +228,7 @@ func (f *fileFacts) column(name string) *columnFacts {
 	c.float = field.Type == Float || field.Type == Double
 	phys := s.physical(field)
 	if partition {
-		raw, ok := f.add.PartitionValues[phys]
+		raw, ok := f.partition[phys]
 		if !ok {
 			return nil
 		}
@@ -244,7 +251,7 @@ func (f *fileFacts) column(name string) *columnFacts {
 	}
 	if !f.parsed {
 		f.parsed = true
-		if st, err := ParseStats(f.add.Stats); err == nil && f.add.Stats != "" {
+		if st, err := ParseStats(f.json); err == nil && f.json != "" {
 			f.stats = st
 		}
 	}

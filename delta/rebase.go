@@ -18,7 +18,6 @@ import (
 // A stored row that had beaten one of ours and is gone without a successor makes ours a winner that was not written:
 // then, and when copy-on-write files were touched, errReplan.
 func (a *mergeAttempt) rebase(ctx context.Context, newer *Snapshot, won []WinningCommit) error {
-	old, cur := a.base.ByPath(), newer.ByPath()
 	touched := map[string]bool{}
 	for _, w := range won {
 		for _, x := range w.Adds {
@@ -31,8 +30,13 @@ func (a *mergeAttempt) rebase(ctx context.Context, newer *Snapshot, won []Winnin
 	var added []*Add
 	fresh := map[string]bool{}
 	var revectored []string
+	cur := map[string]*Add{} // of newer, as far as the winners touched them
 	for _, p := range sortedKeys(touched) {
-		was, is := old[p], cur[p]
+		was, _ := a.base.File(p)
+		is, ok := newer.File(p)
+		if ok {
+			cur[p] = is
+		}
 		switch {
 		case is == nil && was == nil:
 			continue
@@ -52,8 +56,8 @@ func (a *mergeAttempt) rebase(ctx context.Context, newer *Snapshot, won []Winnin
 			delete(a.marks, p)
 		}
 	}
-	for _, x := range newer.Adds() {
-		if fresh[canonicalPath(x.Path)] {
+	for _, p := range sortedKeys(fresh) {
+		if x, ok := cur[p]; ok {
 			added = append(added, x)
 		}
 	}

@@ -62,37 +62,30 @@ func (t *Table) restoreOnce(ctx context.Context, target *Snapshot, o RestoreOpti
 	}
 	info := target.TableInfo()
 	now := t.opts.Clock().UnixMilli()
-	have := map[string]bool{}
-	for _, f := range s.files {
-		have[f.key] = true
-	}
-	want := map[string]bool{}
 	tx := t.Begin(s)
 	tx.ReadWhole()
 	res := &Result{Version: s.Version()}
 	var removedBytes int64
-	for _, f := range target.files {
-		want[f.key] = true
-		if have[f.key] {
+	for _, x := range target.Adds() {
+		if s.holds(x.Path, x.DeletionVector) {
 			continue
 		}
-		if err := t.present(ctx, info, f.add); err != nil {
+		if err := t.present(ctx, info, x); err != nil {
 			return nil, err
 		}
-		x := *f.add
 		x.DataChange = true
-		tx.AddFile(&x)
+		tx.AddFile(x)
 		res.FilesAdded++
 		res.BytesAdded += x.Size
 		if st, err := ParseStats(x.Stats); err == nil && st.NumRecords > 0 {
 			res.Rows += st.NumRecords
 		}
 	}
-	for _, f := range s.files {
-		if !want[f.key] {
-			tx.RemoveFile(f.add.Tombstone(now, true))
+	for _, x := range s.Adds() {
+		if !target.holds(x.Path, x.DeletionVector) {
+			tx.RemoveFile(x.Tombstone(now, true))
 			res.FilesRemoved++
-			removedBytes += f.add.Size
+			removedBytes += x.Size
 		}
 	}
 	metaSame := reflect.DeepEqual(s.metadata, target.metadata)

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"sort"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -24,25 +24,10 @@ type Snapshot struct {
 	protocol *Protocol
 	metadata *Metadata
 	schema   *Schema
-	files    []liveFile
-	tombs    []tombstone
+	live     fileSet // adds
+	tombs    fileSet // removes, some of which may have expired
 	txns     map[string]Txn
 	domains  map[string]DomainMetadata
-
-	addsOnce   sync.Once
-	adds       []*Add
-	byPathOnce sync.Once
-	byPath     map[string]*Add
-}
-
-type liveFile struct {
-	key string // see fileKey
-	add *Add
-}
-
-type tombstone struct {
-	key    string
-	remove *Remove
 }
 
 // Version is the version of the snapshot.
@@ -102,49 +87,79 @@ func (s *Snapshot) Domains() []DomainMetadata {
 	return out
 }
 
-// Adds lists the live files in the order of the log; do not modify them or the slice.
-func (s *Snapshot) Adds() []*Add {
-	s.addsOnce.Do(func() {
-		s.adds = make([]*Add, len(s.files))
-		for i, f := range s.files {
-			s.adds[i] = f.add
+// Adds ranges over the live files with their ordinals, in the order of the log. Each action is made when its turn
+// comes, so that a table of a million files needs no memory for a million actions; its maps and its vector are shared
+// and must not be modified. Use NumFiles, Bytes, File and Prune where they do: they make no actions, or only those that
+// are wanted.
+func (s *Snapshot) Adds() iter.Seq2[int, *Add] {
+	return func(yield func(int, *Add) bool) {
+		n := 0
+		for f := range s.live.rows() {
+			if !yield(n, f.add(f.i)) {
+				return
+			}
+			n++
 		}
-	})
-	return s.adds
+	}
 }
 
 // NumFiles is the number of live files.
-func (s *Snapshot) NumFiles() int { return len(s.files) }
+func (s *Snapshot) NumFiles() int { return s.live.n }
 
 // Bytes is the size of the live files together.
-func (s *Snapshot) Bytes() int64 {
-	var n int64
-	for _, f := range s.files {
-		n += f.add.Size
+func (s *Snapshot) Bytes() int64 { return s.live.bytes }
+
+// File finds a live file by canonical path (percent-decoded, "/…" for local absolute ones). A valid table has one live
+// file per path.
+func (s *Snapshot) File(path string) (*Add, bool) {
+	c, i, ok := s.live.find(path, nil)
+	if !ok {
+		return nil, false
 	}
-	return n
+	return s.live.chunks[c].add(i), true
 }
 
-// ByPath finds live files by canonical path (percent-decoded, "/…" for local absolute ones). A valid table has one
-// live file per path.
+// holds reports whether a logical file is live.
+func (s *Snapshot) holds(path string, dv *DeletionVector) bool {
+	id := dv.UniqueID()
+	_, _, ok := s.live.find(canonicalPath(path), &id)
+	return ok
+}
+
+// ByPath gives all live files by canonical path. File finds one without making all.
 func (s *Snapshot) ByPath() map[string]*Add {
-	s.byPathOnce.Do(func() {
-		s.byPath = make(map[string]*Add, len(s.files))
-		for _, f := range s.files {
-			s.byPath[canonicalPath(f.add.Path)] = f.add
-		}
-	})
-	return s.byPath
+	m := make(map[string]*Add, s.live.n)
+	for f := range s.live.rows() {
+		m[canonicalPath(f.paths.at(f.i))] = f.add(f.i)
+	}
+	return m
 }
 
 // Tombstones lists the removed files that are younger than the table's retention and may still be read by older
-// snapshots.
+// snapshots. Their statistics and tags are not kept.
 func (s *Snapshot) Tombstones() []*Remove {
-	out := make([]*Remove, len(s.tombs))
-	for i, t := range s.tombs {
-		out[i] = t.remove
+	out := make([]*Remove, 0, s.tombs.n)
+	for r := range s.tombstones() {
+		out = append(out, r)
 	}
 	return out
+}
+
+// tombstones ranges over what Tombstones lists.
+func (s *Snapshot) tombstones() iter.Seq[*Remove] {
+	return func(yield func(*Remove) bool) {
+		horizon := s.tombstoneHorizon()
+		for f := range s.tombs.rows() {
+			if f.time[f.i] >= horizon && !yield(f.remove(f.i)) {
+				return
+			}
+		}
+	}
+}
+
+// tombstoneHorizon is the time (ms since the epoch) before which removed files are forgotten.
+func (s *Snapshot) tombstoneHorizon() int64 {
+	return s.table.opts.Clock().Add(-s.DeletedFileRetention()).UnixMilli()
 }
 
 // TableInfo is what an Engine must know of the table.
@@ -169,81 +184,99 @@ func (s *Snapshot) apply(commits []*commit, at time.Time) (*Snapshot, error) {
 	if len(commits) == 0 {
 		return s, nil
 	}
-	n := &Snapshot{
-		table: s.table, version: commits[len(commits)-1].version, time: at,
-		protocol: s.protocol, metadata: s.metadata, schema: s.schema, txns: s.txns, domains: s.domains,
-	}
-	// changed holds the last word on each logical file; nil is removed. Inside a commit the order of actions means
-	// nothing (PROTOCOL.md, "Action Reconciliation"), so removes go first.
-	changed := map[string]*Add{}
-	removed := map[string]*Remove{}
-	newTxns, newDomains := false, false
+	r := s.replaying()
 	for _, c := range commits {
-		if c.protocol != nil {
-			n.protocol = c.protocol
+		r.commit(c)
+	}
+	return r.finish(at)
+}
+
+// replayer makes a snapshot from an older one, commit after commit.
+type replayer struct {
+	n           *Snapshot
+	live, tombs *fileSetBuilder
+	newTxns     bool // whether the map is the new snapshot's own
+	newDomains  bool
+}
+
+func (s *Snapshot) replaying() *replayer {
+	return &replayer{
+		n: &Snapshot{
+			table: s.table, version: s.version, protocol: s.protocol, metadata: s.metadata, txns: s.txns, domains: s.domains,
+		},
+		live: newFileSetBuilder(s.live), tombs: newFileSetBuilder(s.tombs),
+	}
+}
+
+// commit applies the next commit.
+func (r *replayer) commit(c *commit) {
+	r.small(c)
+	// Inside a commit the order of actions means nothing (PROTOCOL.md, "Action Reconciliation"), so removes go first.
+	for _, x := range c.removes {
+		r.live.kill(x.Path, x.DeletionVector)
+		r.tombs.kill(x.Path, x.DeletionVector)
+		r.tombs.remove(x)
+	}
+	for _, a := range c.adds {
+		r.live.kill(a.Path, a.DeletionVector)
+		r.tombs.kill(a.Path, a.DeletionVector)
+		r.live.add(a)
+	}
+}
+
+// small applies everything but the files.
+func (r *replayer) small(c *commit) {
+	n := r.n
+	n.version = c.version
+	if c.protocol != nil {
+		n.protocol = c.protocol
+	}
+	if c.metadata != nil {
+		n.metadata = c.metadata
+	}
+	for _, t := range c.txns {
+		if !r.newTxns {
+			n.txns = cloneMap(n.txns)
+			r.newTxns = true
 		}
-		if c.metadata != nil {
-			n.metadata = c.metadata
+		n.txns[t.AppID] = t
+	}
+	for _, d := range c.domains {
+		if !r.newDomains {
+			n.domains = cloneMap(n.domains)
+			r.newDomains = true
 		}
-		for _, t := range c.txns {
-			if !newTxns {
-				n.txns = cloneMap(n.txns)
-				newTxns = true
-			}
-			n.txns[t.AppID] = t
-		}
-		for _, d := range c.domains {
-			if !newDomains {
-				n.domains = cloneMap(n.domains)
-				newDomains = true
-			}
-			if d.Removed {
-				delete(n.domains, d.Domain)
-			} else {
-				n.domains[d.Domain] = d
-			}
-		}
-		for _, r := range c.removes {
-			k := r.key()
-			changed[k] = nil
-			removed[k] = r
-		}
-		for _, a := range c.adds {
-			k := a.key()
-			changed[k] = a
-			delete(removed, k)
+		if d.Removed {
+			delete(n.domains, d.Domain)
+		} else {
+			n.domains[d.Domain] = d
 		}
 	}
+}
+
+// checkpoint applies a checkpoint, before any commit. Its files are unique already (PROTOCOL.md, "Checkpoints").
+func (r *replayer) checkpoint(st *checkpointState) {
+	r.small(&st.commit)
+	for _, p := range st.parts {
+		r.live.take(p.chunks)
+		r.live.takeSet(p.adds.finish())
+		r.tombs.takeSet(p.removes.finish())
+	}
+}
+
+// finish gives the snapshot; at is the time of its last commit.
+func (r *replayer) finish(at time.Time) (*Snapshot, error) {
+	n := r.n
+	n.time = at
 	if n.protocol == nil {
-		return nil, fmt.Errorf("%w: %s has no protocol action up to version %d", ErrCorrupt, s.table, n.version)
+		return nil, fmt.Errorf("%w: %s has no protocol action up to version %d", ErrCorrupt, n.table, n.version)
 	}
 	if n.metadata == nil {
-		return nil, fmt.Errorf("%w: %s has no metaData action up to version %d", ErrCorrupt, s.table, n.version)
+		return nil, fmt.Errorf("%w: %s has no metaData action up to version %d", ErrCorrupt, n.table, n.version)
 	}
-	n.files = make([]liveFile, 0, len(s.files)+len(changed))
-	for _, f := range s.files {
-		if _, ok := changed[f.key]; !ok {
-			n.files = append(n.files, f)
-		}
-	}
-	horizon := n.table.opts.Clock().Add(-n.DeletedFileRetention()).UnixMilli()
-	for _, t := range s.tombs {
-		if _, ok := changed[t.key]; !ok && t.remove.DeletionTimestamp >= horizon {
-			n.tombs = append(n.tombs, t)
-		}
-	}
-	for _, c := range commits {
-		for _, a := range c.adds {
-			if k := a.key(); changed[k] == a {
-				n.files = append(n.files, liveFile{k, a})
-			}
-		}
-		for _, r := range c.removes {
-			if k := r.key(); removed[k] == r && r.DeletionTimestamp >= horizon {
-				n.tombs = append(n.tombs, tombstone{k, r})
-			}
-		}
-	}
+	n.live = r.live.finish()
+	r.tombs.expire(n.tombstoneHorizon())
+	n.tombs = r.tombs.finish()
 	return n, nil
 }
 
@@ -511,60 +544,114 @@ var errNoState = errors.New("the checkpoint is incomplete")
 // readers bounds how many log objects are read at once.
 const readers = 4
 
+// readAhead bounds the commits that are held in memory at once while a log is replayed.
+const readAhead = 64
+
 // replay reads a checkpoint (nil: none) and the commits behind it.
 func (t *Table) replay(ctx context.Context, checkpoint, files []logFile) (*Snapshot, error) {
-	commits := make([]*commit, len(files))
-	at := make([]time.Time, len(files))
 	base := &Snapshot{table: t, version: -1, txns: map[string]Txn{}, domains: map[string]DomainMetadata{}}
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(readers)
+	r := base.replaying()
+	ahead, stop := context.WithCancel(ctx)
+	defer stop()
+	g, gctx := errgroup.WithContext(ahead)
+	commits := t.readCommits(gctx, g, files)
 	if len(checkpoint) > 0 {
-		g.Go(func() error {
-			c, err := t.readCheckpoint(gctx, checkpoint)
-			if err != nil {
-				return err
-			}
-			s, err := base.apply([]*commit{c}, checkpoint[0].info.ModTime)
-			if err != nil {
-				return &CorruptError{Key: checkpoint[0].info.Key, Err: errors.Join(errNoState, err)}
-			}
-			base = s
-			return nil
-		})
+		err := t.replayCheckpoint(ctx, r, checkpoint)
+		if err != nil {
+			stop()
+			_ = g.Wait() // what was read ahead is not wanted any more
+			return nil, err
+		}
 	}
-	for i, f := range files {
-		g.Go(func() error {
-			c, info, err := t.readCommit(gctx, f.version)
-			if isNotFound(err) {
-				return fmt.Errorf("%w: %s vanished while the log was read: %w", ErrCorrupt, f.info.Key, err)
-			}
-			commits[i], at[i] = c, info.ModTime
-			return err
-		})
+	var last *commit
+	var at time.Time
+	for next := range commits {
+		c, ok := <-next
+		if !ok {
+			break // the group has the error
+		}
+		last, at = c.commit, c.at
+		r.commit(last)
 	}
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	if len(files) == 0 {
-		// The version is the checkpoint's own; its commit may still be there and know the time better.
-		s := base
-		c, info, err := t.readCommit(ctx, s.version)
-		switch {
-		case err == nil:
-			s.time = s.commitTime(c, info.ModTime)
-		case isNotFound(err) || errors.Is(err, ErrCorrupt):
-			s.time = s.commitTime(nil, s.time)
-		default:
+	if len(files) > 0 {
+		s, err := r.finish(at)
+		if err != nil {
 			return nil, err
 		}
+		s.time = s.commitTime(last, at)
 		return s, nil
 	}
-	s, err := base.apply(commits, at[len(at)-1])
+	s, err := r.finish(checkpoint[0].info.ModTime)
 	if err != nil {
 		return nil, err
 	}
-	s.time = s.commitTime(commits[len(commits)-1], at[len(at)-1])
+	// The version is the checkpoint's own; its commit may still be there and know the time better.
+	c, info, err := t.readCommit(ctx, s.version)
+	switch {
+	case err == nil:
+		s.time = s.commitTime(c, info.ModTime)
+	case isNotFound(err) || errors.Is(err, ErrCorrupt):
+		s.time = s.commitTime(nil, s.time)
+	default:
+		return nil, err
+	}
 	return s, nil
+}
+
+func (t *Table) replayCheckpoint(ctx context.Context, r *replayer, checkpoint []logFile) error {
+	st, err := t.readCheckpoint(ctx, checkpoint)
+	if err != nil {
+		return err
+	}
+	r.checkpoint(st)
+	if r.n.protocol == nil || r.n.metadata == nil {
+		err := fmt.Errorf("%w: %s has no protocol or no metaData action in the checkpoint of version %d", ErrCorrupt, t, r.n.version)
+		return &CorruptError{Key: checkpoint[0].info.Key, Err: errors.Join(errNoState, err)}
+	}
+	return nil
+}
+
+// timedCommit is a commit with the time of its object.
+type timedCommit struct {
+	*commit
+	at time.Time
+}
+
+// readCommits reads commits ahead of whoever ranges over the channel, in order and at most readAhead of them. Each inner
+// channel holds one commit, or is closed without if it could not be read; then the group has the error.
+func (t *Table) readCommits(ctx context.Context, g *errgroup.Group, files []logFile) <-chan chan timedCommit {
+	queue := make(chan chan timedCommit, readAhead)
+	running := make(chan struct{}, readers)
+	g.Go(func() error {
+		defer close(queue)
+		for _, f := range files {
+			next := make(chan timedCommit, 1)
+			select {
+			case queue <- next:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			running <- struct{}{}
+			g.Go(func() error {
+				defer close(next)
+				defer func() { <-running }()
+				c, info, err := t.readCommit(ctx, f.version)
+				if isNotFound(err) {
+					return fmt.Errorf("%w: %s vanished while the log was read: %w", ErrCorrupt, f.info.Key, err)
+				}
+				if err != nil {
+					return err
+				}
+				next <- timedCommit{c, info.ModTime}
+				return nil
+			})
+		}
+		return nil
+	})
+	return queue
 }
 
 // column finds a column of the table and says whether it is a partition column.

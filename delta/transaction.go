@@ -7,7 +7,6 @@ import (
 	"maps"
 	"slices"
 	"sort"
-	"strings"
 	"time"
 
 	"github.com/cauce-data/cauce/objstore"
@@ -348,19 +347,14 @@ func (x *Tx) preview(c *commit) (*Snapshot, error) {
 		}
 		paths[p] = true
 	}
-	found := make(map[string]bool, len(gone))
 	var twice error
-	for _, f := range x.base.files {
-		if gone[f.key] {
-			found[f.key] = true
-			continue
-		}
-		if p, _, _ := strings.Cut(f.key, "\x00"); paths[p] {
-			twice = fmt.Errorf("%s: add %s: the path is in the table already", x.table, f.add.Path)
+	for _, a := range c.adds {
+		if was, ok := x.base.File(canonicalPath(a.Path)); ok && !gone[was.key()] {
+			twice = fmt.Errorf("%s: add %s: the path is in the table already", x.table, was.Path)
 		}
 	}
 	for _, r := range c.removes {
-		if !found[r.key()] {
+		if !x.base.holds(r.Path, r.DeletionVector) {
 			return nil, &ConflictError{Kind: ConcurrentDeleteDelete, Version: x.base.version, Detail: r.Path + " is not in the table as the transaction read it"}
 		}
 	}

@@ -66,6 +66,9 @@ func (t *Table) Vacuum(ctx context.Context, o VacuumOptions) (*VacuumResult, err
 		return nil, fmt.Errorf("vacuum %s: %w: %s is less than %s; force it if no reader or writer is at work", t, ErrRetention, retention, min(own, vacuumRetentionLeast))
 	}
 	cutoff := t.opts.Clock().Add(-retention)
+	if retention == 0 {
+		cutoff = cutoff.Add(time.Millisecond) // what was removed in this very millisecond goes as well
+	}
 	keep, err := s.neededKeys(cutoff)
 	if err != nil {
 		return nil, fmt.Errorf("vacuum %s: %w", t, err)
@@ -150,7 +153,7 @@ func (s *Snapshot) neededKeys(cutoff time.Time) (map[string]bool, error) {
 			return nil, err
 		}
 	}
-	for _, r := range s.Tombstones() {
+	for r := range s.tombstones() {
 		// A tombstone without a time is older than every retention.
 		if r.DeletionTimestamp < cutoff.UnixMilli() {
 			continue

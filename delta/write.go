@@ -187,15 +187,14 @@ func (t *Table) writeOnce(ctx context.Context, rows Rows, o writeOptions) (res *
 
 // certainly reports whether every row of a file satisfies a predicate.
 func (s *Snapshot) certainly(where Predicate, a *Add) bool {
-	v := where.decide(&fileFacts{snapshot: s, add: a})
+	v := where.decide(s.addFacts(a))
 	return v.mayTrue && !v.mayFalse
 }
 
 // onlyPartitions makes sure that a predicate is decided by partition values alone.
 func (s *Snapshot) onlyPartitions(where Predicate) error {
-	for _, x := range s.Adds() {
-		bare := &Add{Path: x.Path, PartitionValues: x.PartitionValues}
-		if v := where.decide(&fileFacts{snapshot: s, add: bare}); v.mayTrue && v.mayFalse {
+	for f := range s.live.rows() {
+		if v := where.decide(&fileFacts{snapshot: s, partition: f.partition(f.i)}); v.mayTrue && v.mayFalse {
 			return fmt.Errorf("%w: the predicate is not decided by partition columns alone", ErrOutsideOfPredicate)
 		}
 	}

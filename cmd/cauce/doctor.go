@@ -140,7 +140,7 @@ func (a *app) examine(ctx context.Context) []finding {
 			err = fmt.Errorf("%s: version %d names %s that the storage lacks, first %s; cauce table restore can go back to a version that is whole",
 				name, s.Version(), count(int64(len(missing)), "file"), missing[0])
 		}
-		say("table", err, "%s: version %d, %s, all there", name, s.Version(), count(int64(len(s.Adds())), "file"))
+		say("table", err, "%s: version %d, %s, all there", name, s.Version(), count(int64(s.NumFiles()), "file"))
 	}
 	for _, s := range def.Sources {
 		if s.Kind != pipeline.KindEmbedded {

@@ -144,9 +144,8 @@ TABLE is a folder, a file: URL, or the name of a table of the lake.`,
 			}
 			rows := batches(t.Scan(ctx, s, delta.ScanOptions{Columns: columns}))
 			if a.json {
-				adds := s.Adds()
 				return a.printResult(resultHead{
-					Version: versionOf(s), FilesTotal: len(adds), FilesOpened: len(adds), BytesRead: sizeOf(adds),
+					Version: versionOf(s), FilesTotal: s.NumFiles(), FilesOpened: s.NumFiles(), BytesRead: s.Bytes(),
 				}, schema.Arrow(), rows)
 			}
 			_, err = writeRows(a.stdout, format, schema.Arrow(), rows)
@@ -170,14 +169,6 @@ func columnNames(s *delta.Schema) string {
 func versionOf(s *delta.Snapshot) *int64 {
 	v := int64(s.Version())
 	return &v
-}
-
-func sizeOf(adds []*delta.Add) int64 {
-	var n int64
-	for _, add := range adds {
-		n += add.Size
-	}
-	return n
 }
 
 // tableFile is one live data file as `table files` shows it.

@@ -150,7 +150,7 @@ func (e *Engine) Query(ctx context.Context, sql string, tables []QueryTable) (_ 
 		if err != nil {
 			return nil, err
 		}
-		r.FilesTotal += len(t.Snapshot.Adds())
+		r.FilesTotal += t.Snapshot.NumFiles()
 		r.FilesOpened += len(files)
 		for _, f := range files {
 			r.BytesRead += f.Add.Size
