@@ -195,4 +195,6 @@ func readAt(ctx context.Context, r Reader, table TableInfo, files []File, hits [
 
 // AppendKey appends the bytes that stand for the key of a row to buf: two keys of the same column types are equal exactly
 // if their bytes are. ok is false if a column is null: such a key equals nothing. Locators that keep keys use it.
-func AppendKey(buf []byte, key []arrow.Array, row int) (_ []byte, ok bool) { return rowKey(buf, key, row) }
+func AppendKey(buf []byte, key []arrow.Array, row int) (_ []byte, ok bool) {
+	return rowKey(buf, key, row)
+}

@@ -42,7 +42,7 @@ type VacuumResult struct {
 }
 
 // Vacuum deletes the files below the table's root that no live file, and no file removed within the retention, needs:
-// data files, deletion vectors and files of the change data feed. What writers have just written and not committed is
+// data files, deletion vectors, files of the change data feed, and what killed writers left unfinished. What writers have just written and not committed is
 // younger than the retention and stays; so does everything whose name, or folder's name, begins with "_" or "." unless
 // it is a partition's folder or _change_data.
 func (t *Table) Vacuum(ctx context.Context, o VacuumOptions) (*VacuumResult, error) {
@@ -111,7 +111,11 @@ func (t *Table) Vacuum(ctx context.Context, o VacuumOptions) (*VacuumResult, err
 			return nil, fmt.Errorf("vacuum %s: %w", t, err)
 		}
 	}
-	for _, d := range doomed {
+	unfinished, err := t.sweep(ctx, cutoff, o.DryRun)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range append(doomed, unfinished...) {
 		res.Deleted = append(res.Deleted, d.Key)
 		res.Bytes += d.Size
 	}

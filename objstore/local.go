@@ -539,3 +539,46 @@ var (
 	_ Store       = (*Local)(nil)
 	_ LocalPather = (*Local)(nil)
 )
+
+// Sweep removes the unfinished files of Put and PutIfAbsent. Links below the prefix's folder are
+// not followed.
+func (l *Local) Sweep(ctx context.Context, prefix string, before time.Time, dryRun bool) ([]Info, error) {
+	dir := prefix[:strings.LastIndexByte(prefix, '/')+1]
+	top := l.LocalPath(dir)
+	if real, err := filepath.EvalSymlinks(top); err == nil {
+		top = real // the folder itself may be a link
+	}
+	var swept []Info
+	err := filepath.WalkDir(top, func(p string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // somebody else removed it, or there is no such folder
+		}
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil || !d.Type().IsRegular() || !strings.HasPrefix(d.Name(), tmpPrefix) {
+			return err
+		}
+		rel, err := filepath.Rel(top, p)
+		if err != nil {
+			return err
+		}
+		key := dir + filepath.ToSlash(rel)
+		st, err := d.Info()
+		if errors.Is(err, fs.ErrNotExist) || err == nil && (!st.ModTime().Before(before) || !strings.HasPrefix(key, prefix)) {
+			return nil
+		}
+		if err == nil && !dryRun {
+			err = os.Remove(p)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		swept = append(swept, info(key, st))
+		return nil
+	})
+	if err != nil {
+		return swept, wrap("sweep", prefix, err)
+	}
+	return swept, nil
+}

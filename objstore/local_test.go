@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cauce-data/cauce/objstore"
 	"github.com/cauce-data/cauce/objstore/fault"
@@ -124,5 +125,65 @@ func TestOpenURL(t *testing.T) {
 	}
 	if _, err := objstore.Open(""); err == nil {
 		t.Error("an empty path is opened as a store")
+	}
+}
+
+// TestSweepFindsWhatAKilledWriterLeft makes the files as a Put leaves them that does not come to its end.
+func TestSweepFindsWhatAKilledWriterLeft(t *testing.T) {
+	s, dir := newLocal(t)
+	ctx := context.Background()
+	if err := s.Put(ctx, "table/day=1/part", strings.NewReader("row"), objstore.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Put(ctx, "table/_delta_log/0.json", strings.NewReader("{}"), objstore.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	old := time.Now().Add(-time.Hour)
+	for _, name := range []string{"table/.tmp-1", "table/day=1/.tmp-2", "table/_delta_log/.tmp-3", "table/day=1/.tmp-young", "tables/.tmp-4", ".tmp-5"} {
+		p := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(p, []byte("xy"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasSuffix(name, "young") {
+			if err := os.Chtimes(p, old, old); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var sweeper objstore.Sweeper = s
+	for _, want := range []struct {
+		dry  bool
+		keys []string
+	}{
+		{true, []string{"table/.tmp-1", "table/_delta_log/.tmp-3", "table/day=1/.tmp-2"}},
+		{false, []string{"table/.tmp-1", "table/_delta_log/.tmp-3", "table/day=1/.tmp-2"}},
+		{false, nil},
+	} {
+		swept, err := sweeper.Sweep(ctx, "table/", time.Now().Add(-time.Minute), want.dry)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var keys []string
+		for _, i := range swept {
+			keys = append(keys, i.Key)
+			if i.Size != 2 {
+				t.Errorf("%s has %d bytes", i.Key, i.Size)
+			}
+		}
+		slices.Sort(keys)
+		if !slices.Equal(keys, want.keys) {
+			t.Errorf("dry %v: %v, want %v", want.dry, keys, want.keys)
+		}
+	}
+	for _, name := range []string{"table/day=1/part", "table/_delta_log/0.json", "table/day=1/.tmp-young", "tables/.tmp-4", ".tmp-5"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			t.Error(err)
+		}
+	}
+	if swept, err := sweeper.Sweep(ctx, "nothing/here/", time.Now(), false); err != nil || len(swept) > 0 {
+		t.Errorf("a missing folder: %v, %v", swept, err)
 	}
 }

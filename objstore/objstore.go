@@ -70,3 +70,12 @@ type LocalPather interface {
 	// Sync makes finished files and the folders that hold them durable.
 	Sync(ctx context.Context, keys ...string) error
 }
+
+// Sweeper is implemented by a store in which a writer that was killed in the middle of a Put leaves something behind
+// that List does not show.
+type Sweeper interface {
+	// Sweep removes what was left behind under keys that begin with prefix and was last written before the given
+	// time, or only lists it where dryRun is set. A Put that is still under way has written later than a time well in
+	// the past. The keys of the result are good for reports only.
+	Sweep(ctx context.Context, prefix string, before time.Time, dryRun bool) ([]Info, error)
+}

@@ -111,7 +111,7 @@ func vectorFile(t testing.TB, s string) string {
 	return filepath.ToSlash(filepath.Join(folder, name))
 }
 
-// FilesOnDisk lists all files below the table's folder but its log.
+// FilesOnDisk lists all files below the table's folder but those of its log, of which only unfinished ones count.
 func FilesOnDisk(t testing.TB, table string) []string {
 	t.Helper()
 	var list []string
@@ -119,13 +119,10 @@ func FilesOnDisk(t testing.TB, table string) []string {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() {
-			if d.Name() == "_delta_log" {
-				return fs.SkipDir
-			}
-			return nil
-		}
 		rel, err := filepath.Rel(table, path)
+		if d.IsDir() || strings.HasPrefix(filepath.ToSlash(rel), "_delta_log/") && !strings.HasPrefix(d.Name(), ".tmp-") {
+			return err
+		}
 		list = append(list, filepath.ToSlash(rel))
 		return err
 	})

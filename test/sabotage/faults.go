@@ -90,4 +90,9 @@ var faults = []fault{
 		edits: []edit{{"ingest/index/index.go", "at < f.starts[b+1]; at++", "at+1 < f.starts[b+1]; at++"}},
 		pkg:   "./ingest/index", test: "^TestLocate$",
 	},
+	{
+		name: "leave-unfinished", what: "VACUUM leaves what a killed writer left unfinished",
+		edits: []edit{{"delta/vacuum.go", "unfinished, err := t.sweep(ctx, cutoff, o.DryRun)", "unfinished, err := t.sweep(ctx, cutoff, true)"}},
+		pkg:   "./delta", test: "^TestVacuumRemovesWhatAKilledWriterLeft$",
+	},
 }
