@@ -24,8 +24,10 @@ type MaintainOptions struct {
 
 // MaintainReport says what maintenance did.
 type MaintainReport struct {
-	Tables  map[string]*TableMaintenance `json:"tables"`
-	Seconds float64                      `json:"seconds"`
+	Tables map[string]*TableMaintenance `json:"tables"`
+	// ProgressRemoved counts progress files that a summary had made superfluous, and unfinished files of killed processes.
+	ProgressRemoved int     `json:"progress_removed"`
+	Seconds         float64 `json:"seconds"`
 }
 
 // TableMaintenance says what maintenance did to one table.
@@ -70,6 +72,12 @@ func (l *Lake) Maintain(ctx context.Context, o MaintainOptions) (*MaintainReport
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("table %s: %w", name, err))
+		}
+	}
+	if !o.CompactOnly && len(o.Tables) == 0 && ctx.Err() == nil {
+		var err error
+		if r.ProgressRemoved, err = l.tidy(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("progress files: %w", err))
 		}
 	}
 	r.Seconds = l.clock().Sub(start).Seconds()
