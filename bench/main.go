@@ -1,7 +1,8 @@
 // Command bench measures Cauce beside its peers on the same work, interleaved in one run on this machine: the load of
 // a CSV history into a merged table, against DuckDB's plain CSV to partitioned Parquet and against polars + delta-rs;
 // and micro-batches of 10,000 events with 10 % updates, against delta-rs. All tables must have the same row hash at
-// the end, or there is no result. The peers run by the scripts in ../shared/bench; every program is timed from outside.
+// the end, or there is no result. With -part log it measures package delta on logs of many files and commits
+// instead. The peers run by the scripts in ../shared/bench; every program is timed from outside.
 package main
 
 import (
@@ -34,7 +35,8 @@ func main() {
 
 func mainErr() error {
 	b := &bench{}
-	var load, micro, report string
+	var load, micro, report, part, files, work string
+	var commits int
 	flag.StringVar(&b.dir, "dir", filepath.Join(prereq.Root(), ".cache", "bench"), "folder for data and tables; the generated data is kept")
 	flag.StringVar(&b.cauce, "cauce", filepath.Join(prereq.Root(), "bin", "cauce"), "the program")
 	flag.IntVar(&b.tries, "tries", 3, "runs of each load, in turn")
@@ -42,8 +44,27 @@ func mainErr() error {
 	flag.StringVar(&load, "load", "1000000,5000000,20000000", "history sizes to load, in rows; empty: none")
 	flag.StringVar(&micro, "micro", "500000,5000000,20000000", "table sizes that micro-batches go into, in rows; empty: none")
 	flag.StringVar(&report, "report", "", "also write the report to this file")
+	flag.StringVar(&part, "part", "", "\"log\": only logs of many files and many commits, without peers; empty: everything else")
+	flag.StringVar(&files, "files", "100000,1000000", "numbers of files, with -part log")
+	flag.IntVar(&commits, "commits", 100_000, "greatest number of commits, with -part log")
+	flag.StringVar(&work, "child", "", "used by -part log for the processes that it measures")
 	flag.Parse()
+	if work != "" {
+		return child(work, b.dir)
+	}
 	var err error
+	if part == "log" {
+		if b.dir, err = filepath.Abs(b.dir); err != nil {
+			return err
+		}
+		counts, err := sizes(files)
+		if err != nil {
+			return err
+		}
+		b.out = os.Stdout
+		fmt.Fprintf(b.out, "%s, %d processors, %s; %s\n", time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), memory(), model())
+		return b.log(counts, commits)
+	}
 	if b.python, err = prereq.Lookup("venv"); err != nil {
 		return fmt.Errorf("%w; make setup installs the peers", err)
 	}

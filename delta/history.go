@@ -100,17 +100,17 @@ func (t *Table) commitTimes(ctx context.Context, s *Snapshot, seg segment) ([]ve
 		}
 		at := f.info.ModTime.UTC().Truncate(time.Millisecond)
 		if ictFrom >= 0 && f.version >= ictFrom {
-			c, _, err := t.readCommit(ctx, f.version)
+			said, _, err := t.readCommitInfo(ctx, f.version)
 			if isNotFound(err) {
 				continue
 			}
 			if err != nil {
 				return nil, err
 			}
-			if c.info == nil || c.info.InCommitTimestamp == nil {
+			if said == nil || said.InCommitTimestamp == nil {
 				return nil, &CorruptError{Key: f.info.Key, Err: fmt.Errorf("no in-commit timestamp, though the table has them on")}
 			}
-			at = time.UnixMilli(*c.info.InCommitTimestamp).UTC()
+			at = time.UnixMilli(*said.InCommitTimestamp).UTC()
 		}
 		// Clocks of writers differ and copies of a table lose order; Spark moves such times forward as well.
 		if n := len(out); n > 0 && !at.After(out[n-1].at) {

@@ -1,6 +1,7 @@
 package delta
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -172,6 +173,29 @@ func (t *Table) readCommit(ctx context.Context, v Version) (*commit, objstore.In
 	}
 	c, err := parseCommit(key, v, data)
 	return c, info, err
+}
+
+// readCommitInfo reads the commitInfo of a version, nil if it has none. Where in-commit timestamps are on it is the first
+// line (PROTOCOL.md, "In-Commit Timestamps"), and the rest of a large commit is not read.
+func (t *Table) readCommitInfo(ctx context.Context, v Version) (*CommitInfo, objstore.Info, error) {
+	key := t.commitKey(v)
+	r, info, err := t.store.Get(ctx, key)
+	if err != nil {
+		return nil, info, err
+	}
+	defer r.Close()
+	line, err := bufio.NewReader(io.LimitReader(r, 4<<20)).ReadBytes('\n')
+	if err == nil || errors.Is(err, io.EOF) {
+		var a wireAction
+		if json.Unmarshal(line, &a) == nil && a.CommitInfo != nil {
+			return a.CommitInfo, info, nil
+		}
+	}
+	c, info, err := t.readCommit(ctx, v)
+	if err != nil {
+		return nil, info, err
+	}
+	return c.info, info, nil
 }
 
 // lastCheckpoint is the content of _last_checkpoint: a hint where to begin, nothing more.

@@ -589,10 +589,14 @@ func (t *Table) replay(ctx context.Context, checkpoint, files []logFile) (*Snaps
 		return nil, err
 	}
 	// The version is the checkpoint's own; its commit may still be there and know the time better.
-	c, info, err := t.readCommit(ctx, s.version)
+	info, err := t.store.Stat(ctx, t.commitKey(s.version))
+	var said *CommitInfo
+	if err == nil && on(s.metadata, propICT) {
+		said, info, err = t.readCommitInfo(ctx, s.version)
+	}
 	switch {
 	case err == nil:
-		s.time = s.commitTime(c, info.ModTime)
+		s.time = s.commitTime(&commit{info: said}, info.ModTime)
 	case isNotFound(err) || errors.Is(err, ErrCorrupt):
 		s.time = s.commitTime(nil, s.time)
 	default:
