@@ -518,14 +518,15 @@ func (b *Buffer) retry(ctx context.Context, do func(context.Context) error) erro
 		once, cancel := context.WithTimeout(ctx, 5*time.Second)
 		err := do(once)
 		cancel()
-		if err == nil || !transient(err) || ctx.Err() != nil || time.Now().After(limit) {
+		if err == nil || !transient(err) || ctx.Err() == nil && time.Now().After(limit) {
 			return err
 		}
 		if b.nc.IsClosed() {
 			return ErrClosed
 		}
+		// Whoever ends the work while the host changes has ended it; that nobody could be reached is no failure then.
 		if e := pause(ctx, backoff()); e != nil {
-			return err
+			return fmt.Errorf("%w (%w)", e, err)
 		}
 	}
 }

@@ -95,4 +95,9 @@ var faults = []fault{
 		edits: []edit{{"delta/vacuum.go", "unfinished, err := t.sweep(ctx, cutoff, o.DryRun)", "unfinished, err := t.sweep(ctx, cutoff, true)"}},
 		pkg:   "./delta", test: "^TestVacuumRemovesWhatAKilledWriterLeft$",
 	},
+	{
+		name: "stop-is-a-failure", what: "whoever stops the stream while the buffer's host changes is told of a failure",
+		edits: []edit{{"connect/buffer/buffer.go", "\t\t\treturn fmt.Errorf(\"%w (%w)\", e, err)\n", "\t\t\treturn err\n"}},
+		pkg:   "./connect/buffer", test: "^TestStoppedWhileTheHostChanges$",
+	},
 }
