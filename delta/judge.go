@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 	"sort"
 
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
@@ -108,7 +109,8 @@ const (
 type judge struct {
 	a     *mergeAttempt
 	wide  bool
-	plain int      // order terms before the first hash
+	plain int      // order terms that the first pass compares: those before the first hash
+	apart bool     // rows that differ in the first order term are not equal in Same
 	first []string // stored columns of the first pass
 	rest  []string // stored columns of the second pass (empty if wide)
 }
@@ -123,6 +125,11 @@ func newJudge(a *mergeAttempt) *judge {
 		all = append(all, a.o.Carry...)
 	}
 	all = distinct(all)
+	j.apart = j.plain > 0 && slices.Contains(a.o.Same, a.o.Order[0].Column)
+	if l, ok := a.eng.Locator.(SequenceLocator); ok && j.wide && j.plain > 0 && (j.apart || len(a.o.Same) == 0) &&
+		l.HasSequence(a.info, a.o.Key, a.o.Order[0].Column) {
+		j.wide, j.plain = false, 1
+	}
 	if j.wide {
 		j.first = all
 		return j
@@ -144,6 +151,7 @@ type judgement struct {
 	order    []int32 // indices into matches, by group
 	start    []int32 // of each group in order, and the end of the last
 	state    []int8  // by match: > 0 the source row is greater, < 0 it is not, 0 not known yet
+	apart    []bool  // by match: known not to be equal in Same
 	isRepl   []bool  // by match: Replace removes the stored row
 	win      []bool  // the source row is greater than every stored row that stays
 	same     []bool  // and equal in Same to one of them, or to one that Replace removes
@@ -248,9 +256,13 @@ func (j *judge) judge(ctx context.Context, files []File, m *Matches) (*judgement
 	}
 	cmp := newComparer(a.o.Order[:terms], src, stored)
 	g.state = make([]int8, len(m.Match))
+	g.apart = make([]bool, len(m.Match))
 	state := g.state
 	for i := range n {
 		for _, k := range g.group(i) {
+			if j.apart && !j.wide {
+				g.apart[k] = cmp.compare(i, int(k), 1) != 0
+			}
 			switch {
 			case g.isRepl[k] || len(a.o.Order) == 0:
 				state[k] = 1
@@ -293,12 +305,13 @@ func (j *judge) second(ctx context.Context, g *judgement, from, to int) error {
 	a, state := j.a, g.state
 	var need []int
 	for i := from; i < to; i++ {
-		lost, open := false, false
+		lost, open, alike := false, false, false
 		for _, k := range g.group(i) {
 			lost = lost || state[k] < 0
 			open = open || state[k] == 0
+			alike = alike || !g.apart[k]
 		}
-		if !lost && (open || len(a.o.Same) > 0) {
+		if !lost && (open || alike && len(a.o.Same) > 0) {
 			need = append(need, i)
 		}
 	}

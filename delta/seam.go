@@ -90,6 +90,14 @@ type Locator interface {
 	Locate(ctx context.Context, table TableInfo, files []File, source Rows, keyColumns, want []string) (*Matches, error)
 }
 
+// SequenceLocator is implemented by a Locator that keeps a column beside the keys. Merge then asks for the column that
+// decides first alone, and reads other stored columns only of rows that it leaves tied.
+type SequenceLocator interface {
+	Locator
+	// HasSequence tells whether Locate, with this column as the only one wanted, mostly need not read the rows it found.
+	HasSequence(table TableInfo, keyColumns []string, column string) bool
+}
+
 // ReadOptions narrow what a Reader returns.
 type ReadOptions struct {
 	Columns []string // logical names, nil: all

@@ -4,6 +4,9 @@
 // What it remembers are hints about files, never about the table: which file lives and which row is marked is told by
 // the snapshot, with each call. So there is nothing to invalidate, any number of writers may work on the table, and
 // files that are not remembered, or do not fit the memory allowed, are simply scanned.
+//
+// Beside each key it keeps the value of one more column, the one by which delta.Merge decides first. Most updates are
+// decided by it, and then no stored row is read at all.
 package index
 
 import (
@@ -11,7 +14,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -21,25 +26,31 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/zeebo/xxh3"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/cauce-data/cauce/delta"
 )
 
 const (
 	// bytesMax is the default of Options.BytesMax.
-	bytesMax = 512 << 20
+	bytesMax = 1 << 30
 	// sourceRowsMax bounds the sources that are looked up here. Many keys are found faster by one join over the files.
 	sourceRowsMax = 200_000
 	// buildRowsMax bounds the rows whose keys one call reads, so that a table that is new to the process slows down
 	// several calls a little instead of one a lot.
 	buildRowsMax = 2_000_000
-	// rowBytes is what a remembered row costs: two parts of its hash, and its number.
-	rowBytes = 8 + 4 + 4
+	// smallRows bounds files whose keys are read when they are first met, with the pure-Go reader, which has the least
+	// to do before the first row: those that micro-batches leave behind.
+	smallRows = 50_000
+	// rowBytes is what a remembered row costs: two parts of its hash, its number, and its sequence.
+	rowBytes = 8 + 4 + 4 + 8
+	// unknownSequence stands for a null, and for the one number that is not told from it.
+	unknownSequence = math.MinInt64
 )
 
 // Options shape an Index. The zero value works.
 type Options struct {
-	BytesMax int64        // memory for keys; default 512 MiB
+	BytesMax int64        // memory for keys; default 1 GiB
 	Log      *slog.Logger // nil: nothing is logged
 }
 
@@ -47,6 +58,7 @@ type Options struct {
 type Index struct {
 	inner  delta.Locator
 	reader delta.Reader
+	small  delta.Reader
 	o      Options
 	seed   uint64 // nobody outside can make keys whose hashes collide
 
@@ -56,7 +68,7 @@ type Index struct {
 	clock int64
 }
 
-var _ delta.Locator = (*Index)(nil)
+var _ delta.SequenceLocator = (*Index)(nil)
 
 // fileID names a data file and the key columns that were read from it. Data files never change; size and time guard
 // against a path that is used again after its file was deleted.
@@ -73,6 +85,9 @@ type file struct {
 	hash  []uint64 // first part of the hash of each row's key
 	more  []uint32 // second part
 	row   []uint32 // physical row number
+	// sequence is the value of column in each row, if a column was asked for with the keys.
+	sequence []int64
+	column   string
 	// starts[b] is where hashes with the leading bits b begin; the last element is the number of rows.
 	starts []uint32
 	shift  uint
@@ -86,7 +101,41 @@ func New(inner delta.Locator, reader delta.Reader, o Options) *Index {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Index{inner: inner, reader: reader, o: o, seed: rand.Uint64(), files: map[fileID]*file{}}
+	return &Index{inner: inner, reader: reader, small: delta.PureGo().Reader, o: o, seed: rand.Uint64(), files: map[fileID]*file{}}
+}
+
+// HasSequence implements delta.SequenceLocator: columns whose values have 64 bits can be kept.
+func (x *Index) HasSequence(table delta.TableInfo, _ []string, column string) bool {
+	return sequenceType(table, column) != nil
+}
+
+// sequenceType is the type in memory of a column that can be kept, nil if it cannot.
+func sequenceType(table delta.TableInfo, column string) arrow.DataType {
+	f, ok := table.Schema.Field(column)
+	if !ok || slices.ContainsFunc(table.PartitionBy, func(p string) bool { return strings.EqualFold(p, column) }) {
+		return nil
+	}
+	switch f.Type {
+	case delta.Long, delta.Timestamp:
+		return delta.ArrowType(f.Type)
+	}
+	return nil
+}
+
+// sequenceAt is a value as it is kept.
+func sequenceAt(a arrow.Array, i int) int64 {
+	if a.IsNull(i) {
+		return unknownSequence
+	}
+	switch a := a.(type) {
+	case *array.Int64:
+		return a.Value(i)
+	case *array.Timestamp:
+		if t, ok := a.DataType().(*arrow.TimestampType); ok && t.Unit == arrow.Microsecond {
+			return int64(a.Value(i))
+		}
+	}
+	return unknownSequence
 }
 
 // Locate implements delta.Locator.
@@ -94,7 +143,11 @@ func (x *Index) Locate(ctx context.Context, table delta.TableInfo, files []delta
 	if n := source.NumRows(); n == 0 || n > sourceRowsMax || len(files) == 0 || len(keyColumns) == 0 || !sameTypes(table, source, keyColumns) {
 		return x.inner.Locate(ctx, table, files, source, keyColumns, want)
 	}
-	known := x.known(ctx, table, files, keyColumns)
+	sequence := ""
+	if len(want) == 1 && sequenceType(table, want[0]) != nil {
+		sequence = want[0]
+	}
+	known := x.known(ctx, table, files, keyColumns, sequence)
 	if len(known) == 0 {
 		return x.inner.Locate(ctx, table, files, source, keyColumns, want)
 	}
@@ -102,11 +155,14 @@ func (x *Index) Locate(ctx context.Context, table delta.TableInfo, files []delta
 	if err != nil {
 		return nil, err
 	}
-	hits, ok := x.lookUp(keys, files, known)
+	hits, ok := x.lookUp(keys, files, known, sequence)
 	if !ok {
 		return x.inner.Locate(ctx, table, files, source, keyColumns, want)
 	}
-	out, err := x.stored(ctx, table, files, hits, want)
+	out := kept(table, hits, sequence)
+	if out == nil {
+		out, err = x.stored(ctx, table, files, hits, want)
+	}
 	if err != nil || len(known) == len(files) {
 		return out, err
 	}
@@ -150,15 +206,15 @@ func sameTypes(table delta.TableInfo, source delta.Rows, keyColumns []string) bo
 	return true
 }
 
-// known gives, by index, the files whose keys are remembered, after reading those of files that were asked for before.
-// A process that looks up once never pays for remembering.
-func (x *Index) known(ctx context.Context, table delta.TableInfo, files []delta.File, keyColumns []string) map[int]*file {
+// known gives, by index, the files whose keys are remembered, after reading those of files that were asked for before,
+// and those of new small files beside them. A process that looks up once never pays for remembering.
+func (x *Index) known(ctx context.Context, table delta.TableInfo, files []delta.File, keyColumns []string, sequence string) map[int]*file {
 	columns := strings.ToLower(strings.Join(keyColumns, "\x00"))
 	id := func(f delta.File) fileID {
 		return fileID{f.Key, columns, f.Add.Size, f.Add.ModificationTime}
 	}
 	out := map[int]*file{}
-	var build []int
+	var build, fresh []int
 	x.mu.Lock()
 	x.clock++
 	for i, f := range files {
@@ -174,39 +230,66 @@ func (x *Index) known(ctx context.Context, table delta.TableInfo, files []delta.
 			out[i] = e
 		case e.asked > 1:
 			build = append(build, i)
+		case rowsOf(f) <= smallRows:
+			fresh = append(fresh, i)
 		}
+	}
+	if len(out)+len(build) > 0 {
+		build = append(build, fresh...)
 	}
 	x.forget()
 	free := x.o.BytesMax - x.bytes
 	x.mu.Unlock()
 
-	var read int64
+	var (
+		mu   sync.Mutex // guards read, free and out
+		read int64
+		g    errgroup.Group
+	)
+	g.SetLimit(runtime.GOMAXPROCS(0))
 	for _, i := range build {
-		if read >= buildRowsMax || free <= 0 {
-			break
-		}
-		e, err := x.build(ctx, table, files[i], keyColumns)
-		if err != nil {
-			// Who scans it will see the error, with all that is to be said about it.
-			if ctx.Err() == nil {
-				x.o.Log.Warn("keys of a data file cannot be read into the index", "file", files[i].Key, "error", err)
+		g.Go(func() error {
+			mu.Lock()
+			enough := read >= buildRowsMax || free <= 0
+			mu.Unlock()
+			if enough {
+				return nil
 			}
-			break
-		}
-		read += max(e.rows, 1)
-		if free -= e.size(); free < 0 {
-			break
-		}
-		x.mu.Lock()
-		if was := x.files[id(files[i])]; was == nil || was.hash == nil {
-			e.asked, e.used = 2, x.clock
-			x.files[id(files[i])] = e
-			x.bytes += e.size()
-		}
-		x.mu.Unlock()
-		out[i] = e
+			e, err := x.build(ctx, table, files[i], keyColumns, sequence)
+			if err != nil {
+				// Who scans it will see the error, with all that is to be said about it.
+				if ctx.Err() == nil {
+					x.o.Log.Warn("keys of a data file cannot be read into the index", "file", files[i].Key, "error", err)
+				}
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			read += max(e.rows, 1)
+			if free -= e.size(); free < 0 {
+				return nil
+			}
+			x.mu.Lock()
+			if was := x.files[id(files[i])]; was == nil || was.hash == nil {
+				e.asked, e.used = 2, x.clock
+				x.files[id(files[i])] = e
+				x.bytes += e.size()
+			}
+			x.mu.Unlock()
+			out[i] = e
+			return nil
+		})
 	}
+	_ = g.Wait() // what could not be read is scanned
 	return out
+}
+
+// rowsOf is the number of rows of a file by its statistics, or very many.
+func rowsOf(f delta.File) int64 {
+	if st, err := delta.ParseStats(f.Add.Stats); err == nil && st != nil && st.NumRecords >= 0 && f.Add.Stats != "" {
+		return st.NumRecords
+	}
+	return math.MaxInt64
 }
 
 func (f *file) size() int64 {
@@ -238,19 +321,27 @@ func (x *Index) Size() (bytes int64, files int) {
 }
 
 // build reads the keys of a file, those of marked rows included: a restored version may have them back.
-func (x *Index) build(ctx context.Context, table delta.TableInfo, f delta.File, keyColumns []string) (*file, error) {
+func (x *Index) build(ctx context.Context, table delta.TableInfo, f delta.File, keyColumns []string, sequence string) (*file, error) {
 	f.Deleted = nil
 	var h []hashed
 	var buf []byte
 	n := len(keyColumns)
+	columns := keyColumns
+	if sequence != "" {
+		columns = append(slices.Clone(keyColumns), sequence)
+	}
+	reader := x.reader
+	if rowsOf(f) <= smallRows {
+		reader = x.small
+	}
 	var rows int64
-	for b, err := range x.reader.Read(ctx, table, []delta.File{f}, delta.ReadOptions{Columns: keyColumns, WithPosition: true}) {
+	for b, err := range reader.Read(ctx, table, []delta.File{f}, delta.ReadOptions{Columns: columns, WithPosition: true}) {
 		if err != nil {
 			return nil, err
 		}
-		at, ok := b.Column(n + 1).(*array.Int64)
+		at, ok := b.Column(len(columns) + 1).(*array.Int64)
 		if !ok {
-			return nil, fmt.Errorf("BUG: row numbers are %s", b.Column(n+1).DataType())
+			return nil, fmt.Errorf("BUG: row numbers are %s", b.Column(len(columns)+1).DataType())
 		}
 		cols := b.Columns()[:n]
 		rows += b.NumRows()
@@ -263,10 +354,16 @@ func (x *Index) build(ctx context.Context, table delta.TableInfo, f delta.File, 
 			if r < 0 || r > 1<<32-1 {
 				return nil, errors.New("more rows than an index holds")
 			}
-			h = append(h, x.hash(buf, r))
+			e := x.hash(buf, r)
+			if sequence != "" {
+				e.sequence = sequenceAt(b.Column(n), i)
+			}
+			h = append(h, e)
 		}
 	}
-	return newFile(h, rows), nil
+	e := newFile(h, rows)
+	e.column = sequence
+	return e, nil
 }
 
 // hashed is a key's hash, with the number of its row: in the file, or in the source.
@@ -274,20 +371,22 @@ type hashed struct {
 	hash uint64
 	more uint32
 	row  uint32
+	// sequence is that of the row in the file.
+	sequence int64
 }
 
 // hash is 96 bits of a seeded hash. Two different keys have the same with a probability of 2^-96: of 10,000 keys looked
 // up each second among a thousand million, one would be mistaken in some 10^8 years.
 func (x *Index) hash(key []byte, row int64) hashed {
 	h := xxh3.Hash128Seed(key, x.seed)
-	return hashed{h.Hi, uint32(h.Lo), uint32(row)} //nolint:gosec // cut on purpose; rows are checked
+	return hashed{hash: h.Hi, more: uint32(h.Lo), row: uint32(row)} //nolint:gosec // cut on purpose; rows are checked
 }
 
 func newFile(h []hashed, rows int64) *file {
 	sortHashed(h)
-	f := &file{rows: rows, hash: make([]uint64, len(h)), more: make([]uint32, len(h)), row: make([]uint32, len(h))}
+	f := &file{rows: rows, hash: make([]uint64, len(h)), more: make([]uint32, len(h)), row: make([]uint32, len(h)), sequence: make([]int64, len(h))}
 	for i, e := range h {
-		f.hash[i], f.more[i], f.row[i] = e.hash, e.more, e.row
+		f.hash[i], f.more[i], f.row[i], f.sequence[i] = e.hash, e.more, e.row, e.sequence
 	}
 	// About four rows a bucket: a lookup then touches one or two lines of memory.
 	bits := uint(1)
@@ -368,35 +467,82 @@ func (x *Index) keys(ctx context.Context, source delta.Rows, keyColumns []string
 
 // hit is a stored row that has the key of a source row.
 type hit struct {
-	source int64
-	file   int
-	row    int64
+	source   int64
+	file     int
+	row      int64
+	sequence int64
 }
 
 // lookUp finds the keys in remembered files. ok is false if a stored row has the key of several source rows: that is
 // rare, and better left to whoever joins.
-func (x *Index) lookUp(keys []hashed, files []delta.File, known map[int]*file) (hits []hit, ok bool) {
+func (x *Index) lookUp(keys []hashed, files []delta.File, known map[int]*file, sequence string) (hits []hit, ok bool) {
 	for i := 1; i < len(keys); i++ {
 		if keys[i].hash == keys[i-1].hash && keys[i].more == keys[i-1].more {
 			return nil, false
 		}
 	}
+	source := newFile(keys, 0)
 	for i := range files {
 		f := known[i]
-		if f == nil || len(f.hash) == 0 {
+		if f == nil || len(f.hash) == 0 || len(keys) == 0 {
 			continue
 		}
 		deleted := files[i].Deleted
-		for _, k := range keys {
-			b := k.hash >> f.shift
-			for at := f.starts[b]; at < f.starts[b+1]; at++ {
-				if f.hash[at] == k.hash && f.more[at] == k.more && (deleted == nil || !deleted.Contains(uint64(f.row[at]))) {
-					hits = append(hits, hit{int64(k.row), i, int64(f.row[at])})
-				}
+		found := func(sourceAt, fileAt int) {
+			row := f.row[fileAt]
+			if deleted != nil && deleted.Contains(uint64(row)) {
+				return
 			}
+			h := hit{source: int64(source.row[sourceAt]), file: i, row: int64(row), sequence: unknownSequence}
+			if sequence != "" && f.column == sequence {
+				h.sequence = f.sequence[fileAt]
+			}
+			hits = append(hits, h)
+		}
+		// The smaller side asks, the larger one answers.
+		if len(f.hash) < len(keys) {
+			source.each(f, func(fileAt, sourceAt int) { found(sourceAt, fileAt) })
+		} else {
+			f.each(source, found)
 		}
 	}
 	return hits, true
+}
+
+// each calls found for each key of ask that f has too, with its places in both.
+func (f *file) each(ask *file, found func(askAt, at int)) {
+	for k, h := range ask.hash {
+		b := h >> f.shift
+		for at := f.starts[b]; at < f.starts[b+1]; at++ {
+			if f.hash[at] == h && f.more[at] == ask.more[k] {
+				found(k, int(at))
+			}
+		}
+	}
+}
+
+// kept makes an answer of what is kept; nil if a hit lacks it.
+func kept(table delta.TableInfo, hits []hit, sequence string) *delta.Matches {
+	if sequence == "" || len(hits) == 0 {
+		return nil
+	}
+	out := &delta.Matches{Match: make([]delta.Match, len(hits))}
+	values := make([]int64, len(hits))
+	for i, h := range hits {
+		if h.sequence == unknownSequence {
+			return nil
+		}
+		out.Match[i] = delta.Match{Source: h.source, File: h.file, Row: h.row}
+		values[i] = h.sequence
+	}
+	typ := sequenceType(table, sequence)
+	f, _ := table.Schema.Field(sequence)
+	data := array.NewData(typ, len(values), []*memory.Buffer{nil, memory.NewBufferBytes(arrow.Int64Traits.CastToBytes(values))}, nil, 0, 0)
+	defer data.Release()
+	column := array.MakeFromData(data)
+	defer column.Release()
+	out.Stored = array.NewRecordBatch(arrow.NewSchema([]arrow.Field{{Name: f.Name, Type: typ, Nullable: f.Nullable}}, nil), []arrow.Array{column}, int64(len(values)))
+	return out
 }
 
 // stored reads the wanted columns of the hits, in the order in which the reader gives the rows.

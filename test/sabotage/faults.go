@@ -82,7 +82,17 @@ var faults = []fault{
 	},
 	{
 		name: "index-finds-marked-rows", what: "the index of keys finds rows that a deletion vector marks",
-		edits: []edit{{"ingest/index/index.go", "f.more[at] == k.more && (deleted == nil || !deleted.Contains(uint64(f.row[at])))", "f.more[at] == k.more && (deleted == nil || true)"}},
+		edits: []edit{{"ingest/index/index.go", "if deleted != nil && deleted.Contains(uint64(row)) {", "if deleted != nil && false {"}},
+		pkg:   "./ingest/index", test: "^TestSameTableWithAndWithout$",
+	},
+	{
+		name: "index-sequence-of-another-row", what: "the index of keys tells the order column of another row",
+		edits: []edit{{"ingest/index/index.go", "e.sequence = sequenceAt(b.Column(n), i)", "e.sequence = sequenceAt(b.Column(n), 0)"}},
+		pkg:   "./ingest/index", test: "^TestSameTableWithAndWithout$",
+	},
+	{
+		name: "tied-rows-are-not-read", what: "rows that the first order column leaves tied are taken for lost",
+		edits: []edit{{"delta/judge.go", "open = open || state[k] == 0", "open = open || false"}},
 		pkg:   "./ingest/index", test: "^TestSameTableWithAndWithout$",
 	},
 	{
