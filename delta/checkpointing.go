@@ -78,16 +78,10 @@ func (t *Table) readCheckpoint(ctx context.Context, files []logFile) (*checkpoin
 		return nil, err
 	}
 	// The list is complete here: a sidecar holds no sidecars.
-	folder := t.logKey("_sidecars")
 	parts, err := t.readCheckpointParts(ctx, len(sidecars), func(ctx context.Context, i int, part *checkpointPart) error {
-		sc := sidecars[i]
-		key := path.Join(folder, sc.Path)
-		var err error
-		if strings.Contains(sc.Path, "/") {
-			// The protocol wants a bare name; a path relative to the table or an absolute URI is seen in the wild.
-			if key, err = (TableInfo{Store: t.store, Path: t.path}).FileKey(sc.Path); err != nil {
-				return err
-			}
+		key, err := t.sidecarKey(sidecars[i].Path)
+		if err != nil {
+			return err
 		}
 		part.chunks, err = readCheckpointAdds(ctx, t.store, key, true, func(a *checkpointAction) error {
 			if !part.take(a) {
@@ -105,6 +99,15 @@ func (t *Table) readCheckpoint(ctx context.Context, files []logFile) (*checkpoin
 	}
 	st.parts = append(st.parts, parts...)
 	return st, nil
+}
+
+// sidecarKey is the object of a sidecar.
+func (t *Table) sidecarKey(name string) (string, error) {
+	if strings.Contains(name, "/") {
+		// The protocol wants a bare name; a path relative to the table or an absolute URI is seen in the wild.
+		return TableInfo{Store: t.store, Path: t.path}.FileKey(name)
+	}
+	return path.Join(t.logKey("_sidecars"), name), nil
 }
 
 // readCheckpointParts runs read for n parts, as many at once as there are processors.

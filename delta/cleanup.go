@@ -3,6 +3,7 @@ package delta
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -73,21 +74,46 @@ func (t *Table) CleanupLog(ctx context.Context, o CleanupOptions) (*CleanupResul
 		}
 	}
 	for _, f := range seg.checkpoints {
-		if f.version < keep && f.uuid == "" { // sidecars of the others would be left without an owner
+		if f.version < keep {
 			doomed = append(doomed, f.info.Key)
 		}
 	}
 	prefix := t.logKey("")
+	sidecars := map[string]bool{}
 	for info, err := range t.store.List(ctx, prefix, "") {
 		if err != nil {
 			return nil, fmt.Errorf("list the log of %s: %w", t, err)
 		}
 		name := strings.TrimPrefix(info.Key, prefix)
+		// A sidecar that has just been written may belong to a checkpoint that is not there yet.
+		if strings.HasPrefix(name, "_sidecars/") && strings.HasSuffix(name, ".parquet") && info.ModTime.Before(cut) {
+			sidecars[info.Key] = true
+		}
 		if crc, ok := strings.CutSuffix(name, ".crc"); ok {
 			if f, _, ok := parseLogName(crc + ".json"); ok && f.version < keep {
 				doomed = append(doomed, info.Key)
 			}
 		}
+		// A compacted commit is of no use once the commits that it stands for are behind the first checkpoint.
+		if _, last, ok := compactedRange(name); ok && last < keep {
+			doomed = append(doomed, info.Key)
+		}
+	}
+	if len(sidecars) > 0 {
+		// Those that a checkpoint which stays names are needed.
+		for _, f := range seg.checkpoints {
+			if f.version < keep {
+				continue
+			}
+			named, err := t.sidecarsOf(ctx, f)
+			if err != nil {
+				return nil, fmt.Errorf("clean up the log of %s: which sidecars are needed: %w", t, err)
+			}
+			for _, key := range named {
+				delete(sidecars, key)
+			}
+		}
+		doomed = append(doomed, sortedKeys(sidecars)...)
 	}
 	if len(doomed) == 0 {
 		return res, nil
@@ -118,4 +144,36 @@ func (t *Table) CleanupLog(ctx context.Context, o CleanupOptions) (*CleanupResul
 	}
 	res.Earliest = keep
 	return res, nil
+}
+
+// compactedRange reads the name of a compacted commit, "x.y.compacted.json".
+func compactedRange(name string) (from, to Version, ok bool) {
+	rest, ok := strings.CutSuffix(name, ".compacted.json")
+	if !ok || len(rest) != 41 || rest[20] != '.' {
+		return 0, 0, false
+	}
+	x, err := strconv.ParseUint(rest[:20], 10, 63)
+	y, err2 := strconv.ParseUint(rest[21:], 10, 63)
+	return Version(x), Version(y), err == nil && err2 == nil
+}
+
+// sidecarsOf lists the sidecars that a file of a checkpoint names, by key.
+func (t *Table) sidecarsOf(ctx context.Context, f logFile) ([]string, error) {
+	var out []string
+	each := func(a *checkpointAction) error {
+		if a.Sidecar != nil {
+			key, err := t.sidecarKey(a.Sidecar.Path)
+			if err != nil {
+				return err
+			}
+			out = append(out, key)
+		}
+		return nil
+	}
+	if strings.HasSuffix(f.info.Key, ".json") {
+		return out, t.readCheckpointJSON(ctx, f.info.Key, each)
+	}
+	// The adds are read column by column, which is fast, and thrown away.
+	_, err := readCheckpointAdds(ctx, t.store, f.info.Key, true, each)
+	return out, err
 }

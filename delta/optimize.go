@@ -25,8 +25,18 @@ type OptimizeOptions struct {
 	// MinFiles is how many small files a partition must have before they are packed; 0: 2.
 	MinFiles    int
 	Compression string // "snappy" (default) or "zstd"
+	// Purge rewrites the files that have a deletion vector, and only those, so that the marked rows are gone from the
+	// files (REORG TABLE … APPLY (PURGE)); Vacuum then deletes the old ones.
+	Purge bool
+	// Full clusters all files of a clustered table anew, those that are clustered already and those of other engines too
+	// (OPTIMIZE … FULL).
+	Full bool
+	// Auto says in the commit that nobody asked for it (auto compaction).
+	Auto bool
 	// Hook is called when a phase begins: "optimize", "files-written", "before-commit", "after-commit", "checkpoint".
 	Hook func(phase string)
+
+	clusterBy []string // of the table
 }
 
 // OptimizeResult says what Optimize did.
@@ -39,6 +49,8 @@ type OptimizeResult struct {
 	BytesAdded     int64
 	VectorsRemoved int // deletion vectors that went with the files
 	Yielded        int // groups of files given up because a writer of rows changed one of them meanwhile
+	// Metrics are the sums of the commits' operationMetrics, under Spark's names; the sizes are those of the last commit.
+	Metrics map[string]string
 }
 
 // Bounds of Optimize.
@@ -56,6 +68,7 @@ type bin struct {
 	files   []File
 	bytes   int64
 	written []WrittenFile
+	cube    string // id of the group of files that are clustered together
 }
 
 // Optimize rewrites files without changing rows: small files of a partition are packed into larger ones, rows that
@@ -104,7 +117,22 @@ func (t *Table) optimizeRound(ctx context.Context, o OptimizeOptions, res *Optim
 		o.ZOrderBy[i] = f.Name
 	}
 	res.Version = s.Version()
-	bins, err := s.planBins(ctx, o)
+	cluster, err := s.ClusterBy()
+	switch {
+	case err != nil && !o.Purge:
+		return 0, err
+	case len(cluster) > 0 && len(o.ZOrderBy) > 0:
+		return 0, fmt.Errorf("%w: the table is clustered by %s: Z-order does not go with it", ErrClustered, strings.Join(cluster, ", "))
+	case len(cluster) == 0 && o.Full:
+		return 0, fmt.Errorf("%w: only a clustered table can be optimized in full", ErrClustered)
+	}
+	var bins []*bin
+	if len(cluster) > 0 && !o.Purge {
+		o.clusterBy = cluster
+		bins, err = s.planClusters(ctx, o, cluster)
+	} else {
+		bins, err = s.planBins(ctx, o)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -147,6 +175,13 @@ func (s *Snapshot) planBins(ctx context.Context, o OptimizeOptions) ([]*bin, err
 				continue
 			}
 			pick, limit, least = adds, zorderInputBytes, 1
+		} else if o.Purge {
+			least = 1
+			for _, a := range adds {
+				if a.DeletionVector != nil {
+					pick = append(pick, a)
+				}
+			}
 		} else {
 			for _, a := range adds {
 				if a.Size < o.TargetBytes/4*3 || markedShare(a) > optimizeVectorShare {
@@ -227,6 +262,15 @@ func (t *Table) optimizeCommit(ctx context.Context, s *Snapshot, bins []*bin, o 
 		o.Hook("files-written")
 	}
 	tx := t.Begin(s)
+	operation := "OPTIMIZE"
+	params := map[string]string{"predicate": "[]", "zOrderBy": quoteJSON(o.ZOrderBy), "clusterBy": quoteJSON(o.clusterBy), "auto": strconv.FormatBool(o.Auto)}
+	if o.Where != nil {
+		params["predicate"] = quoteJSON([]string{fmt.Sprint(o.Where)})
+	}
+	if o.Purge {
+		operation = "REORG"
+		params = map[string]string{"predicate": params["predicate"], "applyPurge": "true"}
+	}
 	stage := func() {
 		now := t.opts.Clock().UnixMilli()
 		for _, b := range bins {
@@ -239,16 +283,16 @@ func (t *Table) optimizeCommit(ctx context.Context, s *Snapshot, bins []*bin, o 
 					tag := strings.Join(o.ZOrderBy, ",")
 					x.Tags = map[string]*string{zorderTag: &tag}
 				}
+				if len(o.clusterBy) > 0 {
+					o.markClustered(x, b.cube)
+				}
 				tx.AddFile(x)
 			}
 		}
 	}
 	stage()
 	done, err := tx.Commit(ctx, CommitOptions{
-		Operation: "OPTIMIZE",
-		Parameters: map[string]string{
-			"predicate": "[]", "zOrderBy": quoteJSON(o.ZOrderBy), "auto": "false",
-		},
+		Operation: operation, Parameters: params,
 		MetricsFunc: func() map[string]string { return optimizeMetrics(bins) },
 		Hook:        o.Hook,
 		Rebase: func(ctx context.Context, newer *Snapshot, _ []WinningCommit) error {
@@ -287,6 +331,7 @@ func (t *Table) optimizeCommit(ctx context.Context, s *Snapshot, bins []*bin, o 
 	}
 	res.Version = done.Version
 	res.Commits++
+	res.sum(done.Info.OperationMetrics)
 	for _, b := range bins {
 		res.FilesRemoved += len(b.files)
 		res.FilesAdded += len(b.written)
@@ -303,6 +348,21 @@ func (t *Table) optimizeCommit(ctx context.Context, s *Snapshot, bins []*bin, o 
 	return total - len(bins), nil
 }
 
+// sum adds the metrics of a commit.
+func (r *OptimizeResult) sum(m map[string]string) {
+	if r.Metrics == nil {
+		r.Metrics = map[string]string{}
+	}
+	for k, v := range m {
+		if strings.HasPrefix(k, "num") {
+			x, _ := strconv.ParseInt(r.Metrics[k], 10, 64)
+			y, _ := strconv.ParseInt(v, 10, 64)
+			v = strconv.FormatInt(x+y, 10)
+		}
+		r.Metrics[k] = v
+	}
+}
+
 var errNothingLeft = errors.New("writers of rows changed every file")
 
 func (t *Table) rewriteBin(ctx context.Context, info TableInfo, b *bin, o OptimizeOptions) error {
@@ -315,10 +375,10 @@ func (t *Table) rewriteBin(ctx context.Context, info TableInfo, b *bin, o Optimi
 		return nil
 	}
 	req := WriteRequest{Rows: live, Compression: o.Compression, FileBytesTarget: o.TargetBytes}
-	if len(o.ZOrderBy) == 0 {
+	if by := append(slices.Clone(o.ZOrderBy), o.clusterBy...); len(by) == 0 {
 		req.SortBy = o.SortBy
 	} else {
-		sorted, err := zorderRows(ctx, live, o.ZOrderBy)
+		sorted, err := zorderRows(ctx, live, by)
 		if err != nil {
 			return err
 		}

@@ -30,6 +30,7 @@ var writerFeatures = map[string]bool{
 	"deletionVectors":     true,
 	"timestampNtz":        true,
 	"domainMetadata":      true,
+	"clustering":          true,
 	"v2Checkpoint":        true,
 	"inCommitTimestamp":   true,
 	"vacuumProtocolCheck": true,

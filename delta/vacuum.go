@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
+	"path"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,6 +33,16 @@ type VacuumOptions struct {
 	// Force allows less than 7 days. Readers of older versions lose files then, and a writer that has not committed yet
 	// loses what it wrote before that time.
 	Force bool
+	// Lite finds the files in the log instead of listing the table's folder: those that commits removed, as Spark's
+	// VACUUM LITE does. Files that no commit ever named stay; ErrLogCleanedUp if commits that no earlier lite vacuum has
+	// seen are gone.
+	Lite bool
+	// Inventory stands for the listing of the table's folder where one exists already, such as a report of the object
+	// store: what it does not name is not deleted. nil: the folder is listed.
+	Inventory iter.Seq2[objstore.Info, error]
+	// NoCommit leaves out the commits VACUUM START and VACUUM END, which, as with Spark, carry the metrics and change
+	// nothing else. A dry run, and a vacuum that finds nothing, never writes them.
+	NoCommit bool
 	// Hook is called when a phase begins: "vacuum". nil: nobody listens.
 	Hook func(phase string)
 }
@@ -38,12 +51,14 @@ type VacuumOptions struct {
 type VacuumResult struct {
 	Deleted []string // keys in the table's store, sorted
 	Bytes   int64
-	Kept    int // files that stay
+	Kept    int // files that stay; 0 in a lite vacuum, which does not see them
+	// Metrics are those of VACUUM START and VACUUM END under Spark's names.
+	Metrics map[string]string
 }
 
 // Vacuum deletes the files below the table's root that no live file, and no file removed within the retention, needs:
-// data files, deletion vectors, files of the change data feed, and what killed writers left unfinished. What writers have just written and not committed is
-// younger than the retention and stays; so does everything whose name, or folder's name, begins with "_" or "." unless
+// data files, deletion vectors, files of the change data feed, and what killed writers left unfinished. What writers
+// have just written and not committed is younger than the retention and stays; so does everything whose name, or folder's name, begins with "_" or "." unless
 // it is a partition's folder or _change_data.
 func (t *Table) Vacuum(ctx context.Context, o VacuumOptions) (*VacuumResult, error) {
 	s, err := t.Snapshot(ctx)
@@ -62,6 +77,8 @@ func (t *Table) Vacuum(ctx context.Context, o VacuumOptions) (*VacuumResult, err
 	switch {
 	case retention < 0:
 		return nil, fmt.Errorf("vacuum %s: %w: %s", t, ErrRetention, retention)
+	case o.Lite && o.Inventory != nil:
+		return nil, fmt.Errorf("vacuum %s: a lite vacuum reads the log and takes no inventory", t)
 	case retention < min(own, vacuumRetentionLeast) && !o.Force:
 		return nil, fmt.Errorf("vacuum %s: %w: %s is less than %s; force it if no reader or writer is at work", t, ErrRetention, retention, min(own, vacuumRetentionLeast))
 	}
@@ -84,11 +101,23 @@ func (t *Table) Vacuum(ctx context.Context, o VacuumOptions) (*VacuumResult, err
 		prefix += "/"
 	}
 	var doomed []objstore.Info
-	for info, err := range t.store.List(ctx, prefix, "") {
+	listing := o.Inventory
+	if listing == nil {
+		listing = t.store.List(ctx, prefix, "")
+	}
+	seen := Version(-1)
+	if o.Lite {
+		listing = nil
+		if doomed, seen, err = t.removedBefore(ctx, s, cutoff, keep); err != nil {
+			return nil, fmt.Errorf("vacuum %s: %w", t, err)
+		}
+	}
+	for info, err := range all(listing) {
 		if err != nil {
 			return nil, fmt.Errorf("vacuum %s: %w", t, err)
 		}
-		if hiddenFile(strings.TrimPrefix(info.Key, prefix)) {
+		name, below := strings.CutPrefix(info.Key, prefix)
+		if !below || hiddenFile(name) {
 			continue
 		}
 		if keep[info.Key] || !info.ModTime.Before(cutoff) {
@@ -98,16 +127,52 @@ func (t *Table) Vacuum(ctx context.Context, o VacuumOptions) (*VacuumResult, err
 		doomed = append(doomed, info)
 	}
 	sort.Slice(doomed, func(i, j int) bool { return doomed[i].Key < doomed[j].Key })
+	for _, d := range doomed {
+		res.Bytes += d.Size
+	}
+	res.Metrics = map[string]string{"numFilesToDelete": strconv.Itoa(len(doomed)), "sizeOfDataToDelete": strconv.FormatInt(res.Bytes, 10)}
+	note := func(operation string, params, metrics map[string]string) error { return nil }
+	if !o.DryRun && !o.NoCommit && len(doomed) > 0 {
+		note = func(operation string, params, metrics map[string]string) error {
+			s, err := t.Snapshot(ctx)
+			if err != nil {
+				return err
+			}
+			_, err = t.Begin(s).Commit(ctx, CommitOptions{Operation: operation, Parameters: params, Metrics: metrics})
+			return err
+		}
+	}
 	if !o.DryRun {
 		if o.Hook != nil {
 			o.Hook("vacuum")
+		}
+		params := map[string]string{
+			"retentionCheckEnabled": strconv.FormatBool(!o.Force), "defaultRetentionMillis": strconv.FormatInt(own.Milliseconds(), 10),
+		}
+		if o.Retention > 0 {
+			params["specifiedRetentionMillis"] = strconv.FormatInt(o.Retention.Milliseconds(), 10)
+		}
+		if err := note("VACUUM START", params, res.Metrics); err != nil {
+			return nil, fmt.Errorf("vacuum %s: %w", t, err)
 		}
 		g, gctx := errgroup.WithContext(ctx)
 		g.SetLimit(8)
 		for _, d := range doomed {
 			g.Go(func() error { return t.store.Delete(gctx, d.Key) })
 		}
-		if err := g.Wait(); err != nil {
+		err := g.Wait()
+		status := "COMPLETED"
+		if err != nil {
+			status = "FAILED"
+		}
+		end := map[string]string{"numDeletedFiles": strconv.Itoa(len(doomed)), "numVacuumedDirectories": strconv.Itoa(folders(doomed))}
+		for k, v := range end {
+			res.Metrics[k] = v
+		}
+		if err == nil && o.Lite {
+			err = t.writeVacuumInfo(ctx, seen)
+		}
+		if err = errors.Join(err, note("VACUUM END", map[string]string{"status": status}, end)); err != nil {
 			return nil, fmt.Errorf("vacuum %s: %w", t, err)
 		}
 	}
@@ -115,11 +180,30 @@ func (t *Table) Vacuum(ctx context.Context, o VacuumOptions) (*VacuumResult, err
 	if err != nil {
 		return nil, err
 	}
-	for _, d := range append(doomed, unfinished...) {
-		res.Deleted = append(res.Deleted, d.Key)
+	for _, d := range unfinished {
 		res.Bytes += d.Size
 	}
+	for _, d := range append(doomed, unfinished...) {
+		res.Deleted = append(res.Deleted, d.Key)
+	}
 	return res, nil
+}
+
+// all is a sequence, nil an empty one.
+func all(s iter.Seq2[objstore.Info, error]) iter.Seq2[objstore.Info, error] {
+	if s == nil {
+		return func(func(objstore.Info, error) bool) {}
+	}
+	return s
+}
+
+// folders counts the folders that objects lie in.
+func folders(infos []objstore.Info) int {
+	seen := map[string]bool{}
+	for _, i := range infos {
+		seen[path.Dir(i.Key)] = true
+	}
+	return len(seen)
 }
 
 // keepRemoved adds the files that commits since a time removed. The snapshot forgets removals after the table's own
