@@ -480,8 +480,6 @@ type fileRow struct {
 	i int
 }
 
-func (r fileRow) key() string { return fileKey(r.paths.at(r.i), r.dv(r.i)) }
-
 // rows yields the live rows.
 func (s *fileSet) rows() iter.Seq[fileRow] {
 	return func(yield func(fileRow) bool) {

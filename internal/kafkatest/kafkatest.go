@@ -233,7 +233,8 @@ func (b *Broker) Pause() { _ = b.cmd.Process.Signal(syscall.SIGSTOP) }
 // Resume lets a paused broker go on.
 func (b *Broker) Resume() { _ = b.cmd.Process.Signal(syscall.SIGCONT) }
 
-// CreateTopic makes a topic through the door of the administrator.
+// CreateTopic makes a topic through the door of the administrator and waits until the broker answers for it: the
+// controller makes it first.
 func (b *Broker) CreateTopic(ctx context.Context, topic string, partitions int32, configs map[string]string) error {
 	c := map[string]*string{}
 	for k, v := range configs {
@@ -241,7 +242,26 @@ func (b *Broker) CreateTopic(ctx context.Context, topic string, partitions int32
 	}
 	return b.admin(func(adm *kadm.Client) error {
 		r, err := adm.CreateTopic(ctx, partitions, 1, c, topic)
-		return errors.Join(err, r.Err)
+		if err := errors.Join(err, r.Err); err != nil {
+			return err
+		}
+		for deadline := time.Now().Add(20 * time.Second); ; {
+			topics, err := adm.ListTopics(ctx, topic)
+			d := topics[topic]
+			ready := 0
+			for _, p := range d.Partitions {
+				if p.Err == nil && p.Leader >= 0 {
+					ready++
+				}
+			}
+			if err == nil && d.Err == nil && ready == int(partitions) {
+				return nil
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("topic %s was made, but the broker does not know it: %d of %d partitions are ready: %w", topic, ready, partitions, errors.Join(err, d.Err))
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
 	})
 }
 
