@@ -136,7 +136,7 @@ func TestSameTableWithAndWithout(t *testing.T) {
 			plain += all.files
 		}
 	})
-	if scanned*10 > plain*9 {
+	if plain > 300 && scanned*10 > plain*9 { // few and short histories say nothing
 		t.Errorf("the index left %d of %d files to scans: it answers nothing", scanned, plain)
 	}
 }

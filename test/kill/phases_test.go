@@ -60,7 +60,7 @@ func TestKillInEveryPhase(t *testing.T) {
 		}
 		s.next(perPhase)
 	}
-	for s.rarest(perPhase) != "" || sum(s.chance) < sum(s.hook) {
+	for s.rarest(perPhase) != "" || sum(s.chance) < sum(s.hook) || s.kills() < testscale.Count(t, "kills") {
 		s.next(perPhase)
 	}
 	s.check()
