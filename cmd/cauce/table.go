@@ -25,7 +25,8 @@ func newTable(a *app) *cobra.Command {
 		Use:   "table",
 		Short: "Read and look after single Delta tables, the lake's by name or any by path",
 	}, newTableScan(a), newTableFiles(a), newTableHistory(a), newTableDescribe(a),
-		newTableOptimize(a), newTableVacuum(a), newTableRestore(a), newTableHash(a))
+		newTableOptimize(a), newTableReorg(a), newTableVacuum(a), newTableRestore(a),
+		newTableCheckpoint(a), newTableCleanup(a), newTableHash(a))
 }
 
 // openTable opens the lake's table of that name, or the Delta table at a path or URL.

@@ -38,67 +38,44 @@ func hookFromEnv() (func(string), error) { return faultHook(os.Getenv) }
 
 func newTableOptimize(a *app) *cobra.Command {
 	var (
-		zorder []string
-		target string
+		zorder, where []string
+		target        string
+		full          bool
 	)
 	cmd := &cobra.Command{
 		Use:   "optimize TABLE",
 		Short: "Write small files and files with deleted rows anew as fewer larger ones",
 		Long: `Write small files, and files with deleted rows, anew as fewer larger ones. No row changes; writers that run at
 the same time go on. Rows of the new files are sorted by the table's cluster_by. With --zorder every file is written anew so that rows near each other in these columns stand
-in the same files, and a query on them opens fewer.`,
+in the same files, and a query on them opens fewer. A table with clustering columns (CLUSTER BY) is clustered by them:
+only what has been written since the last time is touched, or all of it with --full.`,
 		Example: `  cauce table optimize unified_events --zorder symbol,event_time`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
 			bytesTarget, err := parseBytes(target)
 			if err != nil {
 				return usagef("--target: %w", err)
 			}
-			t, err := a.openTable(ctx, args[0])
-			if err != nil {
-				return err
-			}
-			s, err := t.Snapshot(ctx)
-			if err != nil {
-				return fmt.Errorf("table %s: %w", args[0], err)
-			}
-			for i, c := range zorder {
-				f, ok := s.Schema().Field(c)
-				if !ok {
-					return usagef("--zorder: table %s has no column %q; it has %s", args[0], c, columnNames(s.Schema()))
+			return a.runOptimize(cmd, args[0], "optimize", func(s *delta.Snapshot) (delta.OptimizeOptions, error) {
+				p, err := parseWhere(s, where)
+				if err != nil {
+					return delta.OptimizeOptions{}, err
 				}
-				zorder[i] = f.Name
-			}
-			before := shapeOf(t, s)
-			hook, err := hookFromEnv()
-			if err != nil {
-				return err
-			}
-			start := time.Now()
-			sortBy := a.clusterBy(args[0])
-			if _, err := t.Optimize(ctx, delta.OptimizeOptions{ZOrderBy: zorder, SortBy: sortBy, TargetBytes: bytesTarget, Hook: hook}); err != nil {
-				return fmt.Errorf("optimize %s: %w", args[0], err)
-			}
-			if s, err = t.Snapshot(ctx); err != nil {
-				return fmt.Errorf("table %s: %w", args[0], err)
-			}
-			result := struct {
-				Table   string     `json:"table"`
-				Before  tableShape `json:"before"`
-				After   tableShape `json:"after"`
-				Seconds float64    `json:"seconds"`
-			}{args[0], before, shapeOf(t, s), time.Since(start).Seconds()}
-			return a.print(result, func(w io.Writer) error {
-				if result.Before.Version == result.After.Version {
-					_, err := fmt.Fprintf(w, "nothing to do: %v\n", result.Before)
-					return err
+				for i, c := range zorder {
+					f, ok := s.Schema().Field(c)
+					if !ok {
+						return delta.OptimizeOptions{}, usagef("--zorder: table %s has no column %q; it has %s", args[0], c, columnNames(s.Schema()))
+					}
+					zorder[i] = f.Name
 				}
-				_, err := fmt.Fprintf(w, "before  %v\nafter   %v\n", result.Before, result.After)
-				return err
+				return delta.OptimizeOptions{
+					Where: p, ZOrderBy: zorder, SortBy: a.clusterBy(args[0]), TargetBytes: bytesTarget, Full: full,
+				}, nil
 			})
 		},
 	}
+	cmd.Flags().StringArrayVar(&where, "where", nil, "only files that may hold such rows, as `COLUMN=VALUE`; several must all hold")
+	cmd.Flags().BoolVar(&full, "full", false, "cluster all files of a clustered table anew")
 	cmd.Flags().StringSliceVar(&zorder, "zorder", nil, "columns by which rows are clustered")
 	cmd.Flags().StringVar(&target, "target", "", "`size` of the files written, such as 128MB")
 	return cmd
@@ -170,7 +147,9 @@ A retention below 168h (a week) can break readers and writers that are under way
 				DryRun bool     `json:"dry_run"`
 				Files  []string `json:"files"`
 				Bytes  int64    `json:"bytes"`
-			}{args[0], o.DryRun, r.Deleted, r.Bytes}
+
+				Metrics map[string]string `json:"metrics"`
+			}{args[0], o.DryRun, r.Deleted, r.Bytes, r.Metrics}
 			return a.print(result, func(w io.Writer) error {
 				verb := "deleted"
 				if o.DryRun {
@@ -187,6 +166,7 @@ A retention below 168h (a week) can break readers and writers that are under way
 	f := cmd.Flags()
 	f.DurationVar(&o.Retention, "retention", 0, "keep what versions younger than this need (default: the table's own, a week)")
 	f.BoolVar(&o.DryRun, "dry-run", false, "only list the files")
+	f.BoolVar(&o.Lite, "lite", false, "take the files from the log instead of listing the folder: fast, but files that no commit ever named stay")
 	f.BoolVar(&o.Force, "force", false, "allow a retention below 168h")
 	return cmd
 }

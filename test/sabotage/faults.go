@@ -71,6 +71,26 @@ var faults = []fault{
 		pkg:   "./delta", test: "^TestMergeConcurrently$",
 	},
 	{
+		name: "vacuum-lite-takes-live", what: "a lite VACUUM deletes files that were removed and added again, or whose vector alone was replaced",
+		edits: []edit{{"delta/vacuum_lite.go", "\t\tif keep[key] {\n\t\t\tcontinue\n\t\t}\n", ""}},
+		pkg:   "./delta", test: "^TestGoldenTablesSurviveVacuum$",
+	},
+	{
+		name: "cleanup-takes-sidecars", what: "log cleanup deletes sidecars that a checkpoint still names",
+		edits: []edit{{"delta/cleanup.go", "\t\t\t\tdelete(sidecars, key)\n", "\t\t\t\t_ = key\n"}},
+		pkg:   "./delta", test: "^TestCleanupSidecars$",
+	},
+	{
+		name: "snapshot-shares-bitmap", what: "a newer snapshot takes files out of an older one",
+		edits: []edit{{"delta/fileset.go", "if l.dead == nil || !b.owned[c] {", "if l.dead == nil {"}},
+		pkg:   "./delta", test: "^TestFileSetAgainstMap$",
+	},
+	{
+		name: "clusters-everything", what: "OPTIMIZE of a clustered table rewrites cubes that nothing has touched",
+		edits: []edit{{"delta/clustering.go", "if sizes[id] < cubeBytes {", "if sizes[id] >= 0 {"}},
+		pkg:   "./delta", test: "^TestClustering$",
+	},
+	{
 		name: "vacuum-takes-vectors", what: "VACUUM deletes deletion vectors that the log names",
 		edits: []edit{{"delta/vacuum.go", "\tif dv == nil || dv.StorageType == \"i\" {\n\t\treturn nil\n\t}\n\tkey, err = vectorPlace", "\tif true {\n\t\treturn nil\n\t}\n\tkey, err = vectorPlace"}},
 		pkg:   "./delta", test: "^TestVacuum",
