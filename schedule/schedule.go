@@ -28,6 +28,16 @@ type Task struct {
 	CatchUp bool
 	// Run does the work. What it sets in Run.Result is kept in the history.
 	Run func(ctx context.Context, run *Run) error
+	// Redact hides what must not be written down from the texts of errors; nil: nothing is hidden.
+	Redact func(string) string
+}
+
+// text is an error as the history keeps it.
+func (t Task) text(err error) string {
+	if t.Redact == nil {
+		return err.Error()
+	}
+	return t.Redact(err.Error())
 }
 
 // Options shape a Scheduler. The zero value works, without a history.
@@ -168,13 +178,13 @@ func do(ctx context.Context, dir string, t Task, trigger string) error {
 		err = t.Run(ctx, run)
 		a := Attempt{Started: began.UTC(), Ended: time.Now().UTC()}
 		if err != nil {
-			a.Error = err.Error()
+			a.Error = t.text(err)
 		}
 		run.Attempts = append(run.Attempts, a)
 		if err == nil || ctx.Err() != nil || try >= t.Retries || (t.Retryable != nil && !t.Retryable(err)) {
 			break
 		}
-		run.Status, run.Error = StatusRetrying, err.Error()
+		run.Status, run.Error = StatusRetrying, t.text(err)
 		if serr := run.save(dir); serr != nil {
 			return errors.Join(err, serr)
 		}
@@ -195,9 +205,9 @@ func do(ctx context.Context, dir string, t Task, trigger string) error {
 	case err == nil:
 		run.Status = StatusOK
 	case ctx.Err() != nil:
-		run.Status, run.Error = StatusStopped, err.Error()
+		run.Status, run.Error = StatusStopped, t.text(err)
 	default:
-		run.Status, run.Error = StatusFailed, err.Error()
+		run.Status, run.Error = StatusFailed, t.text(err)
 	}
 	return errors.Join(err, run.save(dir))
 }

@@ -70,7 +70,7 @@ func (a *app) fail(err error) int {
 	if err == nil {
 		return code
 	}
-	msg := strings.TrimRight(err.Error(), "\n")
+	msg := a.redact(strings.TrimRight(err.Error(), "\n"))
 	if msg != "" {
 		fmt.Fprintf(a.stderr, "cauce: %s\n", msg)
 	}

@@ -41,6 +41,7 @@ func (a *app) loadLakeFile(file, root string) (*pipeline.Lake, error) {
 	if err != nil {
 		return nil, &usageError{err: err}
 	}
+	a.lake.Store(lake)
 	return lake, nil
 }
 

@@ -34,7 +34,7 @@ func (a *app) tick(line func() string) (stop func()) {
 
 // logger is where long-running parts report what an operator wants to know: lines on standard error.
 func (a *app) logger() *slog.Logger {
-	w := a.stderr
+	var w io.Writer = redacting{a, a.stderr}
 	level := slog.LevelWarn
 	if a.quiet {
 		w = io.Discard

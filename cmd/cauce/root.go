@@ -13,6 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
+
+	"github.com/cauce-data/cauce/pipeline"
 )
 
 // version is set by the linker for releases.
@@ -32,6 +34,9 @@ type app struct {
 
 	started bool // a command's own work has begun
 	printed bool // the one JSON object is out
+
+	// lake is the last lake file that was read: what came out of its ${env:…} and ${file:…} is not shown.
+	lake atomic.Pointer[pipeline.Lake]
 
 	// statement cancels what the shell is running; nil: Ctrl-C ends the process.
 	statement atomic.Pointer[context.CancelFunc]
@@ -130,9 +135,35 @@ func group(cmd *cobra.Command, subs ...*cobra.Command) *cobra.Command {
 // print writes a command's result: v as the one JSON object with --json, else whatever human writes.
 func (a *app) print(v any, human func(w io.Writer) error) error {
 	if a.json {
-		return a.printJSON(v)
+		out, err := json.Marshal(v)
+		if err != nil {
+			return fmt.Errorf("result as JSON: %w", err)
+		}
+		return a.printJSON(json.RawMessage(a.redact(string(out))))
 	}
-	return human(a.stdout)
+	return human(redacting{a, a.stdout})
+}
+
+// redact puts references of the lake file in the place of what they stand for. Rows of a query are not passed through
+// here: they are data.
+func (a *app) redact(s string) string {
+	if l := a.lake.Load(); l != nil {
+		return l.Redact(s)
+	}
+	return s
+}
+
+// redacting writes through redact.
+type redacting struct {
+	a *app
+	w io.Writer
+}
+
+func (r redacting) Write(b []byte) (int, error) {
+	if _, err := io.WriteString(r.w, r.a.redact(string(b))); err != nil {
+		return 0, err
+	}
+	return len(b), nil
 }
 
 func (a *app) printJSON(v any) error {
@@ -157,7 +188,7 @@ func isTerminal(w any) bool {
 // note prints a line for people on standard error, on terminals and in logs alike.
 func (a *app) note(format string, args ...any) {
 	if !a.quiet {
-		fmt.Fprintf(a.stderr, format+"\n", args...)
+		fmt.Fprintf(redacting{a, a.stderr}, format+"\n", args...)
 	}
 }
 

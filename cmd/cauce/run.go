@@ -101,7 +101,8 @@ func (a *app) runBatch(ctx context.Context, l *lake, o ingest.BatchOptions) erro
 	})
 	var report *ingest.BatchReport
 	err := schedule.Do(ctx, runsDir(l.Lake), schedule.Task{
-		Name: "batch",
+		Name:   "batch",
+		Redact: l.Redact,
 		Run: func(ctx context.Context, run *schedule.Run) error {
 			var err error
 			report, err = l.ingest.RunBatch(ctx, o)
@@ -124,7 +125,12 @@ func (a *app) runBatch(ctx context.Context, l *lake, o ingest.BatchOptions) erro
 	if err != nil {
 		result.Error = err.Error()
 	}
-	if perr := a.print(result, func(w io.Writer) error { return printBatch(w, report) }); perr != nil {
+	if perr := a.print(result, func(w io.Writer) error {
+		if err != nil && report.Epochs == 0 && len(report.FailedFiles) == 0 {
+			return nil // it ended before it could know whether there is something new
+		}
+		return printBatch(w, report)
+	}); perr != nil {
 		return perr
 	}
 	return err

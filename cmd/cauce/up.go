@@ -200,7 +200,7 @@ func (u *up) stream(ctx context.Context, st *streams, src *pipeline.Source, tota
 func (u *up) batchTask() schedule.Task {
 	b := u.l.Schedule.Batch
 	return schedule.Task{
-		Name: "batch", Cron: b.Cron, Retries: b.Retries, Backoff: b.Backoff, CatchUp: true,
+		Name: "batch", Cron: b.Cron, Retries: b.Retries, Backoff: b.Backoff, CatchUp: true, Redact: u.l.Redact,
 		Run: func(ctx context.Context, run *schedule.Run) error {
 			r, err := u.l.ingest.RunBatch(ctx, ingest.BatchOptions{})
 			if r != nil {
@@ -229,7 +229,7 @@ func (u *up) schedule() (*schedule.Scheduler, error) {
 	}
 	if m := u.l.Schedule.Maintenance; m.Cron != "" {
 		err := s.Add(schedule.Task{
-			Name: "maintenance", Cron: m.Cron, Retries: m.Retries, Backoff: m.Backoff,
+			Name: "maintenance", Cron: m.Cron, Retries: m.Retries, Backoff: m.Backoff, Redact: u.l.Redact,
 			Run: func(ctx context.Context, run *schedule.Run) error {
 				r, err := u.l.ingest.Maintain(ctx, ingest.MaintainOptions{})
 				if r != nil {
