@@ -14,7 +14,7 @@ RUN      = $(GO) run ./test/run -tags $(GOTAGS)
 export CAUCE_BIN = $(CURDIR)/bin/cauce
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-short soak sabotage lint bench setup
+.PHONY: help build demo golden test test-short soak sabotage lint bench setup
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ test: lint setup build ## every behaviour and the real peers, counts scaled down
 
 test-short: build ## a glance, under two minutes
 	$(RUN) -size short ./...
+
+golden: ## read the tables of other engines in ../shared/delta-golden by every reader; prints counts by kind of oracle
+	$(RUN) -size test ./test/golden
 
 soak: setup build ## the full counts, one scenario at a time; resumes where it stopped; results in docs/evidence/
 	$(GO) run ./test/soak -tags $(GOTAGS) $(SCENARIOS)

@@ -36,6 +36,9 @@ func mappingOf(config map[string]string) columnMapping {
 
 // find gives the index among the fields of a file that holds a column, or -1 if the file has none.
 func (m columnMapping) find(fields []arrow.Field, f Field) int {
+	if m != mapNone && f.Metadata[byNameKey] != nil {
+		m = mapName
+	}
 	switch m {
 	case mapID:
 		want, ok := fieldID(f)
@@ -167,12 +170,7 @@ func (m columnMapping) toType(ctx context.Context, a arrow.Array, t Type) (arrow
 		if !ok {
 			return nil, bad
 		}
-		for _, f := range s.DataType().(*arrow.StructType).Fields() {
-			if f.Name == "typed_value" {
-				return nil, &UnsupportedError{What: "column encoding", Names: []string{"shredded variant"}}
-			}
-		}
-		return mapNone.toStruct(ctx, s.Data(), []Field{{Name: "metadata", Type: Binary}, {Name: "value", Type: Binary, Nullable: true}}, want)
+		return toVariant(ctx, s, want)
 	}
 	if arrow.TypeEqual(a.DataType(), want) {
 		a.Retain()

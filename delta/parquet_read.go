@@ -251,6 +251,7 @@ func (p *readPlan) readFile(ctx context.Context, f File, index int, only *roarin
 	if err != nil {
 		return false, err
 	}
+	calendar := LegacyCalendar(pf.MetaData().KeyValueMetadata())
 	manifest := fr.Manifest
 	have := make([]arrow.Field, len(manifest.Fields))
 	for i := range manifest.Fields {
@@ -279,7 +280,7 @@ func (p *readPlan) readFile(ctx context.Context, f File, index int, only *roarin
 	for rg := range pf.NumRowGroups() {
 		n := pf.MetaData().RowGroup(rg).NumRows()
 		if only == nil || intersects(only, start, n) {
-			stopped, err := p.readGroup(ctx, fr, rg, start, n, f, index, only, have, leaves, from, int96, emit)
+			stopped, err := p.readGroup(ctx, fr, rg, start, n, f, index, only, calendar, have, leaves, from, int96, emit)
 			if stopped || err != nil {
 				return stopped, err
 			}
@@ -306,7 +307,7 @@ func intersects(set *roaring64.Bitmap, start, n int64) bool {
 }
 
 func (p *readPlan) readGroup(ctx context.Context, fr *pqarrow.FileReader, rg int, start, n int64, f File, index int, only *roaring64.Bitmap,
-	have []arrow.Field, leaves, from, int96 []int, yield func(arrow.RecordBatch, error) bool,
+	calendar Calendar, have []arrow.Field, leaves, from, int96 []int, yield func(arrow.RecordBatch, error) bool,
 ) (stopped bool, err error) {
 	old := make([]arrow.Array, len(p.fields)) // whole INT96 columns of the row group
 	defer func() {
@@ -330,7 +331,7 @@ func (p *readPlan) readGroup(ctx context.Context, fr *pqarrow.FileReader, rg int
 		if live != nil && len(live) == 0 {
 			return false, nil
 		}
-		out, err := p.assemble(ctx, rec, at, rows, start+at, live, f, index, have, from, old)
+		out, err := p.assemble(ctx, rec, at, rows, start+at, live, f, index, calendar, have, from, old)
 		if err != nil {
 			return false, err
 		}
@@ -399,7 +400,7 @@ func liveRows(deleted, only *roaring64.Bitmap, start, n int64) []int64 {
 }
 
 func (p *readPlan) assemble(ctx context.Context, rec arrow.RecordBatch, at, rows, first int64, live []int64, f File, index int,
-	have []arrow.Field, from []int, old []arrow.Array,
+	calendar Calendar, have []arrow.Field, from []int, old []arrow.Array,
 ) (arrow.RecordBatch, error) {
 	n := rows
 	if live != nil {
@@ -412,7 +413,7 @@ func (p *readPlan) assemble(ctx context.Context, rec arrow.RecordBatch, at, rows
 		}
 	}()
 	for i, fd := range p.fields {
-		c, err := p.column(ctx, i, fd, rec, at, rows, n, live, f, have, from, old)
+		c, err := p.column(ctx, i, fd, rec, at, rows, n, live, f, calendar, have, from, old)
 		if err != nil {
 			return nil, fmt.Errorf("column %s: %w", fd.Name, err)
 		}
@@ -439,7 +440,7 @@ func (p *readPlan) assemble(ctx context.Context, rec arrow.RecordBatch, at, rows
 }
 
 func (p *readPlan) column(ctx context.Context, i int, fd Field, rec arrow.RecordBatch, at, rows, n int64, live []int64, f File,
-	have []arrow.Field, from []int, old []arrow.Array,
+	calendar Calendar, have []arrow.Field, from []int, old []arrow.Array,
 ) (arrow.Array, error) {
 	switch {
 	case p.part[i]:
@@ -470,6 +471,9 @@ func (p *readPlan) column(ctx context.Context, i int, fd Field, rec arrow.Record
 	conv, err := p.mapping.toType(ctx, raw, fd.Type)
 	if err != nil {
 		return nil, err
+	}
+	if calendar.Dates || calendar.INT96 {
+		conv = calendar.rebase(conv, old[i] != nil)
 	}
 	if live == nil {
 		return conv, nil

@@ -9,11 +9,17 @@ import (
 
 // readerFeatures are the reader features that this package honours.
 var readerFeatures = map[string]bool{
-	"columnMapping":       true,
-	"deletionVectors":     true,
-	"timestampNtz":        true,
-	"v2Checkpoint":        true,
-	"vacuumProtocolCheck": true,
+	"columnMapping":            true,
+	"deletionVectors":          true,
+	"timestampNtz":             true,
+	"typeWidening":             true,
+	"typeWidening-preview":     true,
+	"v2Checkpoint":             true,
+	"vacuumProtocolCheck":      true,
+	"variantShredding":         true,
+	"variantShredding-preview": true,
+	"variantType":              true,
+	"variantType-preview":      true,
 }
 
 // writerFeatures are the writer features under which this package may write. Those of activeFeatures are fine only

@@ -305,6 +305,9 @@ func (s *Snapshot) finish(before *Snapshot) error {
 			return fmt.Errorf("%s version %d: %w", s.table, s.version, err)
 		}
 	}
+	if err := checkTypeChanges(s.protocol, schema); err != nil {
+		return fmt.Errorf("%s version %d: %w", s.table, s.version, err)
+	}
 	for _, p := range s.metadata.PartitionColumns {
 		if _, ok := schema.Field(p); !ok {
 			return fmt.Errorf("%s version %d: %w: partition column %q is not in the schema", s.table, s.version, ErrCorrupt, p)

@@ -56,6 +56,7 @@ type Engine struct {
 	temp     string
 	ownsTemp bool
 	serial   atomic.Int64 // names of schemas and views
+	shapes   shapeCache
 
 	mu       sync.Mutex
 	programs map[*pipeline.Plan]*program

@@ -23,6 +23,9 @@ func (l locator) Locate(ctx context.Context, table delta.TableInfo, files []delt
 	if len(files) == 0 || source.NumRows() == 0 {
 		return out, nil
 	}
+	if variantsAmong(table, append([]string{}, want...)) {
+		return delta.PureGo().Locator.Locate(ctx, table, files, source, keyColumns, want)
+	}
 	if len(keyColumns) == 0 {
 		return nil, errors.New("no key columns to look up")
 	}

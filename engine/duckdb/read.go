@@ -21,6 +21,9 @@ type reader struct{ e *Engine }
 // Read implements delta.Reader. Whole files are read one by one, which keeps the order and bounds memory; rows picked
 // from files are read in one query for as many files as follow one another.
 func (r reader) Read(ctx context.Context, table delta.TableInfo, files []delta.File, opts delta.ReadOptions) iter.Seq2[arrow.RecordBatch, error] {
+	if variantsAmong(table, opts.Columns) {
+		return delta.PureGo().Reader.Read(ctx, table, files, opts)
+	}
 	return func(yield func(arrow.RecordBatch, error) bool) {
 		columns := opts.Columns
 		if columns == nil {

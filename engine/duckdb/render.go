@@ -87,7 +87,7 @@ func sqlType(t delta.Type, inner bool) string {
 		case delta.TimestampNTZ:
 			return "TIMESTAMP"
 		case delta.Variant:
-			return "VARIANT"
+			return "JSON"
 		}
 		return "VARCHAR" // void: all null
 	case delta.Decimal:

@@ -73,25 +73,42 @@ func (e *Engine) scan(ctx context.Context, c *conn, info delta.TableInfo, files 
 	if s.local, err = e.localFiles(ctx, info.Store, files); err != nil {
 		return nil, err
 	}
-	// Files with and without deletion vectors are read apart, so that the many without pay nothing for the few with.
-	var plain, marked []int
-	for i, f := range files {
-		if !o.Deleted && f.Deleted != nil && !f.Deleted.IsEmpty() {
-			marked = append(marked, i)
-		} else {
-			plain = append(plain, i)
-		}
+	groups, err := e.survey(ctx, info, files, s.local.paths, columns)
+	if err != nil {
+		return nil, err
 	}
 	var parts []string
-	for _, group := range [][]int{plain, marked} {
-		if len(group) == 0 {
+	for _, g := range groups {
+		if g.odd {
+			sql, err := s.oddFiles(ctx, e, info, files, g.files, columns, o)
+			if err != nil {
+				return nil, err
+			}
+			parts = append(parts, sql)
 			continue
 		}
-		sql, err := s.group(ctx, e, info, files, group, columns, o, len(marked) > 0 && group[0] == marked[0])
-		if err != nil {
-			return nil, err
+		// Files with and without deletion vectors are read apart, so that the many without pay nothing for the few with.
+		var plain, marked []int
+		for _, i := range g.files {
+			if f := files[i]; !o.Deleted && f.Deleted != nil && !f.Deleted.IsEmpty() {
+				marked = append(marked, i)
+			} else {
+				plain = append(plain, i)
+			}
 		}
-		parts = append(parts, sql)
+		for _, part := range []struct {
+			files  []int
+			marked bool
+		}{{plain, false}, {marked, true}} {
+			if len(part.files) == 0 {
+				continue
+			}
+			sql, err := s.group(ctx, e, info, files, part.files, g.names, columns, o, part.marked)
+			if err != nil {
+				return nil, err
+			}
+			parts = append(parts, sql)
+		}
 	}
 	s.SQL = strings.Join(parts, " UNION ALL ")
 	return s, nil
@@ -150,8 +167,9 @@ func emptyScan(columns []scanColumn, position bool) string {
 	return "SELECT " + strings.Join(items, ", ") + " WHERE false"
 }
 
-// group reads the files with the given indices.
-func (s *scan) group(ctx context.Context, e *Engine, info delta.TableInfo, files []delta.File, group []int, columns []scanColumn, o scanOptions, marked bool) (string, error) {
+// group reads the files with the given indices. names are what the wanted columns are called in the files, "" for one
+// that they lack; nil: as the log says.
+func (s *scan) group(ctx context.Context, e *Engine, info delta.TableInfo, files []delta.File, group []int, names []string, columns []scanColumn, o scanOptions, marked bool) (string, error) {
 	paths := make([]string, len(group))
 	members := make([]delta.File, len(group))
 	for i, at := range group {
@@ -166,18 +184,13 @@ func (s *scan) group(ctx context.Context, e *Engine, info delta.TableInfo, files
 	// DuckDB leaves out files by filters on hive columns and counts file_index anew over the rest: where file_index is
 	// needed, the values come from the log.
 	byFolder := len(partition) > 0 && !marked && !o.Position && foldersTellPartitions(info, members)
-	byName := lackColumns(members, columns)
-	source := readParquet(paths, byFolder, byName, partition)
-	var present map[string]bool
-	if byName {
-		var err error
-		if present, err = s.columnsOf(ctx, source); err != nil {
-			return "", err
-		}
-	}
+	source := readParquet(paths, byFolder, partition)
 	var items []string
-	for _, c := range columns {
-		typ, name := sqlType(c.field.Type, false), quoteName(c.field.Name)
+	for i, c := range columns {
+		typ, name, physical := sqlType(c.field.Type, false), quoteName(c.field.Name), c.physical
+		if names != nil {
+			physical = names[i]
+		}
 		switch {
 		case c.partition && byFolder:
 			items = append(items, fmt.Sprintf("CAST(p.%s AS %s) AS %s", quoteName(c.physical), typ, name))
@@ -187,10 +200,10 @@ func (s *scan) group(ctx context.Context, e *Engine, info delta.TableInfo, files
 				return "", err
 			}
 			items = append(items, fmt.Sprintf("%s[p.file_index::BIGINT + 1] AS %s", values, name))
-		case present != nil && !present[strings.ToLower(c.physical)], c.field.Type == delta.Void:
+		case physical == "", c.field.Type == delta.Void:
 			items = append(items, fmt.Sprintf("NULL::%s AS %s", typ, name))
 		default:
-			items = append(items, fmt.Sprintf("CAST(p.%s AS %s) AS %s", quoteName(c.physical), typ, name))
+			items = append(items, fmt.Sprintf("CAST(p.%s AS %s) AS %s", quoteName(physical), typ, name))
 		}
 	}
 	if o.Position {
@@ -226,7 +239,7 @@ func identity(group []int) bool {
 
 // readParquet is the table function over local files. Its virtual columns file_index and file_row_number tell where a
 // row comes from.
-func readParquet(paths []string, byFolder, byName bool, partition []scanColumn) string {
+func readParquet(paths []string, byFolder bool, partition []scanColumn) string {
 	quoted := make([]string, len(paths))
 	for i, p := range paths {
 		quoted[i] = globEscape.Replace(p)
@@ -238,9 +251,6 @@ func readParquet(paths []string, byFolder, byName bool, partition []scanColumn) 
 			types = append(types, quoteText(c.physical)+": "+sqlType(c.field.Type, false))
 		}
 		sql += ", hive_types = {" + strings.Join(types, ", ") + "}"
-	}
-	if byName {
-		sql += ", union_by_name = true"
 	}
 	return sql + ")"
 }
@@ -280,38 +290,6 @@ func foldersTellPartitions(info delta.TableInfo, files []delta.File) bool {
 		}
 	}
 	return true
-}
-
-// lackColumns reports whether a file may lack one of the columns. The statistics count the nulls of every column that
-// they speak of; where a column is not named the file has to be asked, which costs opening all footers first.
-func lackColumns(files []delta.File, columns []scanColumn) bool {
-	if len(files) == 0 {
-		return false
-	}
-	for _, f := range files {
-		_, counts, ok := strings.Cut(f.Add.Stats, `"nullCount"`)
-		if !ok {
-			return true
-		}
-		for _, c := range columns {
-			if !c.partition && !strings.Contains(counts, strconv.Quote(c.physical)+":") {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// columnsOf asks which columns a source has, by lower-case name.
-func (s *scan) columnsOf(ctx context.Context, source string) (map[string]bool, error) {
-	out := map[string]bool{}
-	err := s.conn.each(ctx, "DESCRIBE SELECT * FROM "+source, func(row []any) error {
-		if name, ok := row[0].(string); ok {
-			out[strings.ToLower(name)] = true
-		}
-		return nil
-	})
-	return out, err
 }
 
 // partitionList is an SQL list of the files' values of a partition column, to be indexed by file_index + 1. A join would
