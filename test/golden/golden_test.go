@@ -25,9 +25,9 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 
 	"github.com/cauce-data/cauce/delta"
+	"github.com/cauce-data/cauce/delta/sparkjson"
 	"github.com/cauce-data/cauce/engine/duckdb"
 	"github.com/cauce-data/cauce/internal/prereq"
-	"github.com/cauce-data/cauce/internal/sparkjson"
 	"github.com/cauce-data/cauce/objstore"
 )
 
