@@ -25,7 +25,8 @@ func newQuery(a *app) *cobra.Command {
 		Use:   `query ["SELECT …"]`,
 		Short: "Ask the tables with SQL",
 		Long: `Ask the tables with SQL (DuckDB's dialect), by the names they have in the lake file; quarantine is one more.
-Only data files that can hold matching rows are opened. Without SQL it reads a statement from standard input,
+A path in quotes is a table too: SELECT * FROM 'data/processed/unified-events'. Only data files that can hold
+matching rows are opened. Without SQL it reads a statement from standard input,
 and on a terminal it is an interactive shell.
 
 --as-of reads a table as it was: a version number, or a time (2024-08-20, 2024-08-20T13:45:00Z).
@@ -135,6 +136,23 @@ func (l *lake) query(ctx context.Context, sql, asOf string) (*result, error) {
 	r := &result{versions: map[string]int64{}}
 	var tables []duckdb.QueryTable
 	for _, name := range named {
+		if strings.ContainsAny(name, `/\`) { // any Delta table by its path, in double quotes or single ones
+			store, err := openTableStore(name)
+			if err != nil {
+				return nil, err
+			}
+			t, err := delta.Open(ctx, store, "", deltaOptions())
+			if err != nil {
+				return nil, fmt.Errorf("table %s: %w", name, err)
+			}
+			s, err := snapshotAsOf(ctx, t, asOf)
+			if err != nil {
+				return nil, fmt.Errorf("table %s: %w", name, err)
+			}
+			tables = append(tables, duckdb.QueryTable{Name: name, Snapshot: s})
+			r.versions[name] = int64(s.Version())
+			continue
+		}
 		t, err := l.ingest.Catalog().Open(ctx, name)
 		if errors.Is(err, delta.ErrNotATable) {
 			return nil, usagef("table %s: nothing has been written to it yet; cauce run batch or cauce run stream does", name)

@@ -24,7 +24,7 @@ func newTable(a *app) *cobra.Command {
 	return group(&cobra.Command{
 		Use:   "table",
 		Short: "Read and look after single Delta tables, the lake's by name or any by path",
-	}, newTableScan(a), newTableFiles(a), newTableHistory(a), newTableDescribe(a),
+	}, newTableScan(a), newTableFiles(a), newTableCDF(a), newTableHistory(a), newTableDescribe(a),
 		newTableOptimize(a), newTableReorg(a), newTableVacuum(a), newTableRestore(a),
 		newTableCheckpoint(a), newTableCleanup(a), newTableHash(a))
 }
@@ -149,8 +149,7 @@ TABLE is a folder, a file: URL, or the name of a table of the lake.`,
 					Version: versionOf(s), FilesTotal: s.NumFiles(), FilesOpened: s.NumFiles(), BytesRead: s.Bytes(),
 				}, schema.Arrow(), rows)
 			}
-			_, err = writeRows(a.stdout, format, schema.Arrow(), rows)
-			return err
+			return writeDeltaRows(a.stdout, format, schema, rows)
 		},
 	}
 	at.add(cmd, "read")
@@ -217,12 +216,11 @@ func newTableFiles(a *app) *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("table %s: %w", args[0], err)
 			}
+			if a.json { // one object a line: a table may have a million files
+				return writeFiles(a.stdout, s)
+			}
 			files := describeFiles(s)
-			result := struct {
-				Version int64       `json:"version"`
-				Files   []tableFile `json:"files"`
-			}{int64(s.Version()), files}
-			return a.print(result, func(w io.Writer) error {
+			return a.print(nil, func(w io.Writer) error {
 				g := newGrid("path", "rows", "deleted", "bytes", "modified").right(1, 2, 3)
 				for _, f := range files {
 					rows := "?"
