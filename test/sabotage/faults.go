@@ -3,6 +3,11 @@ package main
 // faults are the ways in which the program is broken, one at a time.
 var faults = []fault{
 	{
+		name: "feed-ignores-cdc-files", what: "the change feed is told from added and removed files where the commit has cdc files",
+		edits: []edit{{"delta/changes.go", "\tif len(c.cdc) > 0 {\n", "\tif false {\n"}},
+		pkg:   "./test/golden", test: "^TestGoldenTables$",
+	},
+	{
 		name: "skip-txn-check", what: "a commit that was made before is made again",
 		edits: []edit{
 			{"delta/merge.go", "ok && last >= m.o.Txn.Version {", "ok && last < 0 {"},
