@@ -205,7 +205,8 @@ type fileFacts struct {
 	snapshot  *Snapshot
 	partition map[string]*string
 	json      string // statistics
-	parsed    bool
+	valid     bool   // json is JSON
+	parsed    bool   // by ParseStats, which was needed
 	stats     *Stats // nil if there are none that can be read
 }
 
@@ -249,29 +250,24 @@ func (f *fileFacts) column(name string) *columnFacts {
 		}
 		return c
 	}
-	if !f.parsed {
-		f.parsed = true
-		if st, err := ParseStats(f.json); err == nil && f.json != "" {
-			f.stats = st
-		}
-	}
-	if f.stats == nil {
+	st, ok := f.columnStat(phys)
+	if !ok {
 		return c
 	}
-	if n, ok := f.stats.NullCount[phys].(int64); ok && n >= 0 {
+	if n := st.nulls; n >= 0 {
 		// With a deletion vector counts are wide: only "none" and "all" still say something (PROTOCOL.md, "Per-file
 		// Statistics"), and only those are used.
 		if n == 0 {
 			c.mayNull = false
-		} else if n == f.stats.NumRecords {
+		} else if n == st.numRecords {
 			c.mayValue = false
 		}
 	}
-	if v, ok := f.stats.MinValues[phys]; ok {
-		c.min = statBound(field.Type, v, false)
+	if st.min != nil {
+		c.min = statBound(field.Type, st.min, false)
 	}
-	if v, ok := f.stats.MaxValues[phys]; ok {
-		c.max = statBound(field.Type, v, true)
+	if st.max != nil {
+		c.max = statBound(field.Type, st.max, true)
 	}
 	return c
 }
