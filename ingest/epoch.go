@@ -94,10 +94,6 @@ func (l *Lake) commitEpoch(ctx context.Context, c *epochCommit, ph *phases) (*Ep
 	return r, nil
 }
 
-// sortRowsMin is the number of rows from which an epoch's files are sorted by the table's cluster_by. Files of fewer rows
-// have a single row group, whose bounds no order narrows; compaction sorts them.
-const sortRowsMin = 1 << 20
-
 // merge commits the rows of an epoch together with its txn.
 func (l *Lake) merge(ctx context.Context, c *epochCommit, progress string) (*delta.MergeResult, error) {
 	t := c.plan.Table
@@ -120,9 +116,6 @@ func (l *Lake) merge(ctx context.Context, c *epochCommit, progress string) (*del
 	}
 	if t.Deletes {
 		o.Tombstone = pipeline.ColumnDeleted
-	}
-	if c.result != nil && c.result.Rows.NumRows() >= sortRowsMin {
-		o.SortBy = t.ClusterBy
 	}
 	if len(c.replace) > 0 {
 		rows := originRows(c.replace)

@@ -174,7 +174,7 @@ var tableShape = &shape{
 		{"key", names("Columns that identify a row: of rows with the same key one stays. Empty: rows are appended, each exactly once.", "[event_id]"), false},
 		{"sequence", names("Columns that tell which of two rows with the same key is newer; the greatest wins, nulls are lowest. A table with a key that a stream feeds must have it.", "[event_time]"), false},
 		{"partition_by", names("Columns whose values become folders.", "[event_date]"), false},
-		{"cluster_by", names("Columns that queries filter by most. Compaction (maintenance, `cauce table optimize`) and commits of a million rows or more sort their files by them, so that queries read fewer row groups; `cauce table optimize --zorder` also gathers near rows in the same files.", "[symbol, event_time]"), false},
+		{"cluster_by", names("Columns that queries filter by most. Compaction (maintenance, `cauce table optimize`) sorts the files that it writes by them, so that queries read fewer row groups; commits do not, because sorting would delay them. `cauce table optimize --zorder` also gathers near rows in the same files.", "[symbol, event_time]"), false},
 		{"transform", &shape{kind: kindList, elem: stepShape, nullable: true, doc: "The one list of steps that every row of every source passes, in order.", example: `[{set: {event_date: "to_date(event_time)"}}]`}, false},
 		{"expect", &shape{kind: kindList, elem: expectShape, nullable: true, doc: "Rules that every row must satisfy, checked after transform.", example: `[{name: price_positive, check: "price > 0"}]`}, false},
 		{"evolve", choice("Whether new columns of this file are added to an existing table (add_columns) or refused (none).", EvolveNone, EvolveNone, EvolveAddColumns), false},
