@@ -26,6 +26,7 @@ type CleanupResult struct {
 // CleanupLog deletes log entries that have outlived the retention and that no younger version needs: those before the
 // newest checkpoint whose successors alone are to be kept. The commit of that checkpoint stays (PROTOCOL.md, "Metadata
 // Cleanup"). Older versions cannot be read afterwards. If there is no such checkpoint, nothing is deleted.
+// Checksums, compacted commits and sidecars that no checkpoint left names go with them.
 func (t *Table) CleanupLog(ctx context.Context, o CleanupOptions) (*CleanupResult, error) {
 	s, err := t.Snapshot(ctx)
 	if err != nil {
