@@ -157,7 +157,10 @@ func (s *scenario) events(n int) string {
 // runs may be hit.
 func (s *scenario) chanceTurn() {
 	s.t.Helper()
-	const together = 6 * time.Second
+	together := 6 * time.Second
+	if testscale.Current() == testscale.Short {
+		together = 2 * time.Second
+	}
 	events := s.events(5000)
 	producer := s.start("produce", nil, "produce", "replay", events, "--rate", "900")
 	commands := map[string][]string{
