@@ -36,6 +36,8 @@ var (
 	ErrConcurrentDeleteDelete = errors.New("the same files were removed by a concurrent commit")
 	// ErrTxnApplied says that the table has a txn of the same application already, at or past the transaction's version.
 	ErrTxnApplied = errors.New("a concurrent or earlier commit of the same application exists")
+	// ErrConcurrentTransaction is ErrTxnApplied under the name that Spark has for it.
+	ErrConcurrentTransaction = ErrTxnApplied
 	// ErrMetadataChanged says that a winner changed the table's metadata or the domain metadata of the transaction.
 	ErrMetadataChanged = errors.New("the metadata was changed by a concurrent commit")
 	// ErrProtocolChanged says that a winner changed the table's protocol.

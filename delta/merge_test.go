@@ -430,3 +430,70 @@ func TestMergeConcurrently(t *testing.T) {
 		}
 	})
 }
+
+// TestMergeMeetsRestoredRows: while a merge is under way another writer restores a version in which rows stand again that
+// were marked when the merge looked its keys up. They must be found, or the table has two rows of one key.
+func TestMergeMeetsRestoredRows(t *testing.T) {
+	ctx := t.Context()
+	store := objstore.NewMemory(nil)
+	schema := &Schema{Fields: []Field{{Name: "k", Type: Long, Nullable: true}, {Name: "v", Type: Long, Nullable: true}}}
+	rows := func(pairs ...[2]int64) *MemoryRows {
+		b := array.NewRecordBuilder(memory.DefaultAllocator, schema.Arrow())
+		defer b.Release()
+		for _, p := range pairs {
+			b.Field(0).(*array.Int64Builder).Append(p[0])
+			b.Field(1).(*array.Int64Builder).Append(p[1])
+		}
+		return NewRows(b.Schema(), b.NewRecordBatch())
+	}
+	tbl, err := Create(ctx, store, "t", CreateOptions{Schema: schema, Config: map[string]string{"delta.enableDeletionVectors": "true"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := MergeOptions{Key: []string{"k"}, Order: []OrderTerm{{Column: "v"}}}
+	for _, r := range []*MemoryRows{rows([2]int64{1, 1}, [2]int64{2, 1}), rows([2]int64{1, 5})} {
+		if _, err := tbl.Merge(ctx, r, o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o.Hook = func(phase string) {
+		if phase != "files-written" {
+			return
+		}
+		o.Hook = nil
+		other, err := Open(ctx, store, "t", nil)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if s, err := other.Snapshot(ctx); err != nil || s.Version() != 2 {
+			return // once
+		}
+		if _, err := other.Restore(ctx, 1, RestoreOptions{}); err != nil {
+			t.Error(err)
+		}
+	}
+	res, err := tbl.Merge(ctx, rows([2]int64{1, 9}), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.Version != 4 {
+		t.Errorf("version %d: nobody was in the way", res.Version)
+	}
+	s, err := tbl.Snapshot(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[[2]int64]int{}
+	for b, err := range tbl.Scan(ctx, s, ScanOptions{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range int(b.NumRows()) {
+			got[[2]int64{b.Column(0).(*array.Int64).Value(i), b.Column(1).(*array.Int64).Value(i)}]++
+		}
+	}
+	if len(got) != 2 || got[[2]int64{1, 9}] != 1 || got[[2]int64{2, 1}] != 1 {
+		t.Errorf("rows %v, want each of 1:9 and 2:1 once", got)
+	}
+}

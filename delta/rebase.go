@@ -61,10 +61,11 @@ func (a *mergeAttempt) rebase(ctx context.Context, newer *Snapshot, won []Winnin
 			added = append(added, x)
 		}
 	}
-	orphans, err := a.orphans(ctx, newer, cur, revectored)
+	deleted, err := a.revectored(ctx, newer, cur, revectored)
 	if err != nil {
 		return err
 	}
+	orphans := a.orphans(newer, deleted)
 	if len(added) > 0 {
 		if err := a.meet(ctx, newer, added, orphans); err != nil {
 			return err
@@ -77,25 +78,47 @@ func (a *mergeAttempt) rebase(ctx context.Context, newer *Snapshot, won []Winnin
 	return nil
 }
 
-// orphans are the source rows that lost to stored rows of which none lives at its place any more.
-func (a *mergeAttempt) orphans(ctx context.Context, newer *Snapshot, cur map[string]*Add, revectored []string) (map[int64]bool, error) {
-	out := map[int64]bool{}
-	if len(a.losers.rows) == 0 {
-		return out, nil
-	}
+// revectored gives the rows that newer marks in files whose vector the winners changed. A winner that restored an older
+// version has brought marked rows back, among which no key has been looked up: then errReplan.
+func (a *mergeAttempt) revectored(ctx context.Context, newer *Snapshot, cur map[string]*Add, paths []string) (map[string]*roaring64.Bitmap, error) {
 	deleted := map[string]*roaring64.Bitmap{}
-	for _, p := range revectored {
-		files, err := newer.load(ctx, []*Add{cur[p]})
+	for _, p := range paths {
+		was, _ := a.base.File(p)
+		before, err := a.base.load(ctx, []*Add{was})
 		if err != nil {
 			return nil, err
 		}
-		deleted[p] = files[0].Deleted
+		now, err := newer.load(ctx, []*Add{cur[p]})
+		if err != nil {
+			return nil, err
+		}
+		if b := before[0].Deleted; b != nil {
+			back := b.Clone()
+			if d := now[0].Deleted; d != nil {
+				back.AndNot(d)
+			}
+			if !back.IsEmpty() {
+				return nil, errReplan
+			}
+		}
+		deleted[p] = now[0].Deleted
+	}
+	return deleted, nil
+}
+
+// orphans are the source rows that lost to stored rows of which none lives at its place any more; deleted are the marks
+// of files whose vector has changed.
+func (a *mergeAttempt) orphans(newer *Snapshot, deleted map[string]*roaring64.Bitmap) map[int64]bool {
+	out := map[int64]bool{}
+	if len(a.losers.rows) == 0 {
+		return out
 	}
 	lives := roaring64.New() // rows that a stored row still beats
 	gone := make([]bool, len(a.losers.paths))
 	vector := make([]*roaring64.Bitmap, len(a.losers.paths))
 	for i, p := range a.losers.paths {
-		gone[i], vector[i] = cur[p] == nil, deleted[p]
+		_, ok := newer.File(p)
+		gone[i], vector[i] = !ok, deleted[p]
 	}
 	for _, l := range a.losers.rows {
 		if d := vector[l.path]; gone[l.path] || d != nil && d.Contains(uint64(l.row)) {
@@ -109,7 +132,7 @@ func (a *mergeAttempt) orphans(ctx context.Context, newer *Snapshot, cur map[str
 			delete(out, o)
 		}
 	}
-	return out, nil
+	return out
 }
 
 // meet looks our keys up in files that winners added. Orphans that find a new row to lose to are taken off the list.

@@ -1,6 +1,3 @@
-// Package delta reads and writes Delta Lake tables in pure Go, by the letter of the protocol. It stands between a
-// store of objects (package objstore) and whoever has rows: it owns the log, snapshots, statistics, deletion vectors,
-// conflicts and the meaning of each operation, and leaves moving rows to an Engine, of which it ships a pure-Go one.
 package delta
 
 import (

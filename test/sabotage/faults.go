@@ -135,4 +135,9 @@ var faults = []fault{
 		edits: []edit{{"connect/buffer/buffer.go", "\t\t\treturn fmt.Errorf(\"%w (%w)\", e, err)\n", "\t\t\treturn err\n"}},
 		pkg:   "./connect/buffer", test: "^TestStoppedWhileTheHostChanges$",
 	},
+	{
+		name: "restored-rows-unseen", what: "a merge does not look for rows that a restore brought back while it was under way",
+		edits: []edit{{"delta/rebase.go", "\t\t\tif !back.IsEmpty() {\n", "\t\t\tif back == nil {\n"}},
+		pkg:   "./delta", test: "^TestMergeMeetsRestoredRows$",
+	},
 }

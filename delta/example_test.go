@@ -1,0 +1,214 @@
+package delta_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+
+	"github.com/cauce-data/cauce/delta"
+	"github.com/cauce-data/cauce/objstore"
+)
+
+// pricesSchema is the table of the examples.
+var pricesSchema = &delta.Schema{Fields: []delta.Field{
+	{Name: "symbol", Type: delta.String},
+	{Name: "price", Type: delta.Double, Nullable: true},
+	{Name: "seen", Type: delta.Long, Nullable: true},
+}}
+
+type price struct {
+	symbol string
+	price  float64
+	seen   int64
+}
+
+func pricesRows(prices ...price) *delta.MemoryRows {
+	schema := pricesSchema.Arrow()
+	b := array.NewRecordBuilder(memory.DefaultAllocator, schema)
+	defer b.Release()
+	for _, p := range prices {
+		b.Field(0).(*array.StringBuilder).Append(p.symbol)
+		b.Field(1).(*array.Float64Builder).Append(p.price)
+		b.Field(2).(*array.Int64Builder).Append(p.seen)
+	}
+	batch := b.NewRecordBatch()
+	defer batch.Release()
+	return delta.NewRows(schema, batch)
+}
+
+// pricesTable is a new table with two rows, in memory; objstore.NewLocal gives a store on disk.
+func pricesTable(ctx context.Context) *delta.Table {
+	table, err := delta.Create(ctx, objstore.NewMemory(nil), "prices", delta.CreateOptions{Schema: pricesSchema}, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := table.Append(ctx, pricesRows(price{"BTC", 60000, 1}, price{"ETH", 2500, 1}), delta.AppendOptions{}); err != nil {
+		log.Fatal(err)
+	}
+	return table
+}
+
+func printPrices(ctx context.Context, table *delta.Table, s *delta.Snapshot) {
+	for b, err := range table.Scan(ctx, s, delta.ScanOptions{}) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		for i := range int(b.NumRows()) {
+			fmt.Println(b.Column(0).(*array.String).Value(i), b.Column(1).(*array.Float64).Value(i))
+		}
+	}
+}
+
+func ExampleOpen() {
+	ctx := context.Background()
+	store := pricesTable(ctx).Store()
+
+	table, err := delta.Open(ctx, store, "prices", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	s, err := table.Snapshot(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("version", s.Version(), "files", s.NumFiles())
+
+	_, err = delta.Open(ctx, store, "nothing", nil)
+	fmt.Println(errors.Is(err, delta.ErrNotATable))
+	// Output:
+	// version 1 files 1
+	// true
+}
+
+func ExampleTable_Scan() {
+	ctx := context.Background()
+	table := pricesTable(ctx)
+	s, err := table.Snapshot(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	var rows int64
+	for b, err := range table.Scan(ctx, s, delta.ScanOptions{
+		Columns: []string{"symbol"},
+		Where:   delta.Compare{Column: "seen", Op: ">", Value: int64(5)}, // leaves out files that hold no such row
+	}) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		rows += b.NumRows()
+	}
+	fmt.Println(rows, "rows in the files that may hold such a row")
+	// Output: 0 rows in the files that may hold such a row
+}
+
+func ExampleTable_Append() {
+	ctx := context.Background()
+	table := pricesTable(ctx)
+	// With a Txn a repetition does nothing.
+	o := delta.AppendOptions{Txn: &delta.Txn{AppID: "loader", Version: 1}}
+	for range 2 {
+		res, err := table.Append(ctx, pricesRows(price{"SOL", 150, 1}), o)
+		if errors.Is(err, delta.ErrTxnApplied) {
+			fmt.Println("it is in the table already")
+			continue
+		}
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println("version", res.Version, "rows", res.Rows)
+	}
+	// Output:
+	// version 2 rows 1
+	// it is in the table already
+}
+
+func ExampleTable_Merge() {
+	ctx := context.Background()
+	table := pricesTable(ctx)
+	// BTC comes late: what is stored is newer. ETH is newer, SOL is new.
+	res, err := table.Merge(ctx, pricesRows(price{"BTC", 1, 0}, price{"ETH", 2600, 2}, price{"SOL", 150, 2}), delta.MergeOptions{
+		Key:   []string{"symbol"},
+		Order: []delta.OrderTerm{{Column: "seen"}},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("inserted", res.Inserted, "updated", res.Updated, "lost", res.Lost)
+	// Output: inserted 1 updated 1 lost 1
+}
+
+func ExampleTable_Optimize() {
+	ctx := context.Background()
+	table := pricesTable(ctx)
+	if _, err := table.Append(ctx, pricesRows(price{"SOL", 150, 1}), delta.AppendOptions{}); err != nil {
+		log.Fatal(err)
+	}
+	res, err := table.Optimize(ctx, delta.OptimizeOptions{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(res.FilesRemoved, "files became", res.FilesAdded)
+	// Output: 2 files became 1
+}
+
+func ExampleTable_SnapshotAt() {
+	ctx := context.Background()
+	table := pricesTable(ctx)
+	if _, err := table.Overwrite(ctx, pricesRows(price{"BTC", 0, 9}), delta.OverwriteOptions{}); err != nil {
+		log.Fatal(err)
+	}
+	before, err := table.SnapshotAt(ctx, 1)
+	if err != nil {
+		log.Fatal(err)
+	}
+	printPrices(ctx, table, before)
+
+	_, err = table.SnapshotAt(ctx, 7)
+	var v *delta.VersionError
+	if errors.As(err, &v) {
+		fmt.Println("versions", v.Earliest, "to", v.Latest)
+	}
+	// Output:
+	// BTC 60000
+	// ETH 2500
+	// versions 0 to 2
+}
+
+// Who plans file actions says what was read; the commit fails when another writer changed just that.
+func ExampleTx_Commit() {
+	ctx := context.Background()
+	table := pricesTable(ctx)
+	s, err := table.Snapshot(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	tx := table.Begin(s)
+	tx.ReadWhole()
+	tx.SetTxn(delta.Txn{AppID: "report", Version: 1})
+
+	// Meanwhile another writer appends.
+	if _, err := table.Append(ctx, pricesRows(price{"SOL", 150, 1}), delta.AppendOptions{}); err != nil {
+		log.Fatal(err)
+	}
+
+	_, err = tx.Commit(ctx, delta.CommitOptions{Operation: "WRITE"})
+	var c *delta.ConflictError
+	if errors.Is(err, delta.ErrConcurrentAppend) && errors.As(err, &c) {
+		fmt.Println("version", c.Version, "added files that were to be read: plan again")
+	}
+	// Output: version 2 added files that were to be read: plan again
+}
+
+func ExampleSchema() {
+	s, err := delta.SchemaFromArrow(arrow.NewSchema([]arrow.Field{{Name: "id", Type: arrow.PrimitiveTypes.Int64}}, nil))
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(s.JSON())
+	// Output: {"type":"struct","fields":[{"name":"id","type":"long","nullable":false,"metadata":{}}]}
+}

@@ -1,0 +1,787 @@
+package delta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"iter"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+
+	"github.com/cauce-data/cauce/internal/testscale"
+	"github.com/cauce-data/cauce/objstore"
+)
+
+// The simulation: writers work side by side on one table over a store that fails, as a seed says. One of them runs at a
+// time; it hands on whenever it looks at the log, writes it, or ends a phase, and the seed says to whom. Time passes
+// only when the simulation lets it. A seed reruns the same history, but for what the parts of one operation do beside each
+// other (the columns of a checkpoint are read in parallel, and an injected fault may hit either first).
+//
+// Afterwards the log is replayed in order against a model of the table (a map of rows), commit by commit: whatever the
+// writers were told, each of their operations must be there at most once, those that were acknowledged exactly once,
+// and each version must have the rows that the operations in that order give.
+
+// simRow is a row of the simulated table; the greatest Seq of an ID stays.
+type simRow struct {
+	ID, Day string
+	Seq     int64
+}
+
+// simConfig is what a failure is shrunk by.
+type simConfig struct {
+	seed    uint64
+	writers int
+	steps   int // operations of each writer
+	faults  bool
+}
+
+func (c simConfig) String() string {
+	return fmt.Sprintf("seed %d, %d writers, %d operations each, faults %v", c.seed, c.writers, c.steps, c.faults)
+}
+
+// simOp is one operation of a writer, tried until it is known to be done.
+type simOp struct {
+	name    string // "w1/3"
+	kind    string
+	rows    []simRow
+	ids     []string
+	target  Version // of a restore
+	acked   int     // times that success was reported
+	version Version // that it reported; -1: no change was needed
+}
+
+type sim struct {
+	cfg     simConfig
+	rng     *rand.Rand
+	mem     *objstore.Memory
+	now     time.Time
+	ops     map[string]*simOp
+	trace   []string
+	events  chan *simWriter
+	start   Version // of the present round: a restore goes no further back
+	seq     int64
+	gen     int
+	failed  error
+	crashes int
+	injured int
+}
+
+type simWriter struct {
+	sim    *sim
+	name   string
+	rng    *rand.Rand
+	resume chan struct{}
+	ops    []*simOp
+	store  *simStore
+	tab    *Table
+	done   bool
+	ids    int
+	reads  map[string]int // by key, over all of its processes
+}
+
+func (s *sim) log(format string, args ...any) {
+	s.trace = append(s.trace, fmt.Sprintf(format, args...))
+}
+
+func (s *sim) fail(format string, args ...any) {
+	if s.failed == nil {
+		s.failed = fmt.Errorf(format, args...)
+	}
+}
+
+// yield lets another writer go on.
+func (w *simWriter) yield() {
+	w.sim.events <- w
+	<-w.resume
+}
+
+// simStore is one process's view of the store.
+type simStore struct {
+	objstore.Store
+	w       *simWriter
+	crashed bool
+	calls   int
+	crashAt int // 0: never
+
+	mu sync.Mutex // reads may come side by side
+}
+
+var (
+	errSimCrash = errors.New("the process has died")
+	errSimFault = errors.New("the store failed")
+)
+
+// step is called before each call that one goroutine of the writer makes: here the others may come in.
+func (s *simStore) step(what string) error {
+	if s.crashed {
+		return errSimCrash
+	}
+	s.calls++
+	s.w.sim.now = s.w.sim.now.Add(time.Duration(s.w.rng.IntN(20)) * time.Millisecond)
+	if s.crashAt > 0 && s.calls >= s.crashAt {
+		s.crashed = true
+		s.w.sim.crashes++
+		s.w.sim.log("%s dies before %s", s.w.name, what)
+		return errSimCrash
+	}
+	return nil
+}
+
+// roll draws a fault: one in n.
+func (s *simStore) roll(n int) bool {
+	hit := s.w.sim.cfg.faults && s.w.rng.IntN(n) == 0
+	if hit {
+		s.w.sim.injured++
+	}
+	return hit
+}
+
+func (s *simStore) List(ctx context.Context, prefix, startAfter string) iter.Seq2[objstore.Info, error] {
+	return func(yield func(objstore.Info, error) bool) {
+		s.w.yield()
+		if err := s.step("list"); err != nil || s.roll(60) {
+			yield(objstore.Info{}, errors.Join(err, errSimFault))
+			return
+		}
+		var all []objstore.Info
+		for info, err := range s.Store.List(ctx, prefix, startAfter) {
+			if err != nil {
+				yield(info, err)
+				return
+			}
+			all = append(all, info)
+		}
+		if len(all) > 1 && strings.Contains(prefix, "_delta_log") && s.roll(30) {
+			all = all[:len(all)-1] // a listing that has not seen the newest object
+		}
+		for _, info := range all {
+			if !yield(info, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (s *simStore) PutIfAbsent(ctx context.Context, key string, data []byte) error {
+	s.w.yield()
+	if err := s.step("commit"); err != nil {
+		return err
+	}
+	lost := fmt.Errorf("%w: %w", errSimFault, objstore.ErrAmbiguous)
+	if s.roll(25) {
+		return lost // the request never arrived
+	}
+	err := s.Store.PutIfAbsent(ctx, key, data)
+	s.w.sim.log("%s puts %s: %v", s.w.name, key[strings.LastIndex(key, "/")+1:], err)
+	if err == nil && s.roll(12) {
+		if s.w.rng.IntN(3) == 0 {
+			s.crashed = true
+			s.w.sim.crashes++
+			s.w.sim.log("%s dies after its commit", s.w.name)
+			return errSimCrash
+		}
+		return lost // the answer got lost
+	}
+	s.w.yield()
+	return err
+}
+
+func (s *simStore) Put(ctx context.Context, key string, r io.Reader, o objstore.PutOptions) error {
+	if err := s.step("put"); err != nil {
+		return err
+	}
+	switch {
+	case s.roll(60):
+		return errSimFault
+	case s.roll(60): // torn
+		data, err := io.ReadAll(r)
+		if err != nil {
+			return err
+		}
+		if err := s.Store.Put(ctx, key, strings.NewReader(string(data[:len(data)/2])), o); err != nil {
+			return err
+		}
+		return errSimFault
+	case s.roll(60):
+		if err := s.Store.Put(ctx, key, r, o); err != nil {
+			return err
+		}
+		return errSimFault
+	}
+	return s.Store.Put(ctx, key, r, o)
+}
+
+// readFault decides by what is read and how often, not by the order: an operation may read several objects at once.
+func (s *simStore) readFault(key string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.crashed {
+		return errSimCrash
+	}
+	s.w.reads[key]++
+	h := fnv.New64a()
+	fmt.Fprint(h, s.w.sim.cfg.seed, s.w.name, len(s.w.ops), key, s.w.reads[key])
+	if s.w.sim.cfg.faults && h.Sum64()%101 == 0 {
+		return errSimFault
+	}
+	return nil
+}
+
+func (s *simStore) Get(ctx context.Context, key string) (io.ReadCloser, objstore.Info, error) {
+	if err := s.readFault(key); err != nil {
+		return nil, objstore.Info{}, err
+	}
+	return s.Store.Get(ctx, key)
+}
+
+func (s *simStore) GetRange(ctx context.Context, key string, offset, n int64) ([]byte, error) {
+	if err := s.readFault(key); err != nil {
+		return nil, err
+	}
+	return s.Store.GetRange(ctx, key, offset, n)
+}
+
+func (s *simStore) Stat(ctx context.Context, key string) (objstore.Info, error) {
+	if err := s.readFault(key); err != nil {
+		return objstore.Info{}, err
+	}
+	return s.Store.Stat(ctx, key)
+}
+
+func (s *simStore) Delete(ctx context.Context, key string) error {
+	if err := s.readFault("delete " + key); err != nil {
+		return err
+	}
+	return s.Store.Delete(ctx, key)
+}
+
+func simSchema() *Schema {
+	return &Schema{Fields: []Field{{Name: "id", Type: String}, {Name: "day", Type: String, Nullable: true}, {Name: "seq", Type: Long, Nullable: true}}}
+}
+
+func simRows(rows []simRow) *MemoryRows {
+	sc := simSchema().Arrow()
+	b := array.NewRecordBuilder(memory.DefaultAllocator, sc)
+	defer b.Release()
+	for _, r := range rows {
+		b.Field(0).(*array.StringBuilder).Append(r.ID)
+		b.Field(1).(*array.StringBuilder).Append(r.Day)
+		b.Field(2).(*array.Int64Builder).Append(r.Seq)
+	}
+	rec := b.NewRecordBatch()
+	defer rec.Release()
+	return NewRows(sc, rec)
+}
+
+func (s *sim) options(name string, ids *int) *Options {
+	s.gen++
+	gen := s.gen
+	return &Options{
+		Clock: func() time.Time { return s.now }, MaxTries: 50, MaxWait: time.Hour, EngineInfo: name,
+		NewID: func() string {
+			*ids++
+			return fmt.Sprintf("%08x-0000-4000-8000-%012x", gen, *ids)
+		},
+		Jitter: func() float64 { return 0.5 },
+		Sleep: func(ctx context.Context, d time.Duration) error {
+			s.now = s.now.Add(d)
+			return ctx.Err()
+		},
+	}
+}
+
+// process starts a writer's process anew.
+func (w *simWriter) process() error {
+	w.ids = 0
+	w.store = &simStore{Store: w.sim.mem, w: w}
+	if w.sim.cfg.faults && w.rng.IntN(4) == 0 {
+		w.store.crashAt = 1 + w.rng.IntN(40)
+	}
+	var err error
+	w.tab, err = Open(context.Background(), w.store, "t", w.sim.options(w.name, &w.ids))
+	return err
+}
+
+func (w *simWriter) run() {
+	<-w.resume
+	defer func() {
+		w.done = true
+		w.sim.events <- w
+	}()
+	for i := range w.sim.cfg.steps {
+		op := w.draw(fmt.Sprintf("%s/%d.%d", w.name, w.sim.start, i))
+		w.ops = append(w.ops, op)
+		w.sim.ops[op.name] = op
+		for try := 1; ; try++ {
+			if w.sim.failed != nil {
+				return
+			}
+			if try == 100 {
+				w.sim.fail("%s %s did not end in 100 tries", op.name, op.kind)
+				return
+			}
+			if w.tab == nil || w.store.crashed {
+				if err := w.process(); err != nil {
+					w.tab = nil
+					if !simMayFail(err) {
+						w.sim.fail("%s opens the table: %w", w.name, err)
+					}
+					continue
+				}
+			}
+			err := w.do(op, try)
+			w.sim.log("%s %s, try %d: %v", op.name, op.kind, try, err)
+			if err == nil {
+				break
+			}
+			if errors.Is(err, ErrTxnApplied) && try > 1 {
+				op.acked++ // an earlier try that was taken for a failure
+				break
+			}
+			if !simMayFail(err) {
+				w.sim.fail("%s %s: %w", op.name, op.kind, err)
+				return
+			}
+		}
+	}
+}
+
+// simMayFail tells whether an error is one that the store was made to give. A conflict never is: DESIGN D5 mends it.
+func simMayFail(err error) bool {
+	return errors.Is(err, errSimFault) || errors.Is(err, errSimCrash)
+}
+
+// draw makes up an operation.
+func (w *simWriter) draw(name string) *simOp {
+	op := &simOp{name: name, version: -1}
+	key := func() string { return fmt.Sprint("k", w.rng.IntN(12)) }
+	row := func(id string) simRow {
+		w.sim.seq++
+		return simRow{ID: id, Day: fmt.Sprint("d", w.rng.IntN(2)), Seq: int64(w.rng.IntN(30))*1_000_000 + w.sim.seq}
+	}
+	switch p := w.rng.IntN(20); {
+	case p < 4:
+		op.kind = "append"
+		for i := range 1 + w.rng.IntN(3) {
+			op.rows = append(op.rows, row(fmt.Sprintf("%s#%d", name, i)))
+		}
+	case p < 12:
+		op.kind = "merge"
+		seen := map[string]bool{}
+		for range 1 + w.rng.IntN(5) {
+			if k := key(); !seen[k] {
+				seen[k] = true
+				op.rows = append(op.rows, row(k))
+			}
+		}
+	case p < 14:
+		op.kind = "delete"
+		op.ids = []string{key(), key(), "none"}
+	case p < 17:
+		op.kind = "optimize"
+	case p < 18:
+		op.kind = "vacuum"
+	case p < 19:
+		op.kind = "checkpoint"
+	default:
+		op.kind = "restore"
+	}
+	return op
+}
+
+func (w *simWriter) do(op *simOp, try int) error {
+	ctx := context.Background()
+	hook := func(string) { w.yield() }
+	txn := &Txn{AppID: op.name, Version: 1}
+	ack := func(committed bool, v Version) {
+		op.acked++
+		if committed {
+			op.version = v
+		}
+	}
+	switch op.kind {
+	case "append":
+		rows := simRows(op.rows)
+		defer rows.Close()
+		res, err := w.tab.Append(ctx, rows, AppendOptions{Txn: txn, UserMetadata: op.name, Hook: hook})
+		if err == nil {
+			ack(res.Committed, res.Version)
+		}
+		return err
+	case "merge":
+		rows := simRows(op.rows)
+		defer rows.Close()
+		res, err := w.tab.Merge(ctx, rows, MergeOptions{Key: []string{"id"}, Order: []OrderTerm{{Column: "seq"}}, Txn: txn,
+			UserMetadata: op.name, CommitEmpty: true, Hook: hook})
+		if err == nil {
+			ack(res.Committed, res.Version)
+		}
+		return err
+	case "delete":
+		var keys []simRow
+		for _, id := range slices.Compact(slices.Sorted(slices.Values(op.ids))) {
+			keys = append(keys, simRow{ID: id})
+		}
+		rows := simRows(keys)
+		defer rows.Close()
+		res, err := w.tab.Delete(ctx, []string{"id"}, rows, DeleteOptions{Txn: txn, UserMetadata: op.name, Hook: hook})
+		if err == nil {
+			ack(res.Committed, res.Version)
+		}
+		return err
+	case "optimize":
+		_, err := w.tab.Optimize(ctx, OptimizeOptions{Hook: hook})
+		return err
+	case "vacuum":
+		_, err := w.tab.Vacuum(ctx, VacuumOptions{Retention: time.Hour, Force: true, Hook: hook})
+		return err
+	case "checkpoint":
+		_, err := w.tab.Checkpoint(ctx)
+		return err
+	case "restore":
+		s, err := w.tab.Snapshot(ctx)
+		if err != nil {
+			return err
+		}
+		if try == 1 {
+			op.target = max(w.sim.start, s.Version()-Version(w.rng.IntN(4)))
+		}
+		res, err := w.tab.Restore(ctx, op.target, RestoreOptions{UserMetadata: fmt.Sprintf("%s try %d", op.name, try), Hook: hook})
+		if err == nil {
+			ack(res.Committed, res.Version)
+		}
+		return err
+	}
+	return fmt.Errorf("no operation %q", op.kind)
+}
+
+// simulate runs one history and checks it.
+func simulate(cfg simConfig) (*sim, error) {
+	s := &sim{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.seed, 1)), now: time.Date(2024, 8, 20, 0, 0, 0, 0, time.UTC), ops: map[string]*simOp{}, events: make(chan *simWriter)}
+	s.mem = objstore.NewMemory(func() time.Time { return s.now })
+	conf := map[string]string{"delta.checkpointInterval": fmt.Sprint(2 + s.rng.IntN(6)), "delta.deletedFileRetentionDuration": "interval 1 hour"}
+	if s.rng.IntN(3) > 0 {
+		conf["delta.enableDeletionVectors"] = "true"
+	}
+	ids := 0
+	tab, err := Create(context.Background(), s.mem, "t", CreateOptions{Schema: simSchema(), PartitionBy: []string{"day"}, Config: conf}, s.options("check", &ids))
+	if err != nil {
+		return s, err
+	}
+	for round := range 2 {
+		if err := s.round(round); err != nil {
+			return s, err
+		}
+		if err := s.check(tab.Path()); err != nil {
+			return s, err
+		}
+		// Nobody is at work: what nobody needs any more may go, and what was removed is out of reach.
+		s.now = s.now.Add(3 * time.Hour)
+		if err := s.checkVacuum(); err != nil {
+			return s, err
+		}
+	}
+	return s, nil
+}
+
+// round lets the writers do their operations side by side.
+func (s *sim) round(n int) error {
+	fresh, err := s.open()
+	if err != nil {
+		return err
+	}
+	s.start = mustVersion(fresh)
+	var ready []*simWriter
+	for i := range s.cfg.writers {
+		w := &simWriter{sim: s, name: fmt.Sprintf("r%dw%d", n, i), resume: make(chan struct{}), reads: map[string]int{}, rng: rand.New(rand.NewPCG(s.cfg.seed, uint64(100*(n+1)+i)))}
+		ready = append(ready, w)
+		go w.run()
+	}
+	for len(ready) > 0 {
+		i := s.rng.IntN(len(ready))
+		ready[i].resume <- struct{}{}
+		if w := <-s.events; w.done {
+			ready = slices.DeleteFunc(ready, func(o *simWriter) bool { return o == w })
+		}
+	}
+	return s.failed
+}
+
+func mustVersion(t *Table) Version {
+	s, err := t.Snapshot(context.Background())
+	if err != nil {
+		return -1
+	}
+	return s.Version()
+}
+
+// open sees the table with new eyes, through a store without faults.
+func (s *sim) open() (*Table, error) {
+	ids := 1 << 20
+	return Open(context.Background(), s.mem, "t", s.options("check", &ids))
+}
+
+// check replays the log against the model.
+func (s *sim) check(string) error {
+	ctx := context.Background()
+	tab, err := s.open()
+	if err != nil {
+		return err
+	}
+	newest, err := tab.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	model := map[string]simRow{} // by id
+	states := []map[string]simRow{{}}
+	seen := map[string]int{}
+	for v := Version(1); v <= newest.Version(); v++ {
+		c, _, err := tab.readCommit(ctx, v)
+		if err != nil {
+			return fmt.Errorf("the log is not whole: %w", err)
+		}
+		model = maps.Clone(model)
+		// Maintenance changes no row; that it does not is what the states below prove.
+		if op := c.info.Operation; op != "OPTIMIZE" && op != "VACUUM START" && op != "VACUUM END" {
+			name, _, _ := strings.Cut(c.info.UserMetadata, " ")
+			op := s.ops[name]
+			if op == nil {
+				return fmt.Errorf("version %d: %s of nobody (%q)", v, c.info.Operation, c.info.UserMetadata)
+			}
+			if seen[name]++; seen[name] > 1 && op.kind != "restore" {
+				return fmt.Errorf("version %d: %s %s is there twice", v, op.name, op.kind)
+			}
+			switch op.kind {
+			case "append":
+				for _, r := range op.rows {
+					model[r.ID] = r
+				}
+			case "merge":
+				for _, r := range op.rows {
+					if old, ok := model[r.ID]; !ok || r.Seq > old.Seq {
+						model[r.ID] = r
+					}
+				}
+			case "delete":
+				for _, id := range op.ids {
+					delete(model, id)
+				}
+			case "restore":
+				model = maps.Clone(states[op.target])
+			}
+		}
+		states = append(states, model)
+		if v < s.start {
+			continue // its files may have been vacuumed
+		}
+		if err := s.checkVersion(tab, v, model); err != nil {
+			return err
+		}
+	}
+	for _, name := range sortedKeys(s.ops) {
+		op := s.ops[name]
+		switch op.kind {
+		case "append", "merge":
+			if op.acked != 1 || seen[name] != 1 {
+				return fmt.Errorf("%s %s was acknowledged %d times and is there %d times", name, op.kind, op.acked, seen[name])
+			}
+		case "delete", "restore":
+			if op.acked == 1 && op.version >= 0 && seen[name] == 0 {
+				return fmt.Errorf("%s %s was acknowledged as version %d and is not there", name, op.kind, op.version)
+			}
+		}
+	}
+	return s.checkCheckpoints(tab, newest)
+}
+
+// checkVersion compares the rows of a version with the model.
+func (s *sim) checkVersion(tab *Table, v Version, model map[string]simRow) error {
+	ctx := context.Background()
+	at, err := tab.SnapshotAt(ctx, v)
+	if err != nil {
+		return fmt.Errorf("version %d: %w", v, err)
+	}
+	var got, want []string
+	for b, err := range tab.Scan(ctx, at, ScanOptions{Columns: []string{"id", "day", "seq"}}) {
+		if err != nil {
+			return fmt.Errorf("version %d cannot be read: %w", v, err)
+		}
+		for i := range int(b.NumRows()) {
+			got = append(got, fmt.Sprint(simRow{named(b, "id").(*array.String).Value(i), named(b, "day").(*array.String).Value(i), named(b, "seq").(*array.Int64).Value(i)}))
+		}
+	}
+	for _, r := range model {
+		want = append(want, fmt.Sprint(r))
+	}
+	sort.Strings(got)
+	sort.Strings(want)
+	if !slices.Equal(got, want) {
+		return fmt.Errorf("version %d has the rows\n%v, not\n%v", v, got, want)
+	}
+	return nil
+}
+
+// checkCheckpoints compares the state that checkpoints give with the one that commits alone give.
+func (s *sim) checkCheckpoints(tab *Table, newest *Snapshot) error {
+	bare := objstore.NewMemory(func() time.Time { return s.now })
+	ctx := context.Background()
+	for v := Version(0); v <= newest.Version(); v++ {
+		key := tab.commitKey(v)
+		data, _, err := readObject(ctx, s.mem, key)
+		if err != nil {
+			return err
+		}
+		if err := bare.PutIfAbsent(ctx, key, data); err != nil {
+			return err
+		}
+	}
+	ids := 0
+	replayed, err := Open(ctx, bare, "t", s.options("check", &ids))
+	if err != nil {
+		return err
+	}
+	r, err := replayed.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	state := func(s *Snapshot) string {
+		var out []string
+		for _, a := range s.Adds() {
+			out = append(out, a.Path+" "+a.DeletionVector.UniqueID())
+		}
+		sort.Strings(out)
+		for _, app := range sortedKeys(s.txns) {
+			out = append(out, fmt.Sprint(app, s.txns[app].Version))
+		}
+		return strings.Join(out, "\n")
+	}
+	if a, b := state(newest), state(r); a != b {
+		return fmt.Errorf("version %d by its checkpoint:\n%s\nby its commits:\n%s", newest.Version(), a, b)
+	}
+	return nil
+}
+
+// checkVacuum vacuums with nobody at work: exactly the named files are left.
+func (s *sim) checkVacuum() error {
+	ctx := context.Background()
+	tab, err := s.open()
+	if err != nil {
+		return err
+	}
+	if _, err := tab.Vacuum(ctx, VacuumOptions{Retention: time.Hour, Force: true}); err != nil {
+		return err
+	}
+	at, err := tab.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	named := map[string]bool{}
+	for _, a := range at.Adds() {
+		if err := at.noteKeys(named, a.Path, a.DeletionVector); err != nil {
+			return err
+		}
+	}
+	var left []string
+	for info, err := range s.mem.List(ctx, "t/", "") {
+		if err != nil {
+			return err
+		}
+		if !strings.HasPrefix(info.Key, "t/_delta_log/") {
+			left = append(left, info.Key)
+		}
+	}
+	if want := sortedKeys(named); !slices.Equal(left, want) {
+		return fmt.Errorf("VACUUM left\n%v\nthe table names\n%v", left, want)
+	}
+	return nil
+}
+
+// shrink looks for a smaller history that fails too.
+func shrink(cfg simConfig, err error) (simConfig, error) {
+	for {
+		smaller := []simConfig{cfg, cfg, cfg}
+		smaller[0].writers--
+		smaller[1].steps--
+		smaller[2].faults = false
+		found := false
+		for _, c := range smaller {
+			if c == cfg || c.writers < 1 || c.steps < 1 {
+				continue
+			}
+			for i := range uint64(20) { // a smaller history is another one: some seeds beside this one are tried
+				c.seed = cfg.seed + i
+				if _, e := simulate(c); e != nil {
+					cfg, err, found = c, e, true
+					break
+				}
+			}
+			if found {
+				break
+			}
+		}
+		if !found {
+			return cfg, err
+		}
+	}
+}
+
+// TestSimulation runs many histories of writers over a faulty store.
+func TestSimulation(t *testing.T) {
+	seed := testscale.Seed(t)
+	n := uint64(testscale.Count(t, "schedules"))
+	type total struct{ commits, crashes, faults, lost int }
+	var sum total
+	var mu sync.Mutex
+	next := seed
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			for {
+				mu.Lock()
+				at := next
+				next++
+				stop := at >= seed+n || t.Failed()
+				mu.Unlock()
+				if stop {
+					return
+				}
+				cfg := simConfig{seed: at, writers: 2 + int(at%4), steps: 3, faults: at%5 != 0}
+				s, err := simulate(cfg)
+				if err != nil {
+					small, e := shrink(cfg, err)
+					again, _ := simulate(small)
+					t.Errorf("%s: %v\nsmallest found: %s: %v\n%s", cfg, err, small, e, strings.Join(again.trace, "\n"))
+					return
+				}
+				mu.Lock()
+				sum.crashes += s.crashes
+				sum.faults += s.injured
+				for _, l := range s.trace {
+					switch {
+					case strings.Contains(l, " puts ") && strings.HasSuffix(l, "<nil>"):
+						sum.commits++
+					case strings.Contains(l, " puts "):
+						sum.lost++
+					}
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	t.Logf("%d schedules: %d commits, %d lost races, %d faults, %d crashes", n, sum.commits, sum.lost, sum.faults, sum.crashes)
+	if sum.lost == 0 || sum.crashes == 0 || sum.faults == 0 {
+		t.Error("the schedules met no race, no crash or no fault")
+	}
+}
