@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -45,10 +44,10 @@ func pricesRows(prices ...price) *delta.MemoryRows {
 func pricesTable(ctx context.Context) *delta.Table {
 	table, err := delta.Create(ctx, objstore.NewMemory(nil), "prices", delta.CreateOptions{Schema: pricesSchema}, nil)
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	if _, err := table.Append(ctx, pricesRows(price{"BTC", 60000, 1}, price{"ETH", 2500, 1}), delta.AppendOptions{}); err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	return table
 }
@@ -56,7 +55,7 @@ func pricesTable(ctx context.Context) *delta.Table {
 func printPrices(ctx context.Context, table *delta.Table, s *delta.Snapshot) {
 	for b, err := range table.Scan(ctx, s, delta.ScanOptions{}) {
 		if err != nil {
-			log.Fatal(err)
+			panic(err)
 		}
 		for i := range int(b.NumRows()) {
 			fmt.Println(b.Column(0).(*array.String).Value(i), b.Column(1).(*array.Float64).Value(i))
@@ -70,11 +69,11 @@ func ExampleOpen() {
 
 	table, err := delta.Open(ctx, store, "prices", nil)
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	s, err := table.Snapshot(ctx)
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	fmt.Println("version", s.Version(), "files", s.NumFiles())
 
@@ -90,7 +89,7 @@ func ExampleTable_Scan() {
 	table := pricesTable(ctx)
 	s, err := table.Snapshot(ctx)
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	var rows int64
 	for b, err := range table.Scan(ctx, s, delta.ScanOptions{
@@ -98,7 +97,7 @@ func ExampleTable_Scan() {
 		Where:   delta.Compare{Column: "seen", Op: ">", Value: int64(5)}, // leaves out files that hold no such row
 	}) {
 		if err != nil {
-			log.Fatal(err)
+			panic(err)
 		}
 		rows += b.NumRows()
 	}
@@ -118,7 +117,7 @@ func ExampleTable_Append() {
 			continue
 		}
 		if err != nil {
-			log.Fatal(err)
+			panic(err)
 		}
 		fmt.Println("version", res.Version, "rows", res.Rows)
 	}
@@ -136,7 +135,7 @@ func ExampleTable_Merge() {
 		Order: []delta.OrderTerm{{Column: "seen"}},
 	})
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	fmt.Println("inserted", res.Inserted, "updated", res.Updated, "lost", res.Lost)
 	// Output: inserted 1 updated 1 lost 1
@@ -146,11 +145,11 @@ func ExampleTable_Optimize() {
 	ctx := context.Background()
 	table := pricesTable(ctx)
 	if _, err := table.Append(ctx, pricesRows(price{"SOL", 150, 1}), delta.AppendOptions{}); err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	res, err := table.Optimize(ctx, delta.OptimizeOptions{})
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	fmt.Println(res.FilesRemoved, "files became", res.FilesAdded)
 	// Output: 2 files became 1
@@ -160,11 +159,11 @@ func ExampleTable_SnapshotAt() {
 	ctx := context.Background()
 	table := pricesTable(ctx)
 	if _, err := table.Overwrite(ctx, pricesRows(price{"BTC", 0, 9}), delta.OverwriteOptions{}); err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	before, err := table.SnapshotAt(ctx, 1)
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	printPrices(ctx, table, before)
 
@@ -185,7 +184,7 @@ func ExampleTx_Commit() {
 	table := pricesTable(ctx)
 	s, err := table.Snapshot(ctx)
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	tx := table.Begin(s)
 	tx.ReadWhole()
@@ -193,7 +192,7 @@ func ExampleTx_Commit() {
 
 	// Meanwhile another writer appends.
 	if _, err := table.Append(ctx, pricesRows(price{"SOL", 150, 1}), delta.AppendOptions{}); err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 
 	_, err = tx.Commit(ctx, delta.CommitOptions{Operation: "WRITE"})
@@ -207,7 +206,7 @@ func ExampleTx_Commit() {
 func ExampleSchema() {
 	s, err := delta.SchemaFromArrow(arrow.NewSchema([]arrow.Field{{Name: "id", Type: arrow.PrimitiveTypes.Int64}}, nil))
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	fmt.Println(s.JSON())
 	// Output: {"type":"struct","fields":[{"name":"id","type":"long","nullable":false,"metadata":{}}]}
