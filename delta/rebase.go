@@ -65,7 +65,10 @@ func (a *mergeAttempt) rebase(ctx context.Context, newer *Snapshot, won []Winnin
 	if err != nil {
 		return err
 	}
-	orphans := a.orphans(newer, deleted)
+	orphans, err := a.orphans(ctx, newer, cur, deleted)
+	if err != nil {
+		return err
+	}
 	if len(added) > 0 {
 		if err := a.meet(ctx, newer, added, orphans); err != nil {
 			return err
@@ -108,10 +111,10 @@ func (a *mergeAttempt) revectored(ctx context.Context, newer *Snapshot, cur map[
 
 // orphans are the source rows that lost to stored rows of which none lives at its place any more; deleted are the marks
 // of files whose vector has changed.
-func (a *mergeAttempt) orphans(newer *Snapshot, deleted map[string]*roaring64.Bitmap) map[int64]bool {
+func (a *mergeAttempt) orphans(ctx context.Context, newer *Snapshot, cur map[string]*Add, deleted map[string]*roaring64.Bitmap) (map[int64]bool, error) {
 	out := map[int64]bool{}
 	if len(a.losers.rows) == 0 {
-		return out
+		return out, nil
 	}
 	lives := roaring64.New() // rows that a stored row still beats
 	gone := make([]bool, len(a.losers.paths))
@@ -119,6 +122,14 @@ func (a *mergeAttempt) orphans(newer *Snapshot, deleted map[string]*roaring64.Bi
 	for i, p := range a.losers.paths {
 		_, ok := newer.File(p)
 		gone[i], vector[i] = !ok, deleted[p]
+		if _, known := deleted[p]; cur[p] != nil && !known {
+			// A file that had gone is back, by a restore, perhaps with the row marked.
+			files, err := newer.load(ctx, []*Add{cur[p]})
+			if err != nil {
+				return nil, err
+			}
+			vector[i] = files[0].Deleted
+		}
 	}
 	for _, l := range a.losers.rows {
 		if d := vector[l.path]; gone[l.path] || d != nil && d.Contains(uint64(l.row)) {
@@ -132,7 +143,7 @@ func (a *mergeAttempt) orphans(newer *Snapshot, deleted map[string]*roaring64.Bi
 			delete(out, o)
 		}
 	}
-	return out
+	return out, nil
 }
 
 // meet looks our keys up in files that winners added. Orphans that find a new row to lose to are taken off the list.
