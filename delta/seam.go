@@ -8,6 +8,7 @@ import (
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
 	"github.com/apache/arrow-go/v18/arrow"
 
+	"github.com/cauce-data/cauce/delta/expr"
 	"github.com/cauce-data/cauce/objstore"
 )
 
@@ -18,6 +19,16 @@ type Engine struct {
 	Locator    Locator
 	Reader     Reader
 	FileWriter FileWriter
+	// Expressions parses the SQL that tables keep: CHECK constraints, invariants, generated columns, column defaults. nil:
+	// a table that has one of these cannot be written.
+	Expressions ExpressionParser
+}
+
+// ExpressionParser turns SQL into an expression tree. delta itself reads no SQL.
+type ExpressionParser interface {
+	// ParseExpression parses an expression in Spark's SQL, which is what table metadata holds. Columns come with their
+	// names as written, one name for each part of a path.
+	ParseExpression(sql string) (expr.Expr, error)
 }
 
 // Rows is a finite relation whose rows have ordinals 0 … NumRows()-1 that never change, so that it can be read more

@@ -140,7 +140,7 @@ func (e *Engine) Close() error {
 
 // Delta gives the engine's parts for the delta library.
 func (e *Engine) Delta() delta.Engine {
-	return delta.Engine{Locator: locator{e}, Reader: reader{e}, FileWriter: fileWriter{e}}
+	return delta.Engine{Locator: locator{e}, Reader: reader{e}, FileWriter: fileWriter{e}, Expressions: deltaParser{e}}
 }
 
 // name makes a name that nothing else in this engine has.

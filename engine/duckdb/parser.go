@@ -193,6 +193,9 @@ type valueNode struct {
 type exprWalker struct {
 	offset int // of the expression in the statement
 	length int
+	// delta leaves apart what delta's expressions can say and pipeline's cannot: the names of a path, separated by zero
+	// bytes, and <=>.
+	delta bool
 }
 
 func (w exprWalker) refuse(n *exprNode, format string, args ...any) error {
@@ -227,6 +230,9 @@ func (w exprWalker) expr(n *exprNode, depth int) (pipeline.Expr, error) {
 	}
 	switch n.Class {
 	case "COLUMN_REF":
+		if w.delta {
+			return pipeline.Name{Name: strings.Join(n.Names, "\x00")}, nil
+		}
 		return pipeline.Name{Name: strings.Join(n.Names, ".")}, nil
 	case "CONSTANT":
 		return w.constant(n, n.Value)
@@ -298,6 +304,9 @@ func (w exprWalker) comparison(n *exprNode, depth int) (pipeline.Expr, error) {
 			return nil, err
 		}
 		same := nullSafeEqual(args[0], args[1])
+		if w.delta {
+			same = pipeline.Call{Func: "<=>", Args: args}
+		}
 		if n.Type == "COMPARE_DISTINCT_FROM" {
 			return pipeline.Call{Func: "not", Args: []pipeline.Expr{same}}, nil
 		}

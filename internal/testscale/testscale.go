@@ -69,6 +69,8 @@ var table = map[string]scale{
 	"schedules":        {short: 10, test: 30, soak: 10_000, why: "seed-driven histories of many writers over a faulty store; a tenth once the fault that CHANGELOG.md names is mended"},
 	"peer-rows":        {short: 2_000, test: 20_000, soak: 200_000, why: "rows of the table that other engines read"},
 	"flow-rows":        {short: 15_000, test: 30_000, soak: 300_000, why: "rows of a history that is compared row by row"},
+	"expressions":      {short: 500, test: 3000, soak: 30_000, why: "random expressions that Go and DuckDB evaluate alike"},
+	"dml-steps":        {short: 60, test: 250, soak: 2500, why: "random UPDATE, DELETE and MERGE statements compared with a model or with Spark"},
 	"optimize-files":   {short: 50, test: 500, soak: 500, why: "small files that one OPTIMIZE packs"},
 	"long-record-mb":   {short: 8, test: 64, soak: 1024, why: "length of one line of bad input"},
 	"bounded-mem-rows": {short: 50_000, test: 1_000_000, soak: 20_000_000, why: "rows that pass through bounded memory"},
