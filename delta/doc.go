@@ -24,7 +24,8 @@
 // # Writing
 //
 // Each operation is one commit: all of it is in the table, or nothing. [Table.Append] adds rows, [Table.Merge] upserts by
-// key, [Table.Delete] removes by value, [Table.Overwrite] replaces. [Table.Optimize], [Table.Vacuum], [Table.Restore],
+// key, [Table.Delete] removes by value, [Table.Overwrite] replaces. [Table.DeleteWhere], [Table.Update] and
+// [Table.MergeInto] are SQL's DELETE, UPDATE and MERGE; their conditions are trees of package delta/expr. [Table.Optimize], [Table.Vacuum], [Table.Restore],
 // [Table.Checkpoint] and [Table.CleanupLog] maintain. Who plans file actions alone uses [Table.Begin] and [Tx.Commit].
 //
 // An operation that carries a [Txn] (an application and its version) is done at most once however often it is repeated:
@@ -34,8 +35,8 @@
 //
 // Any number of processes may write one table; the store's PutIfAbsent decides who gets a version. A writer that loses
 // follows the rules of Spark's ConflictChecker, in its order, at the isolation level of the table's property
-// delta.isolationLevel (Serializable, the default, or WriteSerializable). Append, Merge, Delete, Overwrite and Restore
-// mend lost races themselves, and Optimize yields to writers of rows, so their callers see a conflict only when the bounds of
+// delta.isolationLevel (Serializable, the default, or WriteSerializable). Append, Merge, Delete, Overwrite, Restore and SQL's
+// changes mend lost races themselves, and Optimize yields to writers of rows, so their callers see a conflict only when the bounds of
 // [Options] (20 tries or 60 s) are used up: [ErrTooManyTries]. [Tx.Commit] reports conflicts as a [ConflictError], under
 // Spark's names:
 //

@@ -149,6 +149,15 @@ func (p *Program) Eval(b arrow.RecordBatch) (arrow.Array, error) {
 	return bld.NewArray(), nil
 }
 
+// True reports whether the expression, a condition, is true (not false, not null) for one row of a batch.
+func (p *Program) True(b arrow.RecordBatch, i int) (bool, error) {
+	if !boolean(p.Type) {
+		return false, badType("a condition must be a BOOLEAN, not %s", TypeName(p.Type))
+	}
+	v, err := p.root.eval(&row{cols: b.Columns(), i: i})
+	return v == true, err
+}
+
 // evalNested puts the values of structs, lists and maps together from runs of the arrays in which they stand.
 func (p *Program) evalNested(b arrow.RecordBatch) (arrow.Array, error) {
 	var parts []arrow.Array

@@ -245,7 +245,7 @@ func fromSpark(sql string) (string, error) {
 			n := 0
 			for n < len(rest) && (rest[n] >= '0' && rest[n] <= '9' || rest[n] == '.' ||
 				(rest[n] == '+' || rest[n] == '-') && n > 0 && (rest[n-1] == 'e' || rest[n-1] == 'E') && strings.IndexAny(rest[:n], "eE") == n-1 ||
-				(rest[n] == 'e' || rest[n] == 'E') && strings.IndexAny(rest[:n], "eE") < 0) {
+				(rest[n] == 'e' || rest[n] == 'E') && !strings.ContainsAny(rest[:n], "eE")) {
 				n++
 			}
 			m := n
