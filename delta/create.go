@@ -58,6 +58,9 @@ func Create(ctx context.Context, store objstore.Store, path string, c CreateOpti
 		ID: t.opts.NewID(), Name: c.Name, Description: c.Description, Format: Format{Provider: "parquet"},
 		SchemaString: c.Schema.JSON(), PartitionColumns: partitions, Configuration: config, CreatedTime: &now,
 	})
+	if err := t.startRules(x, c.Schema, config); err != nil {
+		return nil, err
+	}
 	_, err := x.Commit(ctx, CommitOptions{Operation: "CREATE TABLE", Parameters: map[string]string{
 		"partitionBy": jsonText(partitions), "properties": jsonText(config), "description": jsonText(c.Description), "isManaged": "false",
 	}})

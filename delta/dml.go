@@ -2,6 +2,7 @@ package delta
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -364,12 +365,12 @@ func (w *rowwise) parameters() map[string]string {
 		p = append(p, w.where.String())
 	}
 	if w.set == nil {
-		return map[string]string{"predicate": quoteJSON(p)}
+		return map[string]string{"predicate": plainJSON(p)}
 	}
 	if w.where == nil {
 		return map[string]string{}
 	}
-	return map[string]string{"predicate": quoteJSON(p)}
+	return map[string]string{"predicate": plainJSON(p)}
 }
 
 func (w *rowwise) metrics(c *change) map[string]string {
@@ -395,6 +396,17 @@ func (c *change) commonMetrics() map[string]string {
 		"scanTimeMs":                n(c.scan.Milliseconds()), "rewriteTimeMs": n(c.write.Milliseconds()),
 		"executionTimeMs": n(c.t.opts.Clock().Sub(c.began).Milliseconds()),
 	}
+}
+
+// plainJSON is JSON with <, > and & as they are, for conditions that people read in the history.
+func plainJSON(v any) string {
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		panic("BUG: " + err.Error()) // strings, and structs of strings only
+	}
+	return strings.TrimSuffix(b.String(), "\n")
 }
 
 // Tags of the two relations whose columns an expression may name. Qualified expressions have one in front of each path.
@@ -655,6 +667,7 @@ type assigned struct {
 	from  int           // copied from this column of the batch; -1
 	value *expr.Program // computed; nil
 	typ   Type          // to which the value is brought if it is nested; nil
+	late  bool          // computed from the other columns of the new row
 	text  string        // for errors
 }
 
@@ -668,6 +681,10 @@ func (c *change) assigner(set []Assignment, fresh, qualified bool, scopes ...sco
 		if !fresh {
 			as.cols[i].from = fieldIndex(scopes[0].schema, f.Name)
 		}
+	}
+	rules, err := rulesOf(c.eng.Expressions, c.info.Schema, c.info.Config, c.now)
+	if err != nil {
+		return nil, err
 	}
 	for _, a := range set {
 		i := as.schema.Index(a.Column)
@@ -690,6 +707,19 @@ func (c *change) assigner(set []Assignment, fresh, qualified bool, scopes ...sco
 		if as.cols[i].value, as.cols[i].typ, err = compileAssignment(v, f.Type, c.now, scopes...); err != nil {
 			return nil, fmt.Errorf("column %q: %w", f.Name, err)
 		}
+	}
+	if rules == nil {
+		return as, nil
+	}
+	for _, b := range rules.computed {
+		if given[b.column] || b.rule == ruleDefault && !fresh {
+			continue
+		}
+		a := assigned{from: -1, late: b.rule == ruleGenerated, text: b.sql}
+		if a.value, a.typ, err = compileAssignment(b.tree, as.schema.Fields[b.column].Type, c.now, scope{tag: targetTag, schema: as.schema.Arrow()}); err != nil {
+			return nil, fmt.Errorf("%s %s: %w", b.rule, b.name, err)
+		}
+		as.cols[b.column] = a
 	}
 	return as, nil
 }
@@ -727,13 +757,8 @@ func (as *assigner) apply(ctx context.Context, b arrow.RecordBatch) (arrow.Recor
 	for i, f := range as.schema.Fields {
 		c := as.cols[i]
 		switch {
-		case c.value != nil:
-			v, err := c.value.Eval(b)
-			if err == nil && c.typ != nil {
-				w, terr := mapNone.toType(ctx, v, c.typ)
-				v.Release()
-				v, err = w, terr
-			}
+		case c.value != nil && !c.late:
+			v, err := c.eval(ctx, b)
 			if err != nil {
 				return nil, fmt.Errorf("column %q = %s: %w", f.Name, c.text, err)
 			}
@@ -745,6 +770,19 @@ func (as *assigner) apply(ctx context.Context, b arrow.RecordBatch) (arrow.Recor
 			cols[i] = array.MakeArrayOfNull(memory.DefaultAllocator, ArrowType(f.Type), n)
 		}
 		fields[i] = arrow.Field{Name: f.Name, Type: cols[i].DataType(), Nullable: true}
+	}
+	for i, c := range as.cols {
+		if !c.late {
+			continue
+		}
+		row := array.NewRecordBatch(arrow.NewSchema(fields, nil), cols, int64(n))
+		v, err := c.eval(ctx, row)
+		row.Release()
+		if err != nil {
+			return nil, fmt.Errorf("column %q = %s: %w", as.schema.Fields[i].Name, c.text, err)
+		}
+		cols[i].Release()
+		cols[i] = v
 	}
 	return array.NewRecordBatch(arrow.NewSchema(fields, nil), cols, int64(n)), nil
 }

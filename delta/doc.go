@@ -24,7 +24,7 @@
 // # Writing
 //
 // Each operation is one commit: all of it is in the table, or nothing. [Table.Append] adds rows, [Table.Merge] upserts by
-// key, [Table.Delete] removes by value, [Table.Overwrite] replaces. [Table.DeleteWhere], [Table.Update] and
+// key, [Table.Delete] removes by value, [Table.Overwrite] and [Table.ReplaceWhere] replace. [Table.DeleteWhere], [Table.Update] and
 // [Table.MergeInto] are SQL's DELETE, UPDATE and MERGE; their conditions are trees of package delta/expr. [Table.Optimize], [Table.Vacuum], [Table.Restore],
 // [Table.Checkpoint] and [Table.CleanupLog] maintain. Who plans file actions alone uses [Table.Begin] and [Tx.Commit].
 //
@@ -55,7 +55,8 @@
 // # Engines
 //
 // Finding, reading and writing rows is done by an [Engine]: a [Locator], a [Reader] and a [FileWriter]. The zero value
-// is pure Go. Package enginetest has the suite that an implementation of one's own must pass.
+// is pure Go. An Engine may also have an [ExpressionParser]: tables keep CHECK constraints, generated columns and defaults
+// as SQL, which this package does not read, and without one it refuses to write such tables. Package enginetest has the suite that an implementation of one's own must pass.
 //
 // # What is not supported
 //

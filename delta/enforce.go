@@ -37,7 +37,8 @@ func (e *NotNullError) Is(target error) bool { return target == ErrNotNull }
 
 // fit checks rows against a table's schema and returns them in its form: columns named as the table names them, types
 // as its Arrow schema has them. Rows that have that form already are returned as they are, so that an engine can
-// recognise its own. Columns that the rows lack must be nullable; the FileWriter fills them with nulls. Columns that
+// recognise its own. Columns that the rows lack must be nullable; the FileWriter fills them with nulls; those that are
+// generated or have a default are computed before. Columns that
 // the table lacks are returned in extra, if evolve allows that, else they are an error.
 func fit(rows Rows, schema *Schema, evolve bool) (out Rows, extra []Field, err error) {
 	src := rows.Schema()
@@ -72,7 +73,7 @@ func fit(rows Rows, schema *Schema, evolve bool) (out Rows, extra []Field, err e
 		same = same && tf.Name == f.Name && arrow.TypeEqual(f.Type, ArrowType(tf.Type))
 	}
 	for _, f := range schema.Fields {
-		if !f.Nullable && !have[f.Name] {
+		if !f.Nullable && !have[f.Name] && !hasRule(f) {
 			return nil, nil, &NotNullError{Column: f.Name, Row: -1}
 		}
 	}

@@ -604,8 +604,11 @@ func (a *mergeAttempt) writeRows(ctx context.Context, rows Rows, skip *roaring64
 	})
 }
 
-// writeChecked writes rows and makes sure that no NOT NULL column got a null.
+// writeChecked writes rows and makes sure that they keep the rules of the table and that no NOT NULL column got a null.
 func writeChecked(ctx context.Context, eng Engine, info TableInfo, req WriteRequest) ([]WrittenFile, error) {
+	if err := enforce(ctx, eng, info, &req); err != nil {
+		return nil, err
+	}
 	files, err := eng.FileWriter.Write(ctx, info, req)
 	if err != nil {
 		var nn *NotNullError

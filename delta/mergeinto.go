@@ -1166,10 +1166,10 @@ func (m *mergeInto) parameters() map[string]string {
 		lists[c.Kind] = append(lists[c.Kind], t)
 	}
 	return map[string]string{
-		"predicate":                    quoteJSON([]string{m.o.On.String()}),
-		"matchedPredicates":            jsonText(lists[WhenMatched]),
-		"notMatchedPredicates":         jsonText(lists[WhenNotMatched]),
-		"notMatchedBySourcePredicates": jsonText(lists[WhenNotMatchedBySource]),
+		"predicate":                    plainJSON([]string{m.o.On.String()}),
+		"matchedPredicates":            plainJSON(lists[WhenMatched]),
+		"notMatchedPredicates":         plainJSON(lists[WhenNotMatched]),
+		"notMatchedBySourcePredicates": plainJSON(lists[WhenNotMatchedBySource]),
 	}
 }
 

@@ -127,11 +127,6 @@ func checkWrite(p *Protocol, m *Metadata, s *Schema) error {
 		}
 	}
 	// Supported is not active: a table of protocol 1/4 may never have used what its writer version stands for.
-	for k := range m.Configuration {
-		if strings.HasPrefix(k, "delta.constraints.") && p.hasWriterFeature("checkConstraints") {
-			missing["checkConstraints"] = true
-		}
-	}
 	if on(m, "delta.enableChangeDataFeed") && p.hasWriterFeature("changeDataFeed") {
 		missing["changeDataFeed"] = true
 	}
@@ -143,15 +138,9 @@ func checkWrite(p *Protocol, m *Metadata, s *Schema) error {
 	}
 	if s != nil {
 		walkFields(s.Fields, func(f *Field) {
-			for key, feature := range map[string]string{
-				"delta.invariants":           "invariants",
-				"delta.generationExpression": "generatedColumns",
-				"delta.identity.start":       "identityColumns",
-				"CURRENT_DEFAULT":            "allowColumnDefaults",
-			} {
-				if _, ok := f.Metadata[key]; ok && p.hasWriterFeature(feature) {
-					missing[feature] = true
-				}
+			// Constraints, generated columns and defaults are checkRules' to judge.
+			if _, ok := f.Metadata["delta.identity.start"]; ok && p.hasWriterFeature("identityColumns") {
+				missing["identityColumns"] = true
 			}
 		})
 	}

@@ -177,7 +177,12 @@ func (s *Snapshot) TableInfo() TableInfo {
 func (s *Snapshot) Table() *Table { return s.table }
 
 // CheckWrite says whether the table may be written to here: an error that is ErrUnsupported names the features.
-func (s *Snapshot) CheckWrite() error { return checkWrite(s.protocol, s.metadata, s.schema) }
+func (s *Snapshot) CheckWrite() error {
+	if err := checkWrite(s.protocol, s.metadata, s.schema); err != nil {
+		return err
+	}
+	return checkRules(&s.table.opts.Engine, s.protocol, s.metadata, s.schema)
+}
 
 // apply gives the snapshot after commits that follow s without a gap, ascending. at is the time of the last one.
 func (s *Snapshot) apply(commits []*commit, at time.Time) (*Snapshot, error) {

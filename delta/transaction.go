@@ -312,6 +312,11 @@ func (x *Tx) preview(c *commit) (*Snapshot, error) {
 	if err := checkWrite(next.protocol, next.metadata, next.schema); err != nil {
 		return nil, fmt.Errorf("%s: %w", x.table, err)
 	}
+	if len(c.adds) > 0 {
+		if err := checkRules(&x.table.opts.Engine, next.protocol, next.metadata, next.schema); err != nil {
+			return nil, fmt.Errorf("%s: %w", x.table, err)
+		}
+	}
 	if x.metadata != nil {
 		if err := checkProperties(x.metadata.Configuration); err != nil {
 			return nil, err

@@ -67,19 +67,26 @@ func (t *Table) Append(ctx context.Context, rows Rows, o AppendOptions) (*Result
 type OverwriteOptions struct {
 	AppendOptions
 	// Where restricts the overwrite to the files whose partition values satisfy it; it may name partition columns
-	// only, and the new rows must satisfy it too. nil: the whole table.
+	// only, and the new rows must satisfy it too. nil: the whole table. ReplaceWhere takes any condition.
 	Where Predicate
+	// Dynamic replaces only the partitions that the new rows are in (Spark's dynamic partition overwrite). A table
+	// without partitions is replaced whole. Not together with Where.
+	Dynamic bool
 }
 
 // Overwrite replaces all rows of the table, or of the partitions that Where names, by new ones.
 func (t *Table) Overwrite(ctx context.Context, rows Rows, o OverwriteOptions) (*Result, error) {
-	return t.write(ctx, rows, writeOptions{AppendOptions: o.AppendOptions, mode: "Overwrite", where: o.Where})
+	if o.Dynamic && o.Where != nil {
+		return nil, fmt.Errorf("overwrite %s: Dynamic and Where exclude each other", t)
+	}
+	return t.write(ctx, rows, writeOptions{AppendOptions: o.AppendOptions, mode: "Overwrite", where: o.Where, dynamic: o.Dynamic})
 }
 
 type writeOptions struct {
 	AppendOptions
-	mode  string // Spark's save mode
-	where Predicate
+	mode    string // Spark's save mode
+	where   Predicate
+	dynamic bool
 }
 
 // ErrOutsideOfPredicate says that rows to write do not satisfy the predicate of the overwrite.
@@ -147,6 +154,12 @@ func (t *Table) writeOnce(ctx context.Context, rows Rows, o writeOptions) (res *
 		res.BytesAdded += w.Size
 	}
 	params := map[string]string{"mode": o.mode, "partitionBy": quoteJSON(info.PartitionBy)}
+	if o.dynamic && len(s.metadata.PartitionColumns) > 0 {
+		params["isDynamicPartitionOverwrite"] = "true"
+		if o.where, err = s.partitionsOf(files); err != nil {
+			return nil, fmt.Errorf("overwrite %s: %w", t, err)
+		}
+	}
 	if o.mode == "Overwrite" {
 		now := t.opts.Clock().UnixMilli()
 		if o.where == nil {
@@ -156,7 +169,9 @@ func (t *Table) writeOnce(ctx context.Context, rows Rows, o writeOptions) (res *
 				return nil, fmt.Errorf("overwrite %s: %w", t, err)
 			}
 			tx.ReadWhere(o.where)
-			params["predicate"] = quoteJSON([]string{fmt.Sprint(o.where)})
+			if !o.dynamic {
+				params["predicate"] = quoteJSON([]string{fmt.Sprint(o.where)})
+			}
 		}
 		for _, x := range s.Prune(o.where) {
 			tx.RemoveFile(x.Tombstone(now, true))

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/cauce-data/cauce/delta"
@@ -21,11 +22,42 @@ type deltaParser struct{ e *Engine }
 var _ delta.ExpressionParser = deltaParser{}
 
 func (p deltaParser) ParseExpression(sql string) (expr.Expr, error) {
+	if v, ok := p.e.parsed.get(sql); ok {
+		return v, nil
+	}
 	text, err := fromSpark(sql)
 	if err != nil {
 		return nil, err
 	}
-	return p.e.ParseExpression(text)
+	v, err := p.e.ParseExpression(text)
+	if err == nil {
+		p.e.parsed.put(sql, v)
+	}
+	return v, err
+}
+
+// parsedCache keeps the trees of a table's rules, which every write needs. The zero value works.
+type parsedCache struct {
+	mu    sync.Mutex
+	trees map[string]expr.Expr
+}
+
+const parsedCacheSize = 256
+
+func (c *parsedCache) get(sql string) (expr.Expr, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v, ok := c.trees[sql]
+	return v, ok
+}
+
+func (c *parsedCache) put(sql string, v expr.Expr) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.trees == nil || len(c.trees) >= parsedCacheSize {
+		c.trees = map[string]expr.Expr{}
+	}
+	c.trees[sql] = v
 }
 
 // ParseExpression parses an expression in DuckDB's SQL into delta's tree. What it means is then Spark's, in ANSI mode

@@ -57,6 +57,7 @@ type Engine struct {
 	ownsTemp bool
 	serial   atomic.Int64 // names of schemas and views
 	shapes   shapeCache
+	parsed   parsedCache
 
 	mu       sync.Mutex
 	programs map[*pipeline.Plan]*program

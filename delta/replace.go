@@ -1,0 +1,149 @@
+package delta
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"strconv"
+
+	"github.com/apache/arrow-go/v18/arrow"
+
+	"github.com/cauce-data/cauce/delta/expr"
+)
+
+// ReplaceWhere replaces the rows for which a condition is true by new ones, in one commit: Spark's replaceWhere. Every
+// new row must satisfy the condition, else ErrOutsideOfPredicate, and nothing is written. With evolve new columns of the
+// rows are added to the table. Rows of the table in files that also hold others are marked or rewritten as in DeleteWhere.
+func (t *Table) ReplaceWhere(ctx context.Context, where expr.Expr, rows Rows, evolve bool, o ChangeOptions) (*ChangeResult, error) {
+	if where == nil {
+		return nil, fmt.Errorf("replace in %s: %w: no condition; Overwrite replaces the whole table", t, expr.ErrType)
+	}
+	return t.change(ctx, o, "WRITE", &replacement{rowwise: rowwise{where: where}, rows: rows, evolve: evolve})
+}
+
+// replacement is a DELETE and an append in one.
+type replacement struct {
+	rowwise
+	rows   Rows
+	evolve bool
+}
+
+func (r *replacement) plan(ctx context.Context, c *change) error {
+	fitted, extra, err := fit(r.rows, c.base.Schema(), r.evolve)
+	if err != nil {
+		return err
+	}
+	if len(extra) > 0 {
+		c.extra = extra
+		c.info.Schema = &Schema{Fields: append(append([]Field{}, c.base.Schema().Fields...), extra...)}
+	}
+	if err := r.rowwise.plan(ctx, c); err != nil {
+		return err
+	}
+	rules, err := rulesOf(c.eng.Expressions, c.info.Schema, c.info.Config, c.now)
+	if err != nil {
+		return err
+	}
+	if rules != nil {
+		if fitted, err = rules.fill(fitted, c.now); err != nil {
+			return err
+		}
+	}
+	schema := c.info.Schema
+	out := &derivedRows{schema: schema.Arrow(), n: fitted.NumRows()}
+	out.read = func(ctx context.Context) iter.Seq2[arrow.RecordBatch, error] {
+		return func(yield func(arrow.RecordBatch, error) bool) {
+			for b, err := range fitted.Read(ctx, nil, nil) {
+				if err != nil {
+					yield(nil, err)
+					return
+				}
+				if !yield(widePlaceholders(schema, b), nil) {
+					return
+				}
+			}
+		}
+	}
+	table := scope{tag: targetTag, schema: schema.Arrow()}
+	where, err := qualify(r.where, table)
+	if err != nil {
+		return err
+	}
+	cond, err := compileCondition(where, c.now, table)
+	if err != nil {
+		return err
+	}
+	var at int64
+	for b, err := range out.Read(ctx, nil, nil) {
+		if err != nil {
+			return err
+		}
+		for i := range int(b.NumRows()) {
+			ok, err := cond.True(b, i)
+			if err != nil {
+				return fmt.Errorf("%s: %w", r.where, err)
+			}
+			if !ok {
+				return fmt.Errorf("%w: row %d is outside of %s", ErrOutsideOfPredicate, at+int64(i), r.where)
+			}
+		}
+		at += b.NumRows()
+	}
+	c.res.Inserted = out.n
+	c.out = append(c.out, out)
+	c.feed = append(c.feed, rowChange{"insert", out})
+	return nil
+}
+
+func (r *replacement) parameters() map[string]string {
+	return map[string]string{"mode": "Overwrite", "predicate": plainJSON([]string{r.where.String()})}
+}
+
+func (r *replacement) metrics(c *change) map[string]string {
+	m := c.commonMetrics()
+	n := func(v int64) string { return strconv.FormatInt(v, 10) }
+	m["numFiles"], m["numOutputBytes"] = n(int64(c.filesAdded)), n(c.bytesAdded)
+	m["numOutputRows"] = n(c.res.Inserted + c.res.Copied)
+	m["numDeletedRows"], m["numCopiedRows"] = n(c.res.Deleted), n(c.res.Copied)
+	return m
+}
+
+// partitionsOf is satisfied by the rows of the partitions of files.
+func (s *Snapshot) partitionsOf(files []WrittenFile) (Predicate, error) {
+	seen := map[string]bool{}
+	var ps []Predicate
+	for _, f := range files {
+		k := jsonText(f.PartitionValues)
+		if seen[k] {
+			continue
+		}
+		seen[k] = true
+		p, err := s.partitionPredicate(f.PartitionValues)
+		if err != nil {
+			return nil, err
+		}
+		ps = append(ps, p)
+	}
+	return Or(ps...), nil
+}
+
+// partitionPredicate is satisfied by the rows of one partition.
+func (s *Snapshot) partitionPredicate(values map[string]*string) (Predicate, error) {
+	var ps []Predicate
+	for _, c := range s.metadata.PartitionColumns {
+		f, _, ok := s.column(c)
+		if !ok {
+			return nil, fmt.Errorf("%w: partition column %q", ErrNoSuchColumn, c)
+		}
+		v, err := ParsePartitionValue(f.Type, values[s.physical(f)])
+		if err != nil {
+			return nil, err
+		}
+		if v == nil {
+			ps = append(ps, IsNull{f.Name})
+		} else {
+			ps = append(ps, Compare{f.Name, "=", v})
+		}
+	}
+	return And(ps...), nil
+}
