@@ -145,7 +145,7 @@ func (t *Table) changeOnce(ctx context.Context, o ChangeOptions, operation strin
 	if err != nil {
 		return nil, err
 	}
-	if err := base.CheckWrite(); err != nil {
+	if err := base.checkWriteRows(); err != nil {
 		return nil, err
 	}
 	m := &merge{t: t, eng: t.engine(), began: began, o: MergeOptions{SortBy: o.SortBy, Compression: o.Compression, FileBytesTarget: o.FileBytesTarget}}

@@ -196,7 +196,7 @@ func (m *merge) attempt(ctx context.Context) (*MergeResult, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := base.CheckWrite(); err != nil {
+	if err := base.checkWriteRows(); err != nil {
 		return nil, fmt.Errorf("merge into %s: %w", m.t, err)
 	}
 	if m.o.Txn != nil {

@@ -63,6 +63,7 @@ func (t *Table) restoreOnce(ctx context.Context, target *Snapshot, o RestoreOpti
 	info := target.TableInfo()
 	now := t.opts.Clock().UnixMilli()
 	tx := t.Begin(s)
+	tx.oldRows = true
 	tx.ReadWhole()
 	res := &Result{Version: s.Version()}
 	var removedBytes int64

@@ -177,8 +177,11 @@ func (s *Snapshot) TableInfo() TableInfo {
 func (s *Snapshot) Table() *Table { return s.table }
 
 // CheckWrite says whether the table may be written to here: an error that is ErrUnsupported names the features.
-func (s *Snapshot) CheckWrite() error {
-	if err := checkWrite(s.protocol, s.metadata, s.schema); err != nil {
+func (s *Snapshot) CheckWrite() error { return checkWrite(s.protocol, s.metadata, s.schema) }
+
+// checkWriteRows is CheckWrite for operations that make rows, which must keep the table's rules.
+func (s *Snapshot) checkWriteRows() error {
+	if err := s.CheckWrite(); err != nil {
 		return err
 	}
 	return checkRules(&s.table.opts.Engine, s.protocol, s.metadata, s.schema)

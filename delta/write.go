@@ -111,7 +111,7 @@ func (t *Table) writeOnce(ctx context.Context, rows Rows, o writeOptions) (res *
 	if err != nil {
 		return nil, err
 	}
-	if err := s.CheckWrite(); err != nil {
+	if err := s.checkWriteRows(); err != nil {
 		return nil, fmt.Errorf("write to %s: %w", t, err)
 	}
 	fitted, extra, err := fit(rows, s.Schema(), o.Evolve)

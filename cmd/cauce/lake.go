@@ -63,7 +63,7 @@ type lake struct {
 	*pipeline.Lake
 	store  objstore.Store
 	engine *duckdb.Engine
-	ingest *ingest.Lake
+	ingest *ingest.Lake // nil: there is no lake file; tables have paths
 }
 
 func (a *app) openLake() (*lake, error) {

@@ -21,6 +21,7 @@ import (
 
 func newQuery(a *app) *cobra.Command {
 	var asOf, format, output string
+	var write, dryRun bool
 	cmd := &cobra.Command{
 		Use:   `query ["SELECT …"]`,
 		Short: "Ask the tables with SQL",
@@ -29,10 +30,15 @@ A path in quotes is a table too: SELECT * FROM 'data/processed/unified-events'. 
 matching rows are opened. Without SQL it reads a statement from standard input,
 and on a terminal it is an interactive shell.
 
+With --write it also runs statements that change one table: DELETE, UPDATE, INSERT, MERGE INTO, OPTIMIZE, REORG, VACUUM,
+RESTORE and ALTER TABLE … ADD or DROP CONSTRAINT, in Delta's spelling; --dry-run says what they would do. Expressions in
+them mean what they mean in Spark (ANSI mode). Without a lake file tables are named by their paths.
+
 --as-of reads a table as it was: a version number, or a time (2024-08-20, 2024-08-20T13:45:00Z).
 --json prints {columns, rows, version, files_total, files_opened, bytes_read}; --format json only the rows.`,
 		Example: `  cauce query "SELECT symbol, count(*) AS n FROM unified_events GROUP BY symbol" --format csv
-  cauce query "SELECT count(*) FROM unified_events" --as-of 3`,
+  cauce query "SELECT count(*) FROM unified_events" --as-of 3
+  cauce query --write "DELETE FROM unified_events WHERE price > 1e6" --dry-run`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
@@ -47,7 +53,10 @@ and on a terminal it is an interactive shell.
 			if err := checkAsOf(asOf); err != nil {
 				return err
 			}
-			l, err := a.openLake()
+			if dryRun && !write {
+				return usagef("--dry-run is about statements that change a table; they need --write")
+			}
+			l, err := a.openQueryLake(cmd.Flags().Changed("lake"))
 			if err != nil {
 				return err
 			}
@@ -57,7 +66,11 @@ and on a terminal it is an interactive shell.
 			case len(args) == 1:
 				sql = args[0]
 			case isTerminal(a.stdin):
-				return a.shell(ctx, l, asOf)
+				if l.ingest == nil {
+					_, err := a.loadLake()
+					return err
+				}
+				return a.shell(ctx, l, asOf, write)
 			default:
 				in, err := io.ReadAll(a.stdin)
 				if err != nil {
@@ -71,7 +84,27 @@ and on a terminal it is an interactive shell.
 			if format == formatParquet && output == "" && a.stdoutIsTerminal() {
 				return usagef("--format parquet writes binary data; name a file with --output FILE")
 			}
-			r, err := l.query(ctx, sql, asOf)
+			stmt, err := l.parseStatement(sql)
+			if err == nil {
+				err = statementAllowed(stmt, write)
+			}
+			if err != nil {
+				return err
+			}
+			if stmt != nil {
+				if asOf != "" || output != "" || cmd.Flags().Changed("format") {
+					return usagef("--as-of, --format and --output are about queries; %s changes a table", stmt.Kind)
+				}
+				res, err := a.execute(ctx, l, stmt, dryRun)
+				if err != nil {
+					return err
+				}
+				return a.print(res, res.write)
+			}
+			if dryRun {
+				return usagef("--dry-run is about statements that change a table; this is a query")
+			}
+			r, err := a.runQuery(ctx, l, sql, asOf)
 			if err != nil {
 				return err
 			}
@@ -92,6 +125,8 @@ and on a terminal it is an interactive shell.
 	f := cmd.Flags()
 	f.StringVar(&asOf, "as-of", "", "read the table as of this `VERSION or TIME`")
 	f.StringVar(&format, "format", formatTable, "table, csv, json, jsonl or parquet")
+	f.BoolVar(&write, "write", false, "allow statements that change a table")
+	f.BoolVar(&dryRun, "dry-run", false, "with --write: only say what a statement would change")
 	f.StringVarP(&output, "output", "o", "", "write to this `file` instead of standard output")
 	return cmd
 }

@@ -22,7 +22,7 @@ const shellHelp = `Statements end with ; and may take several lines. Beside SQL 
 Ctrl-C gives up a line or ends a running statement, Ctrl-D leaves; the history of lines is kept.`
 
 // shell is the interactive query: a line editor with history in the lake's state folder.
-func (a *app) shell(ctx context.Context, l *lake, asOf string) error {
+func (a *app) shell(ctx context.Context, l *lake, asOf string, write bool) error {
 	line := liner.NewLiner()
 	defer line.Close()
 	line.SetCtrlCAborts(true)
@@ -33,7 +33,7 @@ func (a *app) shell(ctx context.Context, l *lake, asOf string) error {
 		_, _ = line.ReadHistory(f)
 		f.Close()
 	}
-	s := &session{a: a, l: l, asOf: asOf, format: formatTable}
+	s := &session{a: a, l: l, asOf: asOf, format: formatTable, write: write}
 	fmt.Fprintf(a.stdout, "cauce %s, lake %s. Type .help for help.\n", version, l.File)
 	for {
 		prompt := "cauce> "
@@ -96,6 +96,7 @@ type session struct {
 	pending strings.Builder // the statement's lines so far
 	asOf    string
 	format  string
+	write   bool // statements that change tables are allowed
 }
 
 // line takes one typed line and tells whether it asked to leave.
@@ -197,6 +198,20 @@ func onlyComments(text string) bool {
 }
 
 func (s *session) run(ctx context.Context, sql string) error {
+	stmt, err := s.l.parseStatement(sql)
+	if err == nil {
+		err = statementAllowed(stmt, s.write)
+	}
+	if err != nil {
+		return err
+	}
+	if stmt != nil {
+		res, err := s.a.execute(ctx, s.l, stmt, false)
+		if err != nil {
+			return err
+		}
+		return res.write(s.a.stdout)
+	}
 	r, err := s.l.query(ctx, sql, s.asOf)
 	if err != nil {
 		return err

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// quotedTable names a table inside a statement.
+func quotedTable(name string) string { return "'" + strings.ReplaceAll(name, "'", "''") + "'" }
+
+// runStatement runs a statement that a command of `cauce table` has put together.
+func (a *app) runStatement(cmd *cobra.Command, sql string, dryRun bool) error {
+	l, err := a.openQueryLake(cmd.Flags().Changed("lake"))
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	s, err := l.parseStatement(sql)
+	if err != nil {
+		return err
+	}
+	if s == nil {
+		return usagef("%s: a quote has no end", sql)
+	}
+	res, err := a.execute(cmd.Context(), l, s, dryRun)
+	if err != nil {
+		return err
+	}
+	return a.print(res, res.write)
+}
+
+func newTableDelete(a *app) *cobra.Command {
+	var where string
+	var all, dryRun bool
+	cmd := &cobra.Command{
+		Use:   "delete TABLE",
+		Short: "Delete the rows for which a condition is true",
+		Long: `Delete the rows for which a condition is true (not false, not null), in one commit. The same as
+cauce query --write "DELETE FROM TABLE WHERE …".`,
+		Example: `  cauce table delete unified_events --where "price > 1e6" --dry-run`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			sql := "DELETE FROM " + quotedTable(args[0])
+			switch {
+			case where != "" && !all:
+				sql += " WHERE " + where
+			case where != "" || !all:
+				return usagef("which rows? give --where, or --all for every row")
+			}
+			return a.runStatement(cmd, sql, dryRun)
+		},
+	}
+	cmd.Flags().StringVar(&where, "where", "", "the `condition`")
+	cmd.Flags().BoolVar(&all, "all", false, "delete every row")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say how many rows")
+	return cmd
+}
+
+func newTableUpdate(a *app) *cobra.Command {
+	var where string
+	var set []string
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use:   "update TABLE",
+		Short: "Give columns new values in the rows for which a condition is true",
+		Long: `Give columns new values in the rows for which a condition is true, in one commit. The same as
+cauce query --write "UPDATE TABLE SET … WHERE …".`,
+		Example: `  cauce table update unified_events --set "source = upper(source)" --where "symbol = 'BTCUSDT'"`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(set) == 0 {
+				return usagef("what shall change? give --set \"COLUMN = VALUE\"")
+			}
+			sql := "UPDATE " + quotedTable(args[0]) + " SET " + strings.Join(set, ", ")
+			if where != "" {
+				sql += " WHERE " + where
+			}
+			return a.runStatement(cmd, sql, dryRun)
+		},
+	}
+	cmd.Flags().StringArrayVar(&set, "set", nil, "`COLUMN = VALUE`; several are possible")
+	cmd.Flags().StringVar(&where, "where", "", "the `condition`; without one every row is changed")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say how many rows")
+	return cmd
+}
+
+func newTableMerge(a *app) *cobra.Command {
+	var using, on string
+	var when []string
+	var evolve, dryRun bool
+	cmd := &cobra.Command{
+		Use:   "merge TABLE",
+		Short: "Merge the rows of a query into a table",
+		Long: `Merge the rows of a query (the source) into a table (the target), in one commit, with the clauses of SQL's MERGE.
+Without --when matched rows are replaced and others inserted. The same as cauce query --write "MERGE INTO …".`,
+		Example: `  cauce table merge prices --using "SELECT 1 AS id, 2.5 AS price" --on "target.id = source.id"`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if using == "" || on == "" {
+				return usagef("a merge needs --using \"SELECT …\" and --on \"target.id = source.id\"")
+			}
+			if len(when) == 0 {
+				when = []string{"MATCHED THEN UPDATE SET *", "NOT MATCHED THEN INSERT *"}
+			}
+			sql := "MERGE "
+			if evolve {
+				sql += "WITH SCHEMA EVOLUTION "
+			}
+			sql += "INTO " + quotedTable(args[0]) + " AS target USING (" + using + "\n) AS source ON " + on
+			for _, w := range when {
+				sql += " WHEN " + w
+			}
+			return a.runStatement(cmd, sql, dryRun)
+		},
+	}
+	cmd.Flags().StringVar(&using, "using", "", "the `query` whose rows are merged")
+	cmd.Flags().StringVar(&on, "on", "", "the `condition` under which rows match")
+	cmd.Flags().StringArrayVar(&when, "when", nil, "a `clause`, such as \"MATCHED AND source.gone THEN DELETE\"; several, in order")
+	cmd.Flags().BoolVar(&evolve, "evolve", false, "add columns to the table that only the source has")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say how many rows")
+	return cmd
+}
