@@ -547,8 +547,18 @@ func arithmetic(op string, a, b *node) (*node, error) {
 			return Date(int64(v[0].(Date)) + d), nil
 		}), nil
 	}
-	a, err := number(a)
+	// A null has the type of what stands beside it.
+	var err error
+	switch {
+	case a.typ.ID() == arrow.NULL && numeric(b.typ):
+		a, err = castNode(a, b.typ, false)
+	case b.typ.ID() == arrow.NULL && numeric(a.typ):
+		b, err = castNode(b, a.typ, false)
+	}
 	if err != nil {
+		return nil, err
+	}
+	if a, err = number(a); err != nil {
 		return nil, err
 	}
 	if b, err = number(b); err != nil {

@@ -224,9 +224,13 @@ func fromSpark(sql string) (string, error) {
 	word := func(c byte) bool {
 		return c == '_' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= 0x80
 	}
+	before := "" // the word that has just come
 	for i := 0; i < len(sql); {
 		c := sql[i]
 		rest := sql[i:]
+		if c != ' ' && !word(c) {
+			before = ""
+		}
 		switch {
 		case c == '`':
 			name, n, ok := quoted(rest, false)
@@ -339,6 +343,8 @@ func fromSpark(sql string) (string, error) {
 				n += end + 2
 			case w == "div":
 				b.WriteString("//")
+			case !grammar[w] && before != "as" && plainName(rest[n:]):
+				b.WriteString(quoteName(rest[:n])) // many a keyword of DuckDB's is a name in Spark
 			default:
 				b.WriteString(rest[:n])
 				if w == "current_timestamp" || w == "current_date" || w == "now" {
@@ -351,12 +357,30 @@ func fromSpark(sql string) (string, error) {
 				}
 			}
 			i += n
+			before = w
+			continue
 		default:
 			b.WriteByte(c)
 			i++
 		}
 	}
 	return b.String(), nil
+}
+
+// grammar are the words that mean something between the operands of an expression.
+var grammar = func() map[string]bool {
+	m := map[string]bool{}
+	for w := range strings.FieldsSeq("and or not in is null like ilike rlike regexp between case when then else end cast try_cast as true false distinct from for escape exists " +
+		"collate current_date current_timestamp unknown symmetric both leading trailing select interval") {
+		m[w] = true
+	}
+	return m
+}()
+
+// plainName reports whether a word is a name and no function, typed constant or part of a date, by what follows it.
+func plainName(rest string) bool {
+	rest = strings.TrimLeft(rest, " \t\n")
+	return rest == "" || !strings.HasPrefix(rest, "(") && !strings.HasPrefix(rest, "'") && !strings.HasPrefix(rest, `"`) && !strings.HasPrefix(strings.ToLower(rest)+" ", "from ")
 }
 
 // quoted reads a quoted token of Spark's: the quote is doubled, or in a text escaped with a backslash.

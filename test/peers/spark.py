@@ -2,6 +2,7 @@
 
 {"op": "rows", "table": PATH, "out": FOLDER}   all rows as one CSV file with a header
 {"op": "sql", "sql": "MERGE INTO delta.`PATH` …"}
+{"op": "try", "sql": …}   as sql, but an error of Spark's is an answer: {"failed": …}
 {"op": "checkpoint", "table": PATH}
 """
 
@@ -45,6 +46,11 @@ def obey(spark, cmd):
         return {}
     if cmd["op"] == "sql":
         return {"rows": [r.asDict(recursive=True) for r in spark.sql(cmd["sql"]).collect()]}
+    if cmd["op"] == "try":
+        try:
+            return {"rows": [r.asDict(recursive=True) for r in spark.sql(cmd["sql"]).collect()]}
+        except Exception as e:
+            return {"failed": str(e)[:2000]}
     if cmd["op"] == "checkpoint":
         spark._jvm.org.apache.spark.sql.delta.DeltaLog.forTable(spark._jsparkSession, cmd["table"]).checkpoint()
         return {}

@@ -24,9 +24,10 @@ type spark struct {
 
 // answer is what spark.py replies.
 type answer struct {
-	Ready string           `json:"ready"`
-	Error string           `json:"error"`
-	Rows  []map[string]any `json:"rows"`
+	Ready  string           `json:"ready"`
+	Error  string           `json:"error"`
+	Failed string           `json:"failed"` // of try
+	Rows   []map[string]any `json:"rows"`
 }
 
 func startSpark(t *testing.T) *spark {
