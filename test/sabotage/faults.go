@@ -140,4 +140,29 @@ var faults = []fault{
 		edits: []edit{{"delta/rebase.go", "\t\t\tif !back.IsEmpty() {\n", "\t\t\tif back == nil {\n"}},
 		pkg:   "./delta", test: "^TestMergeMeetsRestoredRows$",
 	},
+	{
+		name: "null-passes-check", what: "a CHECK constraint that is null for a row lets it pass",
+		edits: []edit{{"delta/constraints.go", "\t\tif ok {\n\t\t\tcontinue\n\t\t}\n\t\tvar vals", "\t\tif v, _ := m.cond.Value(b, i); ok || v == nil {\n\t\t\tcontinue\n\t\t}\n\t\tvar vals"}},
+		pkg:   "./delta", test: "^TestRulesOnEveryWritePath$",
+	},
+	{
+		name: "merge-takes-any-source-row", what: "of several source rows that change one row of the table a MERGE takes the first",
+		edits: []edit{{"delta/mergeinto.go", "\t\t\t\tif onlyDelete {\n", "\t\t\t\tif onlyDelete || true {\n"}},
+		pkg:   "./delta", test: "^TestMergeInto$",
+	},
+	{
+		name: "statement-forgets-what-it-read", what: "an UPDATE does not notice rows that were appended under it",
+		edits: []edit{{"delta/dml.go", "\tfor _, r := range c.reads {\n\t\ttx.ReadWhere(r)\n\t}\n", ""}},
+		pkg:   "./delta", test: "^TestChangesFollowConflictRules$",
+	},
+	{
+		name: "prune-by-the-opposite", what: "files are left out by a condition that stands under a NOT",
+		edits: []edit{{"delta/where.go", "\t\t\t\treturn Not{predicateOf(args[0], name)}\n", "\t\t\t\treturn predicateOf(args[0], name)\n"}},
+		pkg:   "./delta", test: "^TestChangesAgainstModel$",
+	},
+	{
+		name: "statements-without-write", what: "cauce query changes tables without --write",
+		edits: []edit{{"cmd/cauce/statement.go", "\tif s != nil && !write {\n", "\tif false {\n"}},
+		pkg:   "./cmd/cauce", test: "^TestScript$/^statements$",
+	},
 }
