@@ -10,6 +10,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/memory"
 
 	"github.com/cauce-data/cauce/delta"
+	"github.com/cauce-data/cauce/delta/expr"
 	"github.com/cauce-data/cauce/objstore"
 )
 
@@ -210,4 +211,61 @@ func ExampleSchema() {
 	}
 	fmt.Println(s.JSON())
 	// Output: {"type":"struct","fields":[{"name":"id","type":"long","nullable":false,"metadata":{}}]}
+}
+
+// SQL's UPDATE and DELETE take conditions as trees, here price > 50000 and symbol LIKE 'E%'.
+func ExampleTable_Update() {
+	ctx := context.Background()
+	table := pricesTable(ctx)
+	dear := expr.Call{Func: ">", Args: []expr.Expr{expr.Col("price"), expr.Lit(50000.0)}}
+
+	updated, err := table.Update(ctx, delta.UpdateOptions{Where: dear, Set: []delta.Assignment{
+		{Column: "price", Value: expr.Call{Func: "+", Args: []expr.Expr{expr.Col("price"), expr.Lit(0.5)}}},
+	}})
+	if err != nil {
+		panic(err)
+	}
+	deleted, err := table.DeleteWhere(ctx, expr.Call{Func: "like", Args: []expr.Expr{expr.Col("symbol"), expr.Lit("E%")}}, delta.ChangeOptions{})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(updated.Updated, "updated,", deleted.Deleted, "deleted")
+	s, err := table.Snapshot(ctx)
+	if err != nil {
+		panic(err)
+	}
+	printPrices(ctx, table, s)
+	// Output:
+	// 1 updated, 1 deleted
+	// BTC 60000.5
+}
+
+// SQL's MERGE: of the clauses of a kind the first whose condition is true acts.
+func ExampleTable_MergeInto() {
+	ctx := context.Background()
+	table := pricesTable(ctx)
+	source := pricesRows(price{"BTC", 0, 2}, price{"ETH", 2600, 2}, price{"XRP", 0.5, 2})
+	defer source.Close()
+
+	res, err := table.MergeInto(ctx, source, delta.MergeIntoOptions{
+		On: expr.Eq(expr.Col("target", "symbol"), expr.Col("source", "symbol")),
+		Clauses: []delta.MergeClause{
+			{Kind: delta.WhenMatched, Condition: expr.Eq(expr.Col("source", "price"), expr.Lit(0.0)), Delete: true},
+			{Kind: delta.WhenMatched, All: true},
+			{Kind: delta.WhenNotMatched, All: true},
+		},
+	})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(res.Inserted, "inserted,", res.Updated, "updated,", res.Deleted, "deleted")
+	s, err := table.Snapshot(ctx)
+	if err != nil {
+		panic(err)
+	}
+	printPrices(ctx, table, s)
+	// Output:
+	// 1 inserted, 1 updated, 1 deleted
+	// ETH 2600
+	// XRP 0.5
 }

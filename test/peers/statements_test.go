@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"sort"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -245,6 +246,9 @@ func sparkText(s *spark, path string, columns []string) string {
 			v := "-"
 			if x, ok := r[c]; ok && x != nil {
 				v = fmt.Sprint(x)
+				if f, isNumber := x.(float64); isNumber {
+					v = strconv.FormatFloat(f, 'f', -1, 64)
+				}
 			}
 			row = append(row, c+"="+v)
 		}
