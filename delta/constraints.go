@@ -556,7 +556,7 @@ func (t *Table) alterConstraint(ctx context.Context, name string, plan func(*Sna
 	}
 }
 
-// startRules checks the rules of a new table and raises its protocol as they need.
+// startRules checks the rules of a new table and raises its protocol as they, and the change feed, need.
 func (t *Table) startRules(x *Tx, schema *Schema, config map[string]string) error {
 	texts, err := ruleTexts(schema, config)
 	if err != nil {
@@ -565,6 +565,11 @@ func (t *Table) startRules(x *Tx, schema *Schema, config map[string]string) erro
 	for _, r := range texts {
 		feature := ruleFeatures[r.rule]
 		if p := x.protocol.supporting(feature); p != nil {
+			x.SetProtocol(*p)
+		}
+	}
+	if on(&Metadata{Configuration: config}, propChangeFeed) {
+		if p := x.protocol.supporting("changeDataFeed"); p != nil {
 			x.SetProtocol(*p)
 		}
 	}

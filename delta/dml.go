@@ -104,7 +104,7 @@ type change struct {
 	now  expr.Timestamp // of the whole statement
 
 	out   []Rows      // rows to write, each with all columns of info.Schema in its order
-	feed  []rowChange // the same changes as the change data feed tells them
+	told  []rowChange // the same changes as the change data feed tells them
 	reads []Predicate // what was read, as far as that is known; nil: the whole table
 
 	res          ChangeResult
@@ -114,12 +114,6 @@ type change struct {
 	restDeleted  int64
 	bytesRemoved int64
 	scan, write  time.Duration
-}
-
-// rowChange is a part of an operation's change data feed.
-type rowChange struct {
-	kind string // insert, update_preimage, update_postimage, delete
-	rows Rows   // with all columns of the table
 }
 
 // change runs an operation until it is committed.
@@ -189,6 +183,9 @@ func (t *Table) changeOnce(ctx context.Context, o ChangeOptions, operation strin
 		tx.SetMetadata(meta)
 	}
 	if err := a.stage(ctx, tx); err != nil {
+		return nil, err
+	}
+	if err := a.stageFeed(ctx, tx, func() ([]rowChange, error) { return c.told, nil }); err != nil {
 		return nil, err
 	}
 	for _, r := range tx.removes {
@@ -295,7 +292,7 @@ func (w *rowwise) plan(ctx context.Context, c *change) error {
 	before := c.storedRows(hit, hits)
 	if w.set == nil {
 		c.res.Deleted = n
-		c.feed = append(c.feed, rowChange{"delete", before})
+		c.told = append(c.told, rowChange{changeDelete, before})
 		return nil
 	}
 	c.res.Updated = n
@@ -322,7 +319,7 @@ func (w *rowwise) plan(ctx context.Context, c *change) error {
 		}
 	}}
 	c.out = append(c.out, after)
-	c.feed = append(c.feed, rowChange{"update_preimage", before}, rowChange{"update_postimage", after})
+	c.told = append(c.told, rowChange{changePreimage, before}, rowChange{changePostimage, after})
 	return nil
 }
 
@@ -390,7 +387,7 @@ func (c *change) commonMetrics() map[string]string {
 	n := func(v int64) string { return strconv.FormatInt(v, 10) }
 	return map[string]string{
 		"numAddedFiles": n(int64(c.filesAdded)), "numRemovedFiles": n(int64(c.filesRemoved)),
-		"numAddedBytes": n(c.bytesAdded), "numRemovedBytes": n(c.bytesRemoved), "numAddedChangeFiles": "0",
+		"numAddedBytes": n(c.bytesAdded), "numRemovedBytes": n(c.bytesRemoved), "numAddedChangeFiles": n(int64(len(c.feedFiles))),
 		"numDeletionVectorsAdded": n(int64(c.dvAdded + c.dvUpdated)), "numDeletionVectorsUpdated": n(int64(c.dvUpdated)),
 		"numDeletionVectorsRemoved": n(int64(c.dvRemoved + c.dvUpdated)),
 		"scanTimeMs":                n(c.scan.Milliseconds()), "rewriteTimeMs": n(c.write.Milliseconds()),
@@ -640,19 +637,6 @@ func joinRows(schema *arrow.Schema, parts []Rows) Rows {
 				}
 			}
 		}
-	}
-	return out
-}
-
-// storedRows are rows of the table as it is.
-func (c *change) storedRows(files []File, rows []*roaring64.Bitmap) Rows {
-	info, eng := c.base.TableInfo(), c.eng
-	out := &derivedRows{schema: info.Schema.Arrow()}
-	for _, r := range rows {
-		out.n += int64(r.GetCardinality())
-	}
-	out.read = func(ctx context.Context) iter.Seq2[arrow.RecordBatch, error] {
-		return eng.Reader.Read(ctx, info, files, ReadOptions{Rows: rows})
 	}
 	return out
 }

@@ -452,7 +452,8 @@ func TestChangesAgainstModel(t *testing.T) {
 		}
 		row := func() dmlRow { return dmlRow{num(30), num(9), string("xyz"[g.IntN(3)]) + fmt.Sprint(g.IntN(5))} }
 		var model []dmlRow
-		tab := dmlTable(t, config)
+		tab := dmlTable(t, withFeed(config))
+		told := Version(0)
 		col := func(side, n string) expr.Expr { return expr.Col(side, n) }
 		// is is a condition k <op> n or p = c on one side, in both worlds.
 		is := func(side string) (expr.Expr, func(dmlRow) bool) {
@@ -532,6 +533,14 @@ func TestChangesAgainstModel(t *testing.T) {
 			sort.Strings(want)
 			if got := tableText(t, tab); got != strings.Join(want, "\n") {
 				t.Fatalf("step %d: %s\n%s\nwant\n%s", step, what, got, strings.Join(want, "\n"))
+			}
+			s, err := tab.Snapshot(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.Version() > told {
+				told = s.Version()
+				checkFeed(t, tab, told)
 			}
 		}
 	})

@@ -163,19 +163,22 @@ type mergeAttempt struct {
 	keys    []keyValues
 	replKey []keyValues
 
-	class   []uint8 // by source ordinal
-	losers  losers
-	carry   *carriedValues
-	dead    *roaring64.Bitmap // written rows whose Tombstone is true
-	marks   map[string]*roaring64.Bitmap
-	touched int64 // stored rows that Replace removes
-	taken   int64 // of those, rows whose key a source row took over
+	class  []uint8 // by source ordinal
+	losers losers
+	carry  *carriedValues
+	dead   *roaring64.Bitmap // written rows whose Tombstone is true
+	marks  map[string]*roaring64.Bitmap
+	// superseded are those of marks whose key a source row has; the others are removed by Replace.
+	superseded map[string]*roaring64.Bitmap
+	touched    int64 // stored rows that Replace removes
+	taken      int64 // of those, rows whose key a source row took over
 
 	written   []WrittenFile
 	ownMarks  []*roaring64.Bitmap // rows of written that lost later, by index; nil: none
 	rewritten []WrittenFile       // copy-on-write
 	staged    map[string]stagedVector
 	vectorKey string
+	feedFiles []WrittenFile // of the change feed
 
 	changed                  bool // the staged actions change the table
 	filesAdded, filesRemoved int
@@ -205,7 +208,7 @@ func (m *merge) attempt(ctx context.Context) (*MergeResult, error) {
 				Detail: fmt.Sprintf("%s is at %d, which covers %d", m.o.Txn.AppID, last, m.o.Txn.Version)}
 		}
 	}
-	a := &mergeAttempt{merge: m, base: base, info: base.TableInfo(), marks: map[string]*roaring64.Bitmap{}}
+	a := &mergeAttempt{merge: m, base: base, info: base.TableInfo(), marks: map[string]*roaring64.Bitmap{}, superseded: map[string]*roaring64.Bitmap{}}
 	a.vectors = base.DeletionVectors() && !m.o.CopyOnWrite
 	res, err := a.run(ctx)
 	if err != nil && !errors.Is(err, objstore.ErrAmbiguous) {
@@ -218,6 +221,7 @@ func (m *merge) attempt(ctx context.Context) (*MergeResult, error) {
 func (a *mergeAttempt) discard(ctx context.Context) {
 	deleteFiles(ctx, a.info.Store, a.written)
 	deleteFiles(ctx, a.info.Store, a.rewritten)
+	deleteFiles(ctx, a.info.Store, a.feedFiles)
 	if a.vectorKey != "" {
 		deleteFiles(ctx, a.info.Store, []WrittenFile{{Key: a.vectorKey}})
 	}
@@ -244,6 +248,9 @@ func (a *mergeAttempt) run(ctx context.Context) (*MergeResult, error) {
 	if err := a.stage(ctx, tx); err != nil {
 		return nil, err
 	}
+	if err := a.stageFeed(ctx, tx, func() ([]rowChange, error) { return a.feed(ctx) }); err != nil {
+		return nil, err
+	}
 	a.wrote = time.Since(began)
 	a.hook("files-written")
 	if !a.changed && len(a.extra) == 0 && (a.o.Txn == nil || !a.o.CommitEmpty) {
@@ -265,7 +272,10 @@ func (a *mergeAttempt) run(ctx context.Context) (*MergeResult, error) {
 			}
 			a.rebases++
 			tx.ResetFiles()
-			return a.stage(ctx, tx)
+			if err := a.stage(ctx, tx); err != nil {
+				return err
+			}
+			return a.stageFeed(ctx, tx, func() ([]rowChange, error) { return a.feed(ctx) })
 		},
 	})
 	if err != nil {
@@ -344,6 +354,7 @@ func (a *mergeAttempt) plan(ctx context.Context) error {
 			a.taken++
 		}
 		j.mark(g, a.marks)
+		j.mark(g, a.superseded)
 	}
 	a.carry = j.takeCarry()
 	return a.findTombstones(ctx)
@@ -846,6 +857,7 @@ func (a *mergeAttempt) metrics() map[string]string {
 		"numTargetFilesAdded":             n(int64(a.filesAdded)),
 		"numTargetFilesRemoved":           n(int64(a.filesRemoved)),
 		"numTargetBytesAdded":             n(a.bytesAdded),
+		"numTargetChangeFilesAdded":       n(int64(len(a.feedFiles))),
 		"numTargetDeletionVectorsAdded":   n(int64(a.dvAdded + a.dvUpdated)),
 		"numTargetDeletionVectorsUpdated": n(int64(a.dvUpdated)),
 		"numTargetDeletionVectorsRemoved": n(int64(a.dvRemoved)),

@@ -902,14 +902,14 @@ func (p *mergePlan) change() error {
 		before := p.storedOf(pairs)
 		if b.Delete {
 			c.matchDeleted += int64(len(pairs))
-			c.feed = append(c.feed, rowChange{"delete", before})
+			c.told = append(c.told, rowChange{changeDelete, before})
 			continue
 		}
 		c.matchUpdated += int64(len(pairs))
 		after := &derivedRows{schema: c.info.Schema.Arrow(), n: int64(len(pairs))}
 		after.read = func(ctx context.Context) iter.Seq2[arrow.RecordBatch, error] { return p.updated(ctx, pairs, b.assign) }
 		c.out = append(c.out, after)
-		c.feed = append(c.feed, rowChange{"update_preimage", before}, rowChange{"update_postimage", after})
+		c.told = append(c.told, rowChange{changePreimage, before}, rowChange{changePostimage, after})
 	}
 	return nil
 }
@@ -1030,7 +1030,7 @@ func (p *mergePlan) insert(ctx context.Context) error {
 			return assignEach(ctx, b.assign, p.mergeInto.source.Read(ctx, nil, lists[k]))
 		}
 		c.out = append(c.out, rows)
-		c.feed = append(c.feed, rowChange{"insert", rows})
+		c.told = append(c.told, rowChange{changeInsert, rows})
 	}
 	return nil
 }
@@ -1124,7 +1124,7 @@ func (p *mergePlan) rest(ctx context.Context) error {
 		n := before.NumRows()
 		if b.Delete {
 			c.restDeleted += n
-			c.feed = append(c.feed, rowChange{"delete", before})
+			c.told = append(c.told, rowChange{changeDelete, before})
 			continue
 		}
 		c.restUpdated += n
@@ -1133,7 +1133,7 @@ func (p *mergePlan) rest(ctx context.Context) error {
 			return assignEach(ctx, b.assign, before.Read(ctx, nil, nil))
 		}
 		c.out = append(c.out, after)
-		c.feed = append(c.feed, rowChange{"update_preimage", before}, rowChange{"update_postimage", after})
+		c.told = append(c.told, rowChange{changePreimage, before}, rowChange{changePostimage, after})
 	}
 	return p.sum()
 }
@@ -1192,7 +1192,7 @@ func (m *mergeInto) metrics(c *change) map[string]string {
 		"numTargetFilesRemoved":                  n(int64(c.filesRemoved)),
 		"numTargetBytesAdded":                    n(c.bytesAdded),
 		"numTargetBytesRemoved":                  n(c.bytesRemoved),
-		"numTargetChangeFilesAdded":              "0",
+		"numTargetChangeFilesAdded":              n(int64(len(c.feedFiles))),
 		"numTargetDeletionVectorsAdded":          n(int64(c.dvAdded + c.dvUpdated)),
 		"numTargetDeletionVectorsUpdated":        n(int64(c.dvUpdated)),
 		"numTargetDeletionVectorsRemoved":        n(int64(c.dvRemoved + c.dvUpdated)),

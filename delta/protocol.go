@@ -127,9 +127,6 @@ func checkWrite(p *Protocol, m *Metadata, s *Schema) error {
 		}
 	}
 	// Supported is not active: a table of protocol 1/4 may never have used what its writer version stands for.
-	if on(m, "delta.enableChangeDataFeed") && p.hasWriterFeature("changeDataFeed") {
-		missing["changeDataFeed"] = true
-	}
 	if columnMappingMode(p, m) != "none" {
 		missing["columnMapping"] = true
 	}

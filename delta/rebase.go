@@ -193,6 +193,7 @@ func (a *mergeAttempt) meet(ctx context.Context, newer *Snapshot, added []*Add, 
 			lost.Add(uint64(o))
 		default:
 			j.mark(g, a.marks)
+			j.mark(g, a.superseded)
 			was := a.class[o]
 			a.class[o] = rowUpdate
 			if j.same[g] {

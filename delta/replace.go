@@ -3,10 +3,7 @@ package delta
 import (
 	"context"
 	"fmt"
-	"iter"
 	"strconv"
-
-	"github.com/apache/arrow-go/v18/arrow"
 
 	"github.com/cauce-data/cauce/delta/expr"
 )
@@ -50,20 +47,7 @@ func (r *replacement) plan(ctx context.Context, c *change) error {
 		}
 	}
 	schema := c.info.Schema
-	out := &derivedRows{schema: schema.Arrow(), n: fitted.NumRows()}
-	out.read = func(ctx context.Context) iter.Seq2[arrow.RecordBatch, error] {
-		return func(yield func(arrow.RecordBatch, error) bool) {
-			for b, err := range fitted.Read(ctx, nil, nil) {
-				if err != nil {
-					yield(nil, err)
-					return
-				}
-				if !yield(widePlaceholders(schema, b), nil) {
-					return
-				}
-			}
-		}
-	}
+	out := wholeRows(schema, fitted, nil)
 	table := scope{tag: targetTag, schema: schema.Arrow()}
 	where, err := qualify(r.where, table)
 	if err != nil {
@@ -89,9 +73,9 @@ func (r *replacement) plan(ctx context.Context, c *change) error {
 		}
 		at += b.NumRows()
 	}
-	c.res.Inserted = out.n
+	c.res.Inserted = out.NumRows()
 	c.out = append(c.out, out)
-	c.feed = append(c.feed, rowChange{"insert", out})
+	c.told = append(c.told, rowChange{changeInsert, out})
 	return nil
 }
 

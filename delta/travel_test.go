@@ -252,7 +252,6 @@ func TestUnsupportedFeatures(t *testing.T) {
 		{"reader version", `{"minReaderVersion":4,"minWriterVersion":7}`, meta(nil, ""), []string{"4"}, nil},
 		{"writer version", `{"minReaderVersion":1,"minWriterVersion":8}`, meta(nil, ""), nil, []string{"8"}},
 		{"check constraint", `{"minReaderVersion":1,"minWriterVersion":3}`, meta(map[string]string{"delta.constraints.c": "a > 0"}, ""), nil, []string{"checkConstraints"}},
-		{"change feed on", `{"minReaderVersion":1,"minWriterVersion":4}`, meta(map[string]string{"delta.enableChangeDataFeed": "true"}, ""), nil, []string{"changeDataFeed"}},
 		{"change feed supported and off", `{"minReaderVersion":1,"minWriterVersion":4}`, meta(nil, ""), nil, nil},
 		{"invariant", `{"minReaderVersion":1,"minWriterVersion":2}`, meta(nil, `"delta.invariants":"{}"`), nil, []string{"invariants"}},
 		{"generated column", `{"minReaderVersion":1,"minWriterVersion":4}`, meta(nil, `"delta.generationExpression":"1"`), nil, []string{"generatedColumns"}},

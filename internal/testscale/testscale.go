@@ -71,7 +71,7 @@ var table = map[string]scale{
 	"flow-rows":        {short: 15_000, test: 30_000, soak: 300_000, why: "rows of a history that is compared row by row"},
 	"expressions":      {short: 500, test: 3000, soak: 30_000, why: "random expressions that Go and DuckDB evaluate alike"},
 	"dml-steps":        {short: 60, test: 250, soak: 2500, why: "random UPDATE, DELETE and MERGE statements compared with a model or with Spark"},
-	"spark-statements": {short: 4, test: 14, soak: 300, why: "random statements that Spark runs on a table of its own"},
+	"spark-statements": {short: 4, test: 11, soak: 300, why: "random statements that Spark runs on a table of its own"},
 	"optimize-files":   {short: 50, test: 500, soak: 500, why: "small files that one OPTIMIZE packs"},
 	"long-record-mb":   {short: 8, test: 64, soak: 1024, why: "length of one line of bad input"},
 	"bounded-mem-rows": {short: 50_000, test: 1_000_000, soak: 20_000_000, why: "rows that pass through bounded memory"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"path/filepath"
 	"sort"
@@ -212,14 +213,31 @@ func (o *ours) text() string {
 	if err != nil {
 		o.t.Fatal(err)
 	}
+	return o.texts(o.table.Scan(ctx, s, delta.ScanOptions{}))
+}
+
+// changes is the change feed of the table from version 1 on, sorted, in the form of textOf.
+func (o *ours) changes() string {
+	o.t.Helper()
+	f, err := o.table.Changes(context.Background(), delta.ChangesOptions{From: 1, To: -1})
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return o.texts(f.Batches(context.Background()))
+}
+
+func (o *ours) texts(rows iter.Seq2[arrow.RecordBatch, error]) string {
 	var out []string
-	for b, err := range o.table.Scan(ctx, s, delta.ScanOptions{}) {
+	for b, err := range rows {
 		if err != nil {
 			o.t.Fatal(err)
 		}
 		for i := range int(b.NumRows()) {
 			var row []string
 			for j, c := range b.Columns() {
+				if b.ColumnName(j) == delta.CommitTimestampColumn {
+					continue
+				}
 				v := "-"
 				if c.IsValid(i) {
 					v = c.ValueStr(i)
@@ -239,8 +257,12 @@ func (o *ours) text() string {
 // sparkText is what Spark reads from a table; columns gives their order.
 func sparkText(s *spark, path string, columns []string) string {
 	s.t.Helper()
+	return textOf(s.sql("SELECT * FROM delta.`"+path+"`"), columns)
+}
+
+func textOf(rows []map[string]any, columns []string) string {
 	var out []string
-	for _, r := range s.sql("SELECT * FROM delta.`" + path + "`") {
+	for _, r := range rows {
 		var row []string
 		for _, c := range columns {
 			v := "-"
@@ -278,7 +300,9 @@ func TestStatementsAgreeWithSpark(t *testing.T) {
 	schema := &delta.Schema{Fields: []delta.Field{{Name: "id", Type: delta.Long, Nullable: true}, {Name: "k", Type: delta.Integer, Nullable: true},
 		{Name: "v", Type: delta.String, Nullable: true}, {Name: "d", Type: delta.Decimal{P: 10, S: 2}, Nullable: true}, {Name: "p", Type: delta.String, Nullable: true}}}
 	var mine []*ours
-	for name, config := range map[string]map[string]string{"vectors": {"delta.enableDeletionVectors": "true"}, "copy": nil} {
+	for name, config := range map[string]map[string]string{
+		"vectors": {"delta.enableDeletionVectors": "true", "delta.enableChangeDataFeed": "true"}, "copy": {"delta.enableChangeDataFeed": "true"},
+	} {
 		tab, err := delta.Create(ctx, store, name, delta.CreateOptions{Schema: schema, PartitionBy: []string{"p"}, Config: config}, opts)
 		if err != nil {
 			t.Fatal(err)
@@ -328,6 +352,10 @@ func TestStatementsAgreeWithSpark(t *testing.T) {
 		path := filepath.Join(dir, o.table.Path())
 		if got, want := sparkText(s, path, columns), o.text(); got != want {
 			t.Errorf("Spark reads of %s\n%s\nwant\n%s", path, got, want)
+		}
+		rows := s.sql("SELECT * EXCEPT (_commit_timestamp) FROM table_changes_by_path('" + path + "', 1)")
+		if got, want := textOf(rows, append(columns, "_change_type", "_commit_version")), o.changes(); got != want {
+			t.Errorf("Spark reads of the change feed of %s\n%s\nwant\n%s", path, got, want)
 		}
 		s.sql("UPDATE delta.`" + path + "` SET k = 5 WHERE id % 2 = 0")
 		if err := o.run("MERGE WITH SCHEMA EVOLUTION INTO t USING (SELECT CAST(77 AS BIGINT) AS id, 'new' AS extra) AS s ON t.id = s.id WHEN NOT MATCHED THEN INSERT *"); err != nil {

@@ -165,4 +165,9 @@ var faults = []fault{
 		edits: []edit{{"cmd/cauce/statement.go", "\tif s != nil && !write {\n", "\tif false {\n"}},
 		pkg:   "./cmd/cauce", test: "^TestScript$/^statements$",
 	},
+	{
+		name: "feed-tells-too-much", what: "the change feed of a merge also has rows that lost to stored ones",
+		edits: []edit{{"delta/cdcwrite.go", "\t\tcase rowUpdate, rowUnchanged:\n", "\t\tcase rowUpdate, rowUnchanged, rowLost:\n"}},
+		pkg:   "./delta", test: "^TestFeedOfMerges$",
+	},
 }
