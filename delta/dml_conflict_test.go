@@ -93,6 +93,45 @@ func TestChangesFollowConflictRules(t *testing.T) {
 	}
 }
 
+// A MERGE is about the keys of its source: rows of other keys that come meanwhile do not disturb it.
+func TestMergeIntoReadsItsKeys(t *testing.T) {
+	ctx := context.Background()
+	clauses := []MergeClause{{Kind: WhenMatched, All: true}, {Kind: WhenNotMatched, All: true}}
+	for _, c := range []struct {
+		clauses []MergeClause
+		line    string // appended meanwhile
+		replans int
+		want    string
+	}{
+		{clauses, `{"id":9,"k":9,"p":"x"}`, 0, "1 1 - x\n5 50 m x\n9 9 - x"},
+		{clauses, `{"id":5,"k":9,"p":"x"}`, 1, "1 1 - x\n5 50 m x"},
+		{append(clauses[:2:2], MergeClause{Kind: WhenNotMatchedBySource, Delete: true}), `{"id":9,"k":9,"p":"x"}`, 1, "5 50 m x"},
+	} {
+		tab := dmlTable(t, vectors, []string{`{"id":1,"k":1,"p":"x"}`})
+		other, err := Open(ctx, tab.Store(), tab.Path(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows, done := jsonRows(t, dmlSource, `{"id":5,"k":50,"v":"m","p":"x"}`), false
+		o := MergeIntoOptions{On: expr.Eq(expr.Col("target", "id"), expr.Col("source", "id")), Clauses: c.clauses}
+		o.Hook = func(phase string) {
+			if phase == "before-commit" && !done {
+				done = true
+				if _, err := other.Append(ctx, jsonRows(t, dmlSource, c.line), AppendOptions{}); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		res, err := tab.MergeInto(ctx, rows, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := tableText(t, tab); got != c.want || res.Replans != c.replans {
+			t.Errorf("%s meanwhile: planned anew %d times, want %d; rows\n%s\nwant\n%s", c.line, res.Replans, c.replans, got, c.want)
+		}
+	}
+}
+
 // A statement with a txn happens once.
 func TestChangesTxn(t *testing.T) {
 	ctx := context.Background()

@@ -450,9 +450,7 @@ func (p *mergePlan) match(ctx context.Context) error {
 	if p.on.target != nil {
 		prune = targetPredicate(p.on.target)
 	}
-	if len(p.bySource) == 0 && p.on.target != nil {
-		c.reads = []Predicate{prune}
-	}
+	reads := prune
 	adds := c.base.Prune(prune)
 	// Plain key columns leave out files by their statistics.
 	var plain []equiKey
@@ -473,6 +471,10 @@ func (p *mergePlan) match(ctx context.Context) error {
 			return err
 		}
 		adds = c.base.mayHoldKeys(adds, keys)
+		reads = And(prune, keysPredicate(keys))
+	}
+	if len(p.bySource) == 0 {
+		c.reads = []Predicate{reads}
 	}
 	var err error
 	if p.files, err = c.base.load(ctx, adds); err != nil {

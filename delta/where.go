@@ -28,6 +28,13 @@ func (p nullSafe) decide(f *fileFacts) verdict {
 	return verdict{mayTrue: p.Predicate.decide(f).mayTrue, mayFalse: true}
 }
 
+// keysPredicate may be satisfied by the rows that have one of some keys.
+type keysPredicate []keyValues
+
+func (p keysPredicate) decide(f *fileFacts) verdict {
+	return verdict{mayTrue: f.snapshot.mayHold(f, p), mayFalse: true}
+}
+
 var flipped = map[string]string{"=": "=", "<>": "<>", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 // predicateOf translates what it can; name gives the table's column of a path, if it is one.
