@@ -206,20 +206,64 @@ func (t *Table) changeOnce(ctx context.Context, o ChangeOptions, operation strin
 		c.res.Version = base.Version()
 		return &c.res, nil
 	}
+	c.recordReads(tx)
+	done, err := tx.Commit(ctx, CommitOptions{
+		Operation: operation, Parameters: p.parameters(), MetricsFunc: func() map[string]string { return p.metrics(c) },
+		UserMetadata: o.UserMetadata, Hook: o.Hook,
+		Rebase: func(ctx context.Context, newer *Snapshot, won []WinningCommit) error {
+			return c.rebaseOn(ctx, tx, p, newer, won)
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.res.FilesAdded, c.res.FilesRemoved, c.res.BytesAdded, c.res.Metrics = a.filesAdded, a.filesRemoved, a.bytesAdded, p.metrics(c)
+	c.res.Version, c.res.Committed, c.res.CheckpointErr = done.Version, true, done.CheckpointErr
+	return &c.res, nil
+}
+
+func (c *change) recordReads(tx *Tx) {
 	if c.reads == nil {
 		tx.ReadWhole()
 	}
 	for _, r := range c.reads {
 		tx.ReadWhere(r)
 	}
-	done, err := tx.Commit(ctx, CommitOptions{
-		Operation: operation, Parameters: p.parameters(), Metrics: c.res.Metrics, UserMetadata: o.UserMetadata, Hook: o.Hook,
-	})
-	if err != nil {
-		return nil, err
+}
+
+// rebaser is a planner whose plan can be moved to a newer snapshot without writing again what is written; errReplan if it
+// cannot.
+type rebaser interface {
+	rebase(ctx context.Context, c *change, newer *Snapshot) error
+}
+
+// rebaseOn follows a lost race: by Spark's rules for files nothing may be amiss, else the plan is moved, and where that
+// cannot be the conflict has everything planned anew.
+func (c *change) rebaseOn(ctx context.Context, tx *Tx, p changePlanner, newer *Snapshot, won []WinningCommit) error {
+	var conflict error
+	for i := range won {
+		if conflict = tx.conflictInFiles(newer, &won[i]); conflict != nil {
+			break
+		}
 	}
-	c.res.Version, c.res.Committed, c.res.CheckpointErr = done.Version, true, done.CheckpointErr
-	return &c.res, nil
+	if conflict == nil {
+		return nil
+	}
+	r, ok := p.(rebaser)
+	if !ok || !c.vectors {
+		return conflict
+	}
+	if err := r.rebase(ctx, c, newer); errors.Is(err, errReplan) {
+		return conflict
+	} else if err != nil {
+		return err
+	}
+	tx.ResetFiles()
+	c.recordReads(tx)
+	if err := c.stage(ctx, tx); err != nil {
+		return err
+	}
+	return c.stageFeed(ctx, tx, func() ([]rowChange, error) { return c.told, nil })
 }
 
 func hook(f func(string), phase string) {
@@ -234,6 +278,13 @@ type rowwise struct {
 	set   []Assignment
 	// found keeps what was found in a file, by its path and vector, for planning anew.
 	found map[string]*roaring64.Bitmap
+	// hits are the rows of the newest plan, by file.
+	hits map[string]fileHits
+}
+
+type fileHits struct {
+	file File
+	rows *roaring64.Bitmap
 }
 
 func (w *rowwise) plan(ctx context.Context, c *change) error {
@@ -295,36 +346,72 @@ func (w *rowwise) plan(ctx context.Context, c *change) error {
 		n += int64(b.GetCardinality())
 	}
 	before := c.storedRows(hit, hits)
+	w.hits = map[string]fileHits{}
+	for i, f := range hit {
+		w.hits[canonicalPath(f.Add.Path)] = fileHits{f, hits[i]}
+	}
 	if w.set == nil {
 		c.res.Deleted = n
 		c.told = append(c.told, rowChange{changeDelete, before})
 		return nil
 	}
 	c.res.Updated = n
-	as, err := c.assigner(w.set, false, false, target)
+	after, err := w.after(c, before)
 	if err != nil {
 		return err
 	}
-	after := &derivedRows{schema: c.info.Schema.Arrow(), n: n, read: func(ctx context.Context) iter.Seq2[arrow.RecordBatch, error] {
-		return func(yield func(arrow.RecordBatch, error) bool) {
-			for b, err := range before.Read(ctx, nil, nil) {
-				if err == nil {
-					b, err = as.apply(ctx, b)
-				}
-				if err != nil {
-					yield(nil, err)
-					return
-				}
-				ok := yield(b, nil)
-				b.Release()
-				if !ok {
-					return
-				}
-			}
-		}
-	}}
 	c.out = append(c.out, after)
 	c.told = append(c.told, rowChange{changePreimage, before}, rowChange{changePostimage, after})
+	return nil
+}
+
+// after are the rows of an UPDATE as they become.
+func (w *rowwise) after(c *change, before Rows) (Rows, error) {
+	as, err := c.assigner(w.set, false, false, scope{tag: targetTag, schema: c.base.Schema().Arrow()})
+	if err != nil {
+		return nil, err
+	}
+	return &derivedRows{schema: c.info.Schema.Arrow(), n: before.NumRows(), read: func(ctx context.Context) iter.Seq2[arrow.RecordBatch, error] {
+		return assignEach(ctx, as, before.Read(ctx, nil, nil))
+	}}, nil
+}
+
+// rebase looks only into files that are new. What an UPDATE has written stays as long as the rows that it was made of are
+// all there; rows that came meanwhile are written beside it.
+func (w *rowwise) rebase(ctx context.Context, c *change, newer *Snapshot) error {
+	was := c.marks
+	a := &mergeAttempt{merge: c.merge, base: newer, info: newer.TableInfo(), marks: map[string]*roaring64.Bitmap{}, vectors: c.vectors}
+	fresh := &change{mergeAttempt: a, opts: c.opts, now: c.now}
+	if err := w.plan(ctx, fresh); err != nil {
+		return err
+	}
+	if w.set != nil {
+		for p, b := range was {
+			if now := a.marks[p]; now == nil || !now.Equals(b) {
+				return errReplan
+			}
+		}
+		var files []File
+		var rows []*roaring64.Bitmap
+		for _, p := range sortedKeys(a.marks) {
+			if was[p] == nil {
+				files, rows = append(files, w.hits[p].file), append(rows, w.hits[p].rows)
+			}
+		}
+		if len(files) > 0 {
+			after, err := w.after(fresh, fresh.storedRows(files, rows))
+			if err != nil {
+				return err
+			}
+			more, err := c.writeRows(ctx, after, nil)
+			if err != nil {
+				return err
+			}
+			c.written = append(c.written, more...)
+		}
+	}
+	c.base, c.marks, c.told, c.reads = newer, a.marks, fresh.told, fresh.reads
+	c.res.Deleted, c.res.Updated = fresh.res.Deleted, fresh.res.Updated
 	return nil
 }
 

@@ -79,6 +79,9 @@ func (r *replacement) plan(ctx context.Context, c *change) error {
 	return nil
 }
 
+// rebase is left to planning anew: the new rows are part of the plan.
+func (r *replacement) rebase(context.Context, *change, *Snapshot) error { return errReplan }
+
 func (r *replacement) parameters() map[string]string {
 	return map[string]string{"mode": "Overwrite", "predicate": plainJSON([]string{r.where.String()})}
 }
