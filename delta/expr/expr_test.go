@@ -93,7 +93,10 @@ func TestMeaning(t *testing.T) {
 		{call("year", Date(19955)), int64(2024)}, {call("hour", Timestamp(1724115723_500000)), int64(1)}, {call("quarter", Date(19955)), int64(3)},
 		{call("date_add", Date(0), -1), Date(-1)}, {call("datediff", Date(3), Date(1)), int64(2)}, {call("+", Date(1), 1), Date(2)},
 		{call("date_trunc", "month", Timestamp(1724115723_500000)), Timestamp(1722470400_000000)}, {call("date_trunc", "hour", Timestamp(-1)), Timestamp(-3_600_000_000)},
-		{call("to_date", Timestamp(-1)), Date(-1)},
+		{call("to_date", Timestamp(-1)), Date(-1)}, {call("dayofweek", Date(19955)), int64(3)}, {call("weekofyear", Date(19955)), int64(34)},
+		{call("date_format", Timestamp(1724115723_500000), "yyyy-MM-dd'T'HH:mm:ss.SSS ''d"), "2024-08-20T01:02:03.500 '20"}, {call("date_format", Date(19955), "MMM"), ErrValue},
+		{call("trunc", Date(19955), "MM"), Date(19936)}, {call("trunc", Date(19955), "week"), Date(19954)}, {call("trunc", Date(19955), "hour"), nil},
+		{call("sign", -3), -1.0}, {call("lpad", "ab", 5, "xy"), "xyxab"}, {call("rpad", "ab", 1), "a"}, {call("lpad", "7", 3), "  7"}, {call("isnull", nil), true}, {call("isnotnull", nil), false},
 		// Wrong in themselves.
 		{call("nosuch", 1), ErrType}, {And(Lit(1), Lit(true)), ErrType}, {call("+", true, 1), ErrType}, {Col("x"), ErrType}, {call("abs"), ErrType},
 		{call("current_timestamp"), ErrType}, {Case{}, ErrType}, {Eq(Lit(true), Lit(Date(1))), ErrType}, {nil, ErrType}, {Not(nil), ErrType},

@@ -18,7 +18,7 @@ import (
 // Functions lists the functions that Call knows beside the operators.
 func Functions() []string {
 	out := []string{"coalesce", "ifnull", "nvl", "nullif", "if", "iff", "greatest", "least", "abs", "round", "ceil", "ceiling", "floor", "mod",
-		"current_timestamp", "now", "current_date", "concat", "date_trunc"}
+		"current_timestamp", "now", "current_date", "concat", "date_trunc", "isnull", "isnotnull"}
 	for n := range simple {
 		out = append(out, n)
 	}
@@ -127,16 +127,101 @@ func init() {
 		"year":  part(time.Time.Year), "month": part(func(t time.Time) int { return int(t.Month()) }), "day": part(time.Time.Day),
 		"dayofmonth": part(time.Time.Day), "hour": part(time.Time.Hour), "minute": part(time.Time.Minute), "second": part(time.Time.Second),
 		"quarter": part(func(t time.Time) int { return (int(t.Month()) + 2) / 3 }), "dayofyear": part(time.Time.YearDay),
-		"date_add":     {[]arrow.DataType{tDate, I}, 0, tDate, func(a []any) (any, error) { return Date(int64(a[0].(Date)) + a[1].(int64)), nil }},
-		"date_sub":     {[]arrow.DataType{tDate, I}, 0, tDate, func(a []any) (any, error) { return Date(int64(a[0].(Date)) - a[1].(int64)), nil }},
-		"datediff":     {[]arrow.DataType{tDate, tDate}, 0, I, func(a []any) (any, error) { return int64(a[0].(Date)) - int64(a[1].(Date)), nil }},
+		"date_add":    {[]arrow.DataType{tDate, I}, 0, tDate, func(a []any) (any, error) { return Date(int64(a[0].(Date)) + a[1].(int64)), nil }},
+		"date_sub":    {[]arrow.DataType{tDate, I}, 0, tDate, func(a []any) (any, error) { return Date(int64(a[0].(Date)) - a[1].(int64)), nil }},
+		"datediff":    {[]arrow.DataType{tDate, tDate}, 0, I, func(a []any) (any, error) { return int64(a[0].(Date)) - int64(a[1].(Date)), nil }},
+		"dayofweek":   part(func(t time.Time) int { return int(t.Weekday()) + 1 }),
+		"weekofyear":  part(func(t time.Time) int { _, w := t.ISOWeek(); return w }),
+		"date_format": {[]arrow.DataType{tTime, S}, 0, S, dateFormat},
+		"trunc": {[]arrow.DataType{tDate, S}, 0, tDate, func(a []any) (any, error) {
+			unit := strings.ToLower(a[1].(string))
+			switch unit {
+			case "year", "yyyy", "yy", "quarter", "month", "mon", "mm", "week":
+			default:
+				return nil, nil
+			}
+			v, err := truncate([]any{unit, Timestamp(int64(a[0].(Date)) * dayMicros)})
+			if err != nil || v == nil {
+				return nil, err
+			}
+			return Date(floorDiv(int64(v.(Timestamp)), dayMicros)), nil
+		}},
+		"sign":         {[]arrow.DataType{tDouble}, 0, tDouble, func(a []any) (any, error) { return float64(sign(a[0])), nil }},
+		"lpad":         {[]arrow.DataType{S, I, S}, 1, S, func(a []any) (any, error) { return pad(a, true) }},
+		"rpad":         {[]arrow.DataType{S, I, S}, 1, S, func(a []any) (any, error) { return pad(a, false) }},
 		"to_date":      {[]arrow.DataType{tDate}, 0, tDate, func(a []any) (any, error) { return a[0], nil }},
 		"to_timestamp": {[]arrow.DataType{tTime}, 0, tTime, func(a []any) (any, error) { return a[0], nil }},
 	}
-	for alias, of := range map[string]string{"substr": "substring", "char_length": "length", "power": "pow", "date": "to_date",
+	for alias, of := range map[string]string{"substr": "substring", "char_length": "length", "signum": "sign", "week": "weekofyear", "power": "pow", "date": "to_date",
 		"starts_with": "startswith", "ends_with": "endswith", "strpos": "instr"} {
 		simple[alias] = simple[of]
 	}
+}
+
+// dateFormat knows the letters of Spark's patterns that give numbers.
+func dateFormat(a []any) (any, error) {
+	t, p := civil(a[0]), a[1].(string)
+	var b strings.Builder
+	for i := 0; i < len(p); {
+		c := p[i]
+		if c == '\'' { // quoted text; two quotes are one
+			end := strings.IndexByte(p[i+1:], '\'')
+			if end < 0 {
+				return nil, badValue("the pattern %q has an open quote", p)
+			}
+			if end == 0 {
+				b.WriteByte('\'')
+			}
+			b.WriteString(p[i+1 : i+1+end])
+			i += end + 2
+			continue
+		}
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
+			b.WriteByte(c)
+			i++
+			continue
+		}
+		n := 1
+		for i+n < len(p) && p[i+n] == c {
+			n++
+		}
+		part, known := map[byte]int{'y': t.Year(), 'M': int(t.Month()), 'd': t.Day(), 'H': t.Hour(), 'm': t.Minute(), 's': t.Second(), 'D': t.YearDay(), 'S': t.Nanosecond()}[c]
+		switch {
+		case !known, c == 'y' && n != 4 && n != 2 && n != 1, strings.IndexByte("MdHms", c) >= 0 && n > 2, c == 'D' && n > 3, c == 'S' && n > 6:
+			return nil, badValue("the pattern %q has letters (%s) that are not known here", p, p[i:i+n])
+		case c == 'y' && n == 2:
+			part %= 100
+		case c == 'S':
+			for range 9 - n {
+				part /= 10
+			}
+		}
+		fmt.Fprintf(&b, "%0*d", n, part)
+		i += n
+	}
+	return b.String(), nil
+}
+
+// pad makes a text as long as wanted, by cutting or by repeating another.
+func pad(a []any, left bool) (any, error) {
+	s, n, with := []rune(a[0].(string)), max(a[1].(int64), 0), []rune(" ")
+	if len(a) > 2 {
+		with = []rune(a[2].(string))
+	}
+	if int64(len(s)) >= n || len(with) == 0 {
+		return string(s[:min(n, int64(len(s)))]), nil
+	}
+	if n > textMax/4 {
+		return nil, badValue("padding makes more than %d characters", textMax/4)
+	}
+	fill := make([]rune, n-int64(len(s)))
+	for i := range fill {
+		fill[i] = with[i%len(with)]
+	}
+	if left {
+		return string(fill) + string(s), nil
+	}
+	return string(s) + string(fill), nil
 }
 
 func substring(a []any) (any, error) {
@@ -188,11 +273,11 @@ func (c *compiler) call(e Call, args []*node) (*node, error) {
 			return nil, badType("%s is %s, not a BOOLEAN", e.Args[0], TypeName(args[0].typ))
 		}
 		return strict(tBool, args, func(a []any) (any, error) { return !a[0].(bool), nil }), nil
-	case "is null", "is not null":
+	case "is null", "is not null", "isnull", "isnotnull":
 		if err := need(1); err != nil {
 			return nil, err
 		}
-		want := e.Func == "is null"
+		want := e.Func == "is null" || e.Func == "isnull"
 		return newNode(tBool, func(r *row) (any, error) {
 			v, err := args[0].eval(r)
 			return (v == nil) == want, err
