@@ -170,4 +170,9 @@ var faults = []fault{
 		edits: []edit{{"delta/cdcwrite.go", "\t\tcase rowUpdate, rowUnchanged:\n", "\t\tcase rowUpdate, rowUnchanged, rowLost:\n"}},
 		pkg:   "./delta", test: "^TestFeedOfMerges$",
 	},
+	{
+		name: "update-keeps-what-was-deleted", what: "an UPDATE that lost a race keeps the new form of rows that the winner deleted",
+		edits: []edit{{"delta/dml.go", "if now := a.marks[p]; now == nil || !now.Equals(b) {\n", "if now := a.marks[p]; now != nil && !now.Equals(b) {\n"}},
+		pkg:   "./delta", test: "^TestChangesFollowConflictRules$",
+	},
 }
