@@ -329,6 +329,13 @@ func (b *batchRun) tryEpoch(ctx context.Context, files []objstore.Info) (again b
 	defer ep.Close()
 	in := &intake{b: b, seen: map[string]bool{}, replace: map[string]bool{}}
 	defer in.close()
+	if x, ok := ep.(pipeline.FileExpecter); ok {
+		sizes := make([]int64, len(files))
+		for i, f := range files {
+			sizes[i] = f.Size
+		}
+		x.ExpectFiles(sizes)
+	}
 	if err := in.read(ctx, ep, files); err != nil {
 		return false, err
 	}

@@ -19,6 +19,13 @@ type Epoch interface {
 	Close() error
 }
 
+// FileExpecter is an Epoch that wants to know beforehand what is coming, so that it can share the processors out.
+type FileExpecter interface {
+	// ExpectFiles tells the sizes, in bytes, of the files that AddFile is about to be called with, from at least as many
+	// goroutines as there are processors. It is called before the first AddFile, or not at all.
+	ExpectFiles(sizes []int64)
+}
+
 // EpochResult is what Finish found. Read = Rows.NumRows() + Lost + Filtered + Quarantined.
 type EpochResult struct {
 	// Rows are the winners in the table's schema, system columns included, unique by the key.

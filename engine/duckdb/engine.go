@@ -61,6 +61,9 @@ type Engine struct {
 
 	mu       sync.Mutex
 	programs map[*pipeline.Plan]*program
+
+	crewMu sync.Mutex
+	crews  int // callers that keep every processor busy with queries of their own
 }
 
 // Open starts a DuckDB.
@@ -142,6 +145,32 @@ func (e *Engine) Close() error {
 // Delta gives the engine's parts for the delta library.
 func (e *Engine) Delta() delta.Engine {
 	return delta.Engine{Locator: locator{e}, Reader: reader{e}, FileWriter: fileWriter{e}, Expressions: deltaParser{e}}
+}
+
+// crew takes DuckDB's own threads away until the returned function is called: for a caller that runs as many queries at
+// once as there are processors. A query whose task such a thread has taken does not wait, it spins, and with more
+// threads than processors the spinning takes a quarter of the machine from the work.
+func (e *Engine) crew(ctx context.Context) (done func()) {
+	if e.threads < 2 {
+		return func() {}
+	}
+	// That the setting fails costs time and nothing else.
+	set := func(threads int) {
+		ctx := context.WithoutCancel(ctx)
+		_ = e.with(ctx, func(c *conn) error { return c.exec(ctx, "SET threads = "+strconv.Itoa(threads)) })
+	}
+	e.crewMu.Lock()
+	defer e.crewMu.Unlock()
+	if e.crews++; e.crews == 1 {
+		set(1)
+	}
+	return sync.OnceFunc(func() {
+		e.crewMu.Lock()
+		defer e.crewMu.Unlock()
+		if e.crews--; e.crews == 0 {
+			set(e.threads)
+		}
+	})
 }
 
 // name makes a name that nothing else in this engine has.

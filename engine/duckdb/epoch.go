@@ -30,6 +30,7 @@ type epoch struct {
 	next     int
 	warnings []string
 	closed   bool
+	crewDone func() // gives DuckDB its threads back; nil: it has them
 }
 
 // part is what one file or one batch of records became.
@@ -65,6 +66,29 @@ func (e *Engine) NewEpoch(ctx context.Context, plan *pipeline.Plan, ingestedAt t
 	return x, nil
 }
 
+// ExpectFiles implements pipeline.FileExpecter: where there are enough files to keep the processors busy with one each,
+// DuckDB's own threads would only be in the way.
+func (x *epoch) ExpectFiles(sizes []int64) {
+	var sum, greatest int64
+	for _, n := range sizes {
+		sum += n
+		greatest = max(greatest, n)
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.crewDone == nil && sum >= 2*int64(x.e.threads)*greatest {
+		x.crewDone = x.e.crew(context.Background())
+	}
+}
+
+// endCrew gives DuckDB its threads back. The caller holds x.mu.
+func (x *epoch) endCrew() {
+	if x.crewDone != nil {
+		x.crewDone()
+		x.crewDone = nil
+	}
+}
+
 // Close implements pipeline.Epoch: it frees everything, the rows that Finish returned included.
 func (x *epoch) Close() error {
 	x.mu.Lock()
@@ -73,6 +97,7 @@ func (x *epoch) Close() error {
 		return nil
 	}
 	x.closed = true
+	x.endCrew()
 	ctx := context.Background()
 	return x.e.with(ctx, func(c *conn) error { return c.exec(ctx, "DROP SCHEMA IF EXISTS "+x.schema+" CASCADE") })
 }

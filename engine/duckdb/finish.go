@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/cauce-data/cauce/delta"
 	"github.com/cauce-data/cauce/pipeline"
@@ -17,6 +18,7 @@ import (
 func (x *epoch) Finish(ctx context.Context) (*pipeline.EpochResult, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.endCrew()
 	rel := x.relation()
 	res := &pipeline.EpochResult{Rows: rel, Warned: map[string]int64{}, Warnings: slices.Clone(x.warnings), PerFile: map[string]int64{}}
 	var stored int64
@@ -53,11 +55,13 @@ func (x *epoch) Finish(ctx context.Context) (*pipeline.EpochResult, error) {
 		return nil, fmt.Errorf("source %s: %w", x.p.plan.Source.Name, err)
 	}
 	res.Bad = func(yield func(pipeline.BadRow, error) bool) {
+		var parts []iter.Seq2[pipeline.BadRow, error]
 		for _, p := range x.parts {
-			for b, err := range x.bad(ctx, p) {
-				if !yield(b, err) || err != nil {
-					return
-				}
+			parts = append(parts, x.bad(ctx, p))
+		}
+		for b, err := range ahead(parts, x.e.threads) {
+			if !yield(b, err) || err != nil {
+				return
 			}
 		}
 	}
@@ -411,6 +415,79 @@ func canonicalNested(t delta.Type, x string) string {
 		return "('{' || COALESCE(list_aggregate(list_sort(list_transform(map_entries(" + x + "), lambda e: " + entry + ")), 'string_agg', ''), '') || '}')"
 	}
 	return "CAST(" + x + " AS VARCHAR)"
+}
+
+// A chunk of bad rows ends when it has this many rows, or bytes of raw text; ahead holds a few chunks of each sequence.
+const (
+	badChunkRows  = 1000
+	badChunkBytes = 1 << 20
+)
+
+// ahead joins sequences of bad rows in their order, and has several of them produced at the same time: finding the raw
+// text means to read the file again.
+func ahead(seqs []iter.Seq2[pipeline.BadRow, error], several int) iter.Seq2[pipeline.BadRow, error] {
+	type chunk struct {
+		rows []pipeline.BadRow
+		err  error
+	}
+	return func(yield func(pipeline.BadRow, error) bool) {
+		stop := make(chan struct{})
+		var running sync.WaitGroup
+		defer running.Wait() // after stop is closed
+		defer close(stop)
+		out := make([]chan chunk, len(seqs))
+		start := func(i int) {
+			if i >= len(seqs) {
+				return
+			}
+			out[i] = make(chan chunk, 4)
+			running.Go(func() {
+				defer close(out[i])
+				var c chunk
+				bytes := 0
+				send := func() bool {
+					select {
+					case out[i] <- c:
+						c, bytes = chunk{}, 0
+						return true
+					case <-stop:
+						return false
+					}
+				}
+				for b, err := range seqs[i] {
+					if err != nil {
+						c.err = err
+						break
+					}
+					c.rows = append(c.rows, b)
+					bytes += len(b.Raw)
+					if (len(c.rows) >= badChunkRows || bytes >= badChunkBytes) && !send() {
+						return
+					}
+				}
+				if len(c.rows) > 0 || c.err != nil {
+					send()
+				}
+			})
+		}
+		for i := range max(several, 1) {
+			start(i)
+		}
+		for i := range seqs {
+			for c := range out[i] {
+				for _, b := range c.rows {
+					if !yield(b, nil) {
+						return
+					}
+				}
+				if c.err != nil {
+					yield(pipeline.BadRow{}, c.err)
+					return
+				}
+			}
+			start(i + max(several, 1))
+		}
+	}
 }
 
 // badPage bounds how many bad rows are looked up in one pass over their file.

@@ -313,6 +313,9 @@ func (j *writeJob) copyAll(ctx context.Context, from string, rows int64) ([]delt
 
 // copyShares runs one partitioned COPY for each share, at the same time.
 func (j *writeJob) copyShares(ctx context.Context, parts []partitionColumn) ([]delta.WrittenFile, error) {
+	if len(j.shares) >= j.e.threads {
+		defer j.e.crew(ctx)()
+	}
 	out := make([][]delta.WrittenFile, len(j.shares))
 	g, gctx := errgroup.WithContext(ctx)
 	for i, query := range j.shares {
