@@ -70,7 +70,7 @@ type exprGen struct{ *rand.Rand }
 
 func (g exprGen) number(depth int) string {
 	if depth == 0 || g.IntN(4) == 0 {
-		return []string{"a", "b", "m", "CAST(NULL AS INTEGER)", fmt.Sprint(g.IntN(7) - 3), "1.5", "CAST(s AS BIGINT)"}[g.IntN(7)]
+		return []string{"a", "b", "CAST(NULL AS INTEGER)", fmt.Sprint(g.IntN(7) - 3), "CAST(s AS BIGINT)"}[g.IntN(5)]
 	}
 	switch g.IntN(7) {
 	case 0:
@@ -83,6 +83,20 @@ func (g exprGen) number(depth int) string {
 		return "length(" + g.text(depth-1) + ")"
 	}
 	return "(" + g.number(depth-1) + []string{" + ", " - ", " * "}[g.IntN(3)] + g.number(depth-1) + ")"
+}
+
+// decimal has one scale throughout: of mixed ones DuckDB keeps fewer digits than Spark.
+func (g exprGen) decimal(depth int) string {
+	if depth == 0 || g.IntN(4) == 0 {
+		return []string{"m", "CAST(1.5 AS DECIMAL(6,2))", "CAST(a AS DECIMAL(6,2))", "CAST(NULL AS DECIMAL(6,2))"}[g.IntN(4)]
+	}
+	switch g.IntN(4) {
+	case 0:
+		return "coalesce(" + g.decimal(depth-1) + ", " + g.decimal(depth-1) + ")"
+	case 1:
+		return "CASE WHEN " + g.bool(depth-1) + " THEN " + g.decimal(depth-1) + " ELSE " + g.decimal(depth-1) + " END"
+	}
+	return "(" + g.decimal(depth-1) + []string{" + ", " - "}[g.IntN(2)] + g.decimal(depth-1) + ")"
 }
 
 func (g exprGen) text(depth int) string {
@@ -105,7 +119,9 @@ func (g exprGen) bool(depth int) string {
 		return []string{"t", "true", "false", "CAST(NULL AS BOOLEAN)", "(a IS NULL)"}[g.IntN(5)]
 	}
 	op := []string{" = ", " <> ", " < ", " <= ", " > ", " >= ", " IS NOT DISTINCT FROM "}[g.IntN(7)]
-	switch g.IntN(8) {
+	switch g.IntN(9) {
+	case 7:
+		return "(" + g.decimal(depth-1) + op + g.decimal(depth-1) + ")"
 	case 0:
 		return "(" + g.bool(depth-1) + " AND " + g.bool(depth-1) + ")"
 	case 1:
@@ -151,9 +167,11 @@ func TestExpressionsAgreeWithDuckDB(t *testing.T) {
 		n, failed := testscale.Count(t, "expressions"), 0
 		for range n {
 			var sql string
-			switch g.IntN(3) {
+			switch g.IntN(4) {
 			case 0:
 				sql = g.bool(3)
+			case 3:
+				sql = g.decimal(3)
 			case 1:
 				sql = g.number(3)
 			default:
