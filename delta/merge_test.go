@@ -497,3 +497,71 @@ func TestMergeMeetsRestoredRows(t *testing.T) {
 		t.Errorf("rows %v, want each of 1:9 and 2:1 once", got)
 	}
 }
+
+// TestMergeForgetsDeadBeaters: our row loses to a stored one. A first winner replaces that row by a greater one in another
+// file, a second one deletes the greater. The first of the two rows is long dead, in a file that the second winner did not
+// touch: nothing beats ours any more, and it must be written.
+func TestMergeForgetsDeadBeaters(t *testing.T) {
+	ctx := t.Context()
+	store := objstore.NewMemory(nil)
+	schema := &Schema{Fields: []Field{{Name: "k", Type: Long, Nullable: true}, {Name: "v", Type: Long, Nullable: true}}}
+	rows := func(pairs ...[2]int64) *MemoryRows {
+		b := array.NewRecordBuilder(memory.DefaultAllocator, schema.Arrow())
+		defer b.Release()
+		for _, p := range pairs {
+			b.Field(0).(*array.Int64Builder).Append(p[0])
+			b.Field(1).(*array.Int64Builder).Append(p[1])
+		}
+		return NewRows(b.Schema(), b.NewRecordBatch())
+	}
+	tbl, err := Create(ctx, store, "t", CreateOptions{Schema: schema, Config: map[string]string{"delta.enableDeletionVectors": "true"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := MergeOptions{Key: []string{"k"}, Order: []OrderTerm{{Column: "v"}}}
+	if _, err := tbl.Merge(ctx, rows([2]int64{1, 8}, [2]int64{2, 1}), o); err != nil {
+		t.Fatal(err)
+	}
+	other, err := Open(ctx, store, "t", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, commits := o, 0
+	ours.Hook = func(phase string) {
+		var err error
+		switch {
+		case phase == "files-written" && commits == 0:
+			_, err = other.Merge(ctx, rows([2]int64{1, 9}, [2]int64{4, 1}), o)
+		case phase == "before-commit":
+			if commits++; commits == 2 {
+				_, err = other.Delete(ctx, []string{"k"}, rows([2]int64{1, 0}), DeleteOptions{})
+			}
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	res, err := tbl.Merge(ctx, rows([2]int64{1, 5}, [2]int64{3, 1}), ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.Version != 4 {
+		t.Errorf("version %d: the two winners were not in the way", res.Version)
+	}
+	s, err := tbl.Snapshot(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[[2]int64]int{}
+	for b, err := range tbl.Scan(ctx, s, ScanOptions{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range int(b.NumRows()) {
+			got[[2]int64{b.Column(0).(*array.Int64).Value(i), b.Column(1).(*array.Int64).Value(i)}]++
+		}
+	}
+	if want := map[[2]int64]int{{1, 5}: 1, {2, 1}: 1, {3, 1}: 1, {4, 1}: 1}; !reflect.DeepEqual(got, want) {
+		t.Errorf("rows %v, want %v", got, want)
+	}
+}

@@ -131,13 +131,18 @@ func (a *mergeAttempt) orphans(ctx context.Context, newer *Snapshot, cur map[str
 			vector[i] = files[0].Deleted
 		}
 	}
+	live := a.losers.rows[:0]
 	for _, l := range a.losers.rows {
 		if d := vector[l.path]; gone[l.path] || d != nil && d.Contains(uint64(l.row)) {
 			out[l.ordinal] = true
 		} else {
 			lives.Add(uint64(l.ordinal))
+			live = append(live, l)
 		}
 	}
+	// What is gone must not count again: the next rebase looks only at what its own winners touched, and would take a
+	// row in a file that they left alone for one that still beats ours.
+	a.losers.rows = live
 	for o := range out {
 		if lives.Contains(uint64(o)) {
 			delete(out, o)

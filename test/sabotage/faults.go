@@ -141,6 +141,11 @@ var faults = []fault{
 		pkg:   "./delta", test: "^TestMergeMeetsRestoredRows$",
 	},
 	{
+		name: "dead-beaters-count", what: "a merge that is rebased twice takes a row that died before the first for one that beats its own",
+		edits: []edit{{"delta/rebase.go", "\ta.losers.rows = live\n", "\t_ = live\n"}},
+		pkg:   "./delta", test: "^TestMergeForgetsDeadBeaters$",
+	},
+	{
 		name: "null-passes-check", what: "a CHECK constraint that is null for a row lets it pass",
 		edits: []edit{{"delta/constraints.go", "\t\tif ok {\n\t\t\tcontinue\n\t\t}\n\t\tvar vals", "\t\tif v, _ := m.cond.Value(b, i); ok || v == nil {\n\t\t\tcontinue\n\t\t}\n\t\tvar vals"}},
 		pkg:   "./delta", test: "^TestRulesOnEveryWritePath$",
