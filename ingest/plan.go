@@ -194,7 +194,7 @@ func (l *Lake) streams(ctx context.Context, source string, snap *delta.Snapshot)
 	prefix := "cauce/1/" + source + "/"
 	for app, txn := range snap.Txns() {
 		inc, ok := strings.CutPrefix(app, prefix)
-		if !ok || inc == FilesIncarnation || inc == retryIncarnation {
+		if !ok || inc == FilesIncarnation || inc == retryIncarnation || inc == repairIncarnation {
 			continue
 		}
 		s, err := l.progressLog(source, inc).load(ctx, snap)

@@ -56,6 +56,8 @@ type EpochFile struct {
 	Ranges    []RangeMark    `json:"ranges,omitempty"`
 	Positions []PositionMark `json:"positions,omitempty"`
 	Gaps      []GapMark      `json:"gaps,omitempty"`
+	// Asked are ids that a repair asked for and that the source does not have.
+	Asked []AskedMark `json:"asked,omitempty"`
 }
 
 // What an epoch did.
@@ -63,9 +65,10 @@ const (
 	KindBatch     = "batch"
 	KindReprocess = "reprocess"
 	KindStream    = "stream"
-	KindGap       = "gap"   // a gap was accepted; nothing was read
-	KindStart     = "start" // where reading begins was decided; nothing was read
-	KindRetry     = "retry" // quarantined records were tried again
+	KindGap       = "gap"    // a gap was accepted; nothing was read
+	KindStart     = "start"  // where reading begins was decided; nothing was read
+	KindRetry     = "retry"  // quarantined records were tried again
+	KindRepair    = "repair" // records that the table lacked were fetched
 )
 
 // FileMark is one file that an epoch covered.
@@ -128,6 +131,7 @@ type compactFile struct {
 	Origins  map[string]originMark `json:"origins,omitempty"`
 	Replaced map[string]originMark `json:"replaced,omitempty"`
 	Gaps     []GapMark             `json:"gaps,omitempty"`
+	Asked    []AskedMark           `json:"asked,omitempty"`
 }
 
 // winnerFile is <epoch>.json: it names the epoch file that the commit chose.
@@ -155,6 +159,7 @@ type progressState struct {
 	replaced  map[string]originMark // origins whose rows were removed, by what
 	positions map[int32]Position
 	gaps      []GapMark
+	asked     []AskedMark
 }
 
 func newState() *progressState {
@@ -195,10 +200,13 @@ func (s *progressState) apply(name string, e *EpochFile) {
 		s.positions[p.Partition] = Position{Offset: p.Offset, Time: p.Time}
 	}
 	s.gaps = append(s.gaps, e.Gaps...)
+	for _, m := range e.Asked {
+		s.asked = addAsked(s.asked, m)
+	}
 }
 
 func (s *progressState) compact(epoch int64) *compactFile {
-	c := &compactFile{Format: 1, Epoch: epoch, TableID: s.tableID, Origins: s.origins, Replaced: s.replaced, Gaps: s.gaps}
+	c := &compactFile{Format: 1, Epoch: epoch, TableID: s.tableID, Origins: s.origins, Replaced: s.replaced, Gaps: s.gaps, Asked: s.asked}
 	for _, n := range slices.Sorted(maps.Keys(s.files)) {
 		c.Files = append(c.Files, s.files[n])
 	}
@@ -216,6 +224,7 @@ func (s *progressState) applyCompact(c *compactFile) {
 	maps.Copy(s.origins, c.Origins)
 	maps.Copy(s.replaced, c.Replaced)
 	s.gaps = append(s.gaps, c.Gaps...)
+	s.asked = append(s.asked, c.Asked...)
 }
 
 // progressLog reads and writes the progress of one source in one incarnation.

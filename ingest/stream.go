@@ -253,7 +253,7 @@ func (r *streamRun) succeeds(snap *delta.Snapshot, incarnation string) error {
 	prefix := "cauce/1/" + r.source.Name + "/"
 	var previous []string
 	for id := range snap.Txns() {
-		if inc, ok := strings.CutPrefix(id, prefix); ok && inc != incarnation && inc != retryIncarnation {
+		if inc, ok := strings.CutPrefix(id, prefix); ok && inc != incarnation && inc != retryIncarnation && inc != repairIncarnation {
 			previous = append(previous, inc)
 		}
 	}

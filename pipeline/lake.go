@@ -114,6 +114,8 @@ type Table struct {
 	Compression     string // "snappy" or "zstd"
 	// Deletes is true if some source of the table has a delete expression; the table then has the column _deleted.
 	Deletes bool
+	// Ledger tells whether the table is complete; nil: nothing does.
+	Ledger *Ledger
 }
 
 // What Table.Evolve may be.
@@ -266,6 +268,8 @@ type Source struct {
 	Delete        string    // SQL over raw fields: rows for which it is true are deletions; "" for none
 	// Produce says how `cauce up` fills the topic by itself; nil: something else does.
 	Produce *Produce
+	// Repair says where what the table's ledger lacks is fetched; nil: nowhere.
+	Repair *Repair
 }
 
 // What Source.OnReissue may be.

@@ -332,6 +332,7 @@ func (b *builder) table(e entry) *Table {
 	t.Sequence = b.columns(t, v.get("sequence"), "sequence")
 	t.PartitionBy = b.columns(t, v.get("partition_by"), "partition_by")
 	t.ClusterBy = b.columns(t, v.get("cluster_by"), "cluster_by")
+	t.Ledger = b.ledger(t, v.get("ledger"))
 	for _, k := range t.Key {
 		for i := range t.Columns {
 			// A null equals nothing, not even itself: a row without its key could never be found again.
@@ -478,7 +479,7 @@ func (b *builder) source(e entry) *Source {
 			b.r.errorf(t.at, "names are letters, digits, '.', '_' and '-'", "topic %s", strconv.Quote(clip(t.shown)))
 		}
 	} else {
-		refuse("topic", "produce")
+		refuse("topic", "produce", "repair")
 		s.Format = v.get("format").str(FormatCSV)
 		b.locations(s, e)
 		if c := v.get("csv"); c != nil && s.Format != FormatCSV {
@@ -519,6 +520,9 @@ func (b *builder) source(e entry) *Source {
 	}
 	if p := v.get("produce"); p != nil && s.Streaming() {
 		s.Produce = b.produce(p)
+	}
+	if s.Streaming() {
+		s.Repair = b.repair(v.get("repair"), s.Produce)
 	}
 	return s
 }

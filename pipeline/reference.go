@@ -27,9 +27,11 @@ func Reference() string {
 	section("tables.\\*.columns.\\*", columnShape)
 	section("tables.\\*.transform[]", stepShape)
 	section("tables.\\*.expect[]", expectShape)
+	section("tables.\\*.ledger", ledgerShape)
 	section("sources.*", sourceShape)
 	section("sources.\\*.csv", csvShape)
 	section("sources.\\*.produce", produceShape)
+	section("sources.\\*.repair", repairShape)
 	for _, name := range []string{"stream", "schedule", "maintenance", "buffer"} {
 		section(name, lakeShape.key(name).shape)
 	}

@@ -181,6 +181,7 @@ var tableShape = &shape{
 		{"timezone", &shape{kind: kindText, doc: "Time zone of times that name none, and of to_date.", def: "UTC", example: "Europe/Madrid"}, false},
 		{"deletion_vectors", boolean("Mark replaced rows in small side files (on) or rewrite the files that hold them (off), for readers without deletion vectors.", "on"), false},
 		{"compression", choice("How Parquet files are compressed.", "snappy", "snappy", "zstd"), false},
+		{"ledger", ledgerShape, false},
 	},
 }
 
@@ -234,6 +235,7 @@ var sourceShape = &shape{
 		{"fields", &shape{kind: kindDict, elem: sqlExpr("The column's value.", "to_event_time(time)"), nullable: true, example: "{trade_id: t, event_time: to_event_time(T)}", doc: "Columns from SQL expressions over raw fields, which are text; the result is cast to the column's type. A column that is not named here takes the raw field of the same name, if there is one."}, false},
 		{"delete", sqlExpr("Records for which this is true delete the row with their key.", `"op = 'D'"`), false},
 		{"produce", produceShape, false},
+		{"repair", repairShape, false},
 	},
 }
 

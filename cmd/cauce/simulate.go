@@ -89,6 +89,7 @@ Runs until it is stopped (SIGINT, SIGTERM); with --count it stops making trades 
 	f.Float64Var(&o.Rate, "rate", 100, "trades a second, over all symbols")
 	f.Int64Var(&o.Count, "count", 0, "make this many trades, then none (0: no end)")
 	f.Int64Var(&o.FirstID, "first-id", 1, "trade id that each symbol begins with")
+	f.Int64Var(&o.SkipEvery, "skip-every", 0, "let no trade have each `N`-th id, as the real exchange does at times (0: never)")
 	f.StringSliceVar(&o.Symbols, "symbols", nil, "symbols to trade (default BTCUSDT,ETHUSDT,SOLUSDT)")
 	f.StringVar(&start, "start", "", "time of the first trade (default: now)")
 	f.StringVar(&journal, "journal", "", "write every trade to this `file`")

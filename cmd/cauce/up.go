@@ -29,7 +29,7 @@ func newUp(a *app) *cobra.Command {
 		Use:   "up",
 		Short: "Run everything in one process: producers, streams, the nightly batch, maintenance",
 		Long: `Run everything that the lake file names in one process: the producer of each stream that has one, the
-streams, the batch and the maintenance at their times. What fails is tried again; a gap in a source or a broken
+streams, the repair of what they miss, the batch and the maintenance at their times. What fails is tried again; a gap in a source or a broken
 rule with on_fail: fail ends the process with its exit code. Stops cleanly on SIGINT and SIGTERM.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -52,6 +52,8 @@ rule with on_fail: fail ends the process with its exit code. Stops cleanly on SI
 	}
 	f := cmd.Flags()
 	f.StringVar(&u.url, "url", "", "WebSocket `address` for the producers instead of the lake file's")
+	f.StringVar(&u.restURL, "rest-url", "", "HTTP `address` for repairs instead of the lake file's")
+	f.BoolVar(&u.noRepair, "no-repair", false, "do not fetch what the tables lack")
 	f.BoolVar(&u.noProduce, "no-produce", false, "do not start producers")
 	f.BoolVar(&u.batchNow, "batch-now", false, "run the batch once at the start as well")
 	f.DurationVar(&u.trigger, "trigger", 0, "time between micro-batches (default: the lake file's)")
@@ -63,7 +65,9 @@ type up struct {
 	l         *lake
 	log       *slog.Logger
 	url       string
+	restURL   string
 	noProduce bool
+	noRepair  bool
 	batchNow  bool
 	trigger   time.Duration
 	totals    []*streamTotals
@@ -93,6 +97,15 @@ func (u *up) run(ctx context.Context) error {
 				return u.keep(ctx, "stream "+src.Name, func() error { return u.stream(ctx, st, src, totals) })
 			})
 		}
+	}
+	for _, src := range streams {
+		if src.Repair == nil || u.l.Table(src.Table).Ledger == nil || u.noRepair {
+			continue
+		}
+		f := u.fetcher(src)
+		g.Go(func() error {
+			return u.keep(ctx, "repair "+src.Name, func() error { return u.repair(ctx, src, f) })
+		})
 	}
 	sched, err := u.schedule()
 	if err != nil {

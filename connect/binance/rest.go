@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -57,8 +58,27 @@ func (e *APIError) Error() string {
 type REST struct {
 	BaseURL string       // DefaultRESTURL
 	Client  *http.Client // http.DefaultClient
-	// WaitMax bounds one wait that the exchange asks for; 2 min. A longer one is an error.
+	// WaitMax bounds one wait that the exchange asks for; 2 min. A longer one is an error, and so is every request until
+	// it is over: none is sent.
 	WaitMax time.Duration
+
+	mu    sync.Mutex
+	until time.Time // when the exchange wants to hear of us again
+}
+
+// pause is how long the exchange still wants to hear nothing.
+func (r *REST) pause() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return time.Until(r.until)
+}
+
+func (r *REST) pauseFor(d time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if at := time.Now().Add(d); at.After(r.until) {
+		r.until = at
+	}
 }
 
 // HistoricalTrades gives up to limit (at most 1,000) trades of a symbol from an id on, ascending; from < 0: the newest.
@@ -83,17 +103,24 @@ func (r *REST) list(ctx context.Context, path, symbol string, from int64, limit 
 		q.Set("fromId", strconv.FormatInt(from, 10))
 	}
 	address := strings.TrimSuffix(base, "/") + path + "?" + q.Encode()
+	bound := r.WaitMax
+	if bound <= 0 {
+		bound = 2 * time.Minute
+	}
 	for attempt := 0; ; attempt++ {
+		if wait := r.pause(); wait > bound {
+			return fmt.Errorf("binance: %s of %s: the exchange wants no request for %s", path, symbol, wait.Round(time.Second))
+		} else if wait > 0 {
+			if err := sleep(ctx, wait); err != nil {
+				return err
+			}
+		}
 		wait, err := r.once(ctx, address, out)
 		if err == nil {
 			return nil
 		}
 		if wait == 0 || attempt == 5 || ctx.Err() != nil {
 			return fmt.Errorf("binance: %s of %s: %w", path, symbol, err)
-		}
-		bound := r.WaitMax
-		if bound <= 0 {
-			bound = 2 * time.Minute
 		}
 		if wait > bound {
 			return fmt.Errorf("binance: %s of %s: %w; it asks to wait %s", path, symbol, err, wait)
@@ -130,7 +157,9 @@ func (r *REST) once(ctx context.Context, address string, out any) (wait time.Dur
 		}
 		switch {
 		case resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusTeapot:
-			return retryAfter(resp.Header, 10*time.Second), e
+			wait := retryAfter(resp.Header, 10*time.Second)
+			r.pauseFor(wait)
+			return wait, e
 		case resp.StatusCode >= 500:
 			return time.Second, e
 		}

@@ -49,6 +49,10 @@ type Options struct {
 	WeightMax int
 	// HistoryMax bounds the trades of each symbol that REST still knows; 1,000,000.
 	HistoryMax int
+	// SkipEvery leaves out every so many-th id of each symbol: no trade has it, as it happens at the real exchange; 0: never.
+	SkipEvery int64
+	// ChecksumWrong is how many checksums of archives are wrong before they are right.
+	ChecksumWrong int
 
 	Faults Faults
 	Log    *slog.Logger // nil: silent
@@ -229,6 +233,9 @@ func (x *Exchange) one() Trade {
 	t.ID = b.nextID
 	t.Quantity = max(1, int64(math.Exp(x.rng.NormFloat64()*1.5-4)*1e5)) * (scale / 1e5)
 	b.nextID++
+	if x.o.SkipEvery > 0 && b.nextID%x.o.SkipEvery == 0 {
+		b.nextID++
+	}
 	x.made++
 	x.fills--
 	x.order.Quantity += t.Quantity

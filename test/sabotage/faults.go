@@ -180,4 +180,24 @@ var faults = []fault{
 		edits: []edit{{"delta/dml.go", "if now := a.marks[p]; now == nil || !now.Equals(b) {\n", "if now := a.marks[p]; now != nil && !now.Equals(b) {\n"}},
 		pkg:   "./delta", test: "^TestChangesFollowConflictRules$",
 	},
+	{
+		name: "ledger-overlooks-one", what: "a hole of a single id is overlooked",
+		edits: []edit{{"ingest/ledger.go", "if next.From > last.To+1 {", "if next.From > last.To+2 {"}},
+		pkg:   "./ingest", test: "^TestLedgerAgainstSets$",
+	},
+	{
+		name: "absent-without-proof", what: "what an exchange no longer shows is written down as never having been there",
+		edits: []edit{{"ingest/repair.go", "if sure && next <= to {", "if next <= to {"}},
+		pkg:   "./ingest", test: "^TestRepairIsSureOfWhatItSays$",
+	},
+	{
+		name: "archive-without-checksum", what: "an archive is taken whatever its checksum says",
+		edits: []edit{{"connect/binance/fetch.go", "if strings.EqualFold(hex.EncodeToString(got), want) {", "if true {"}},
+		pkg:   "./connect/binance", test: "^TestArchiveAgreesWithItsChecksum$",
+	},
+	{
+		name: "repair-while-banned", what: "requests go on although the exchange asked to wait",
+		edits: []edit{{"connect/binance/rest.go", "if wait := r.pause(); wait > bound {", "if wait := r.pause(); false && wait > bound {"}},
+		pkg:   "./connect/binance", test: "^TestRESTSendsNothingWhileItMustWait$",
+	},
 }

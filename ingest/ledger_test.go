@@ -1,0 +1,287 @@
+package ingest_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cauce-data/cauce/engine/duckdb"
+	"github.com/cauce-data/cauce/ingest"
+	"github.com/cauce-data/cauce/internal/testscale"
+)
+
+const ledgerLake = `
+version: 1
+storage: file:./data
+tables:
+  trades:
+    columns: {id: {type: STRING, not_null: true}, symbol: STRING, n: LONG, price: DOUBLE, event_time: TIMESTAMP, event_date: DATE}
+    key: [id]
+    sequence: [event_time]
+    partition_by: [event_date]
+    transform: [{set: {id: "symbol || '-' || n", event_date: to_date(event_time)}}]
+    expect: [{name: price_positive, check: "price > 0", on_fail: quarantine}]
+    ledger: {series: symbol, id: n, day: event_date, unit: trades}
+sources:
+  history:
+    table: trades
+    kind: files
+    location: ["raw/batch/*.csv"]
+    fields: {symbol: symbol, n: n, price: price, event_time: to_event_time(time)}
+  live:
+    table: trades
+    kind: embedded
+    topic: trades
+    fields: {symbol: s, n: t, price: p, event_time: to_event_time(T)}
+    rank: 1
+    repair: {kind: binance, ids_max: 100}
+`
+
+// exchange is an outside system that has some ids.
+type exchange struct {
+	has   map[int64]bool
+	first int64 // the least id that it still shows
+	err   error // after its first answer
+	asked [][2]int64
+	zip   string
+}
+
+func (x *exchange) Name() string { return "binance" }
+
+func tradeLine(id int64) string {
+	return fmt.Sprintf(`{"s":"BTC","t":%d,"p":"1","T":%d}`, id, start.Add(time.Duration(id)*time.Second).UnixMilli())
+}
+
+func (x *exchange) Fetch(_ context.Context, symbol string, from, to int64) iter.Seq2[ingest.RepairRecord, error] {
+	x.asked = append(x.asked, [2]int64{from, to})
+	return func(yield func(ingest.RepairRecord, error) bool) {
+		for id := max(from, x.first); id <= to; id++ {
+			if x.has[id] && !yield(ingest.RepairRecord{ID: id, Value: []byte(tradeLine(id))}, nil) {
+				return
+			}
+		}
+		if x.err != nil {
+			yield(ingest.RepairRecord{}, x.err)
+		}
+	}
+}
+
+func (x *exchange) Archive(_ context.Context, symbol, day, dir string) (string, error) {
+	if x.zip == "" {
+		return "", ingest.ErrNoArchive
+	}
+	p := filepath.Join(dir, symbol+"-"+day+".csv")
+	return p, os.WriteFile(p, []byte(x.zip), 0o600)
+}
+
+func ids(from, to int64) map[int64]bool {
+	m := map[int64]bool{}
+	for i := from; i <= to; i++ {
+		m[i] = true
+	}
+	return m
+}
+
+func (w *world) gaps(o ingest.GapsOptions) *ingest.GapsReport {
+	w.t.Helper()
+	r, err := w.Gaps(context.Background(), o)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return r
+}
+
+func holesText(r *ingest.GapsReport) (out []string) {
+	for _, h := range r.Holes {
+		out = append(out, fmt.Sprintf("%s %d-%d %s", h.Series, h.From, h.To, h.Owner))
+	}
+	return out
+}
+
+func TestLedgerNamesHolesAndTheirOwners(t *testing.T) {
+	w := newWorld(t, ledgerLake)
+	if r := w.gaps(ingest.GapsOptions{}); r.Tables[0].Version != -1 || r.Missing != 0 {
+		t.Errorf("before the first run: %+v", r)
+	}
+	line := func(symbol string, id int, day string) string {
+		return fmt.Sprintf("%s,%d,1,%sT10:00:00Z", symbol, id, day)
+	}
+	w.put("a.csv", 0, "symbol,n,price,time",
+		line("BTC", 1, "2024-08-19"), line("BTC", 2, "2024-08-19"), line("BTC", 4, "2024-08-19"), // 3: not in the file
+		"BTC,5,-1,2024-08-19T10:00:00Z", // quarantine
+		line("BTC", 6, "2024-08-19"), line("ETH", 10, "2024-08-19"), line("ETH", 11, "2024-08-19"))
+	w.batch(ingest.BatchOptions{})
+	p := newTopic("trades")
+	for _, id := range []int64{7, 8, 10, 14, 13} { // 9, 11 and 12 did not come
+		p.publish("%s", tradeLine(id))
+	}
+	if _, err := w.stream(p.reader(), ingest.StreamOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r := w.gaps(ingest.GapsOptions{})
+	equal(t, "holes", holesText(r), []string{"BTC 3-3 source", "BTC 5-5 ours", "BTC 9-9 ours", "BTC 11-12 ours"})
+	var said []string
+	for _, d := range r.Days {
+		said = append(said, d.Statement)
+	}
+	equal(t, "statements", said, []string{
+		"2024-08-19 BTC: incomplete, 4 trades, ids 1..6, 1 missing, 1 ids that the source itself lacks",
+		"2024-08-19 ETH: complete, 2 trades, ids 10..11",
+		"2024-08-20 BTC: incomplete, 5 trades, ids 7..14, 3 missing",
+	})
+	if r.Missing != 4 || r.Tables[0].Quarantined != 1 || r.Days[0].Files != 4 || r.Days[2].Streams != 5 {
+		t.Errorf("%+v", r)
+	}
+	if !strings.Contains(r.Holes[1].Why, "quarantine") {
+		t.Errorf("why of 5: %s", r.Holes[1].Why)
+	}
+	equal(t, "since", holesText(w.gaps(ingest.GapsOptions{Since: "2024-08-20"})), []string{"BTC 9-9 ours", "BTC 11-12 ours"})
+	equal(t, "series", holesText(w.gaps(ingest.GapsOptions{Series: "ETH"})), nil)
+
+	// The exchange has 5, 9 and 11, but no 12.
+	x := &exchange{has: ids(1, 100)}
+	delete(x.has, 12)
+	o := ingest.RepairOptions{Source: "live", Fetcher: x}
+	rep, err := w.Repair(t.Context(), o)
+	if err != nil || rep.Holes != 3 || rep.Fetched != 3 || rep.RowsInserted != 3 || rep.Absent != 1 || rep.Epochs != 1 {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	r = w.gaps(ingest.GapsOptions{})
+	equal(t, "holes after", holesText(r), []string{"BTC 3-3 source", "BTC 12-12 source"})
+	if r.Missing != 0 || r.Days[2].State != ingest.DaySoFar || r.Days[2].Repaired != 3 {
+		t.Errorf("%+v", r.Days)
+	}
+	// It is remembered by the table, so nobody is asked again; and asking for all again changes no row.
+	w.reopen()
+	x.asked = nil
+	if rep, err = w.Repair(t.Context(), o); err != nil || len(x.asked) != 0 || rep.Epochs != 0 {
+		t.Errorf("again: %+v, asked %v, %v", rep, x.asked, err)
+	}
+	o.All = true
+	if rep, err = w.Repair(t.Context(), o); err != nil || rep.RowsInserted != 1 || rep.RowsUpdated != 0 {
+		t.Errorf("all: %+v, %v", rep, err)
+	}
+	equal(t, "holes at last", holesText(w.gaps(ingest.GapsOptions{})), []string{"BTC 12-12 source"})
+	// The stream goes on as if nothing had been: a repair is no other log of it.
+	p.publish("%s", tradeLine(15))
+	if reports, err := w.stream(p.reader(), ingest.StreamOptions{}); err != nil || len(reports) != 1 || reports[0].RowsInserted != 1 {
+		t.Errorf("stream after repair: %+v, %v", reports, err)
+	}
+}
+
+// What the exchange no longer shows is not taken for what it never had, and what came before an error is kept.
+func TestRepairIsSureOfWhatItSays(t *testing.T) {
+	w := newWorld(t, ledgerLake)
+	p := newTopic("trades")
+	for _, id := range []int64{1, 5, 20} {
+		p.publish("%s", tradeLine(id))
+	}
+	if _, err := w.stream(p.reader(), ingest.StreamOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	x := &exchange{has: ids(1, 100), first: 3}
+	rep, err := w.Repair(t.Context(), ingest.RepairOptions{Source: "live", Fetcher: x})
+	if err != nil || rep.Fetched != 2+14 || rep.Absent != 0 || len(rep.Warnings) != 1 {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	equal(t, "holes", holesText(w.gaps(ingest.GapsOptions{})), []string{"BTC 2-2 ours"})
+
+	w = newWorld(t, ledgerLake)
+	p = newTopic("trades")
+	for _, id := range []int64{1, 5, 20} {
+		p.publish("%s", tradeLine(id))
+	}
+	if _, err := w.stream(p.reader(), ingest.StreamOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	x = &exchange{has: ids(1, 100), err: errors.New("banned")}
+	if rep, err = w.Repair(t.Context(), ingest.RepairOptions{Source: "live", Fetcher: x}); err == nil || rep.RowsInserted != 3 {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	equal(t, "holes after the ban", holesText(w.gaps(ingest.GapsOptions{})), []string{"BTC 6-19 ours"})
+	// Only what was missing before too is asked for.
+	x.err, x.asked = nil, nil
+	before := []ingest.Hole{{Table: "trades", Series: "BTC", From: 10, To: 12}}
+	if rep, err = w.Repair(t.Context(), ingest.RepairOptions{Source: "live", Fetcher: x, Before: before}); err != nil || rep.RowsInserted != 3 {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	equal(t, "asked", []string{fmt.Sprint(x.asked)}, []string{"[[9 13]]"})
+}
+
+func TestRepairFromTheArchive(t *testing.T) {
+	w := newWorld(t, ledgerLake)
+	p := newTopic("trades")
+	for _, id := range []int64{1, 300} {
+		p.publish("%s", tradeLine(id))
+	}
+	if _, err := w.stream(p.reader(), ingest.StreamOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	x := &exchange{has: ids(1, 1000)}
+	o := ingest.RepairOptions{Source: "live", Fetcher: x, TempDir: t.TempDir()}
+	rep, err := w.Repair(t.Context(), o)
+	if err != nil || len(rep.Warnings) != 2 || rep.Fetched != 0 {
+		t.Fatalf("without an archive: %+v, %v", rep, err)
+	}
+	var b strings.Builder
+	b.WriteString("symbol,n,price,time\n")
+	for id := int64(1); id <= 300; id++ {
+		if id != 77 {
+			fmt.Fprintf(&b, "BTC,%d,1,%d\n", id, start.Add(time.Duration(id)*time.Second).UnixMilli())
+		}
+	}
+	x.zip = b.String()
+	if rep, err = w.Repair(t.Context(), o); err != nil || len(rep.Archives) != 1 || rep.RowsInserted != 297 || rep.Fetched != 0 {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	equal(t, "holes", holesText(w.gaps(ingest.GapsOptions{})), []string{"BTC 77-77 source"})
+	if d := w.gaps(ingest.GapsOptions{}).Days[0]; d.Files != 297 || d.Streams != 2 {
+		t.Errorf("%+v", d)
+	}
+}
+
+// The ledger agrees with a count that knows nothing of ranges, whatever is missing.
+func TestLedgerAgainstSets(t *testing.T) {
+	rng := testscale.Rand(t)
+	for range 20 {
+		w := newWorld(t, ledgerLake)
+		have := map[int64]bool{}
+		p := newTopic("trades")
+		for range 60 {
+			id := 1 + rng.Int64N(90)
+			have[id] = true
+			// The time of an id is anywhere in three days: days interleave.
+			p.publish(`{"s":"BTC","t":%d,"p":"1","T":%d}`, id, start.Add(time.Duration(id%3)*24*time.Hour).UnixMilli())
+		}
+		if _, err := w.stream(p.reader(), ingest.StreamOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		var lo, hi int64 = 1 << 60, 0
+		for id := range have {
+			lo, hi = min(lo, id), max(hi, id)
+		}
+		r := w.gaps(ingest.GapsOptions{})
+		missing := map[int64]bool{}
+		for _, h := range r.Holes {
+			for id := h.From; id <= h.To; id++ {
+				missing[id] = true
+			}
+		}
+		for id := lo; id <= hi; id++ {
+			if have[id] == missing[id] {
+				t.Fatalf("id %d: in the table %t, in a hole %t; %v", id, have[id], missing[id], holesText(r))
+			}
+		}
+		if want := hi - lo + 1 - int64(len(have)); r.Missing != want {
+			t.Fatalf("%d missing, want %d", r.Missing, want)
+		}
+	}
+}
+
+var _ ingest.LedgerEngine = (*duckdb.Engine)(nil)

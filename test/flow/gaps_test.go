@@ -1,0 +1,154 @@
+package flow
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cauce-data/cauce/internal/testscale"
+	"github.com/cauce-data/cauce/test/lab"
+)
+
+// TestLostIDsAreRepaired: a simulated exchange leaves trades out of its socket, cuts connections, repeats and swaps
+// events, and leaves ids out altogether; `up` fetches what was lost by itself, and in the end the table holds what the
+// exchange's journal holds, each trade once.
+func TestLostIDsAreRepaired(t *testing.T) {
+	l := lab.NewLake(t)
+	address := freeAddress(t)
+	file := l.Path("lake.yaml")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	edited := strings.NewReplacer(
+		"    expect:\n", "    ledger: {series: symbol, id: trade_id, day: event_date, unit: trades}\n    expect:\n",
+		"    rank: 1\n", "    rank: 1\n    produce: {kind: binance, url: \"ws://"+address+"\", symbols: [BTCUSDT, ETHUSDT]}\n    repair: {kind: binance, every: 300ms}\n",
+	).Replace(string(text))
+	if err := os.WriteFile(file, []byte(edited), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const count = 3000
+	exchange := l.Start(nil, "simulate", "exchange", "--listen", address, "--seed", strconv.FormatUint(testscale.Seed(t), 10), "--symbols", "BTCUSDT,ETHUSDT",
+		"--rate", "1000", "--count", strconv.Itoa(count), "--skip-every", "100", "--journal", l.Path("journal.jsonl"),
+		"--lose-every", "37", "--drop-every", "499", "--duplicate-every", "61", "--swap-every", "53", "--malformed-every", "401")
+	// History knows the first trades; what happened between them and the connection has to be fetched as well.
+	for {
+		keys := journal(t, l.Path("journal.jsonl"))
+		if slices.Contains(keys, "BTCUSDT-1") && slices.Contains(keys, "ETHUSDT-1") {
+			break
+		}
+		if !exchange.Running() {
+			t.Fatalf("the exchange ended: %s", exchange.Stderr.String())
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	l.Run("gaps")
+	now := time.Now().UTC().Format(time.RFC3339)
+	history := "symbol,trade_id,price,qty,time,is_buyer_maker\nBTCUSDT,1,1,1," + now + ",true\nETHUSDT,1,1,1," + now + ",true\n"
+	if err := os.WriteFile(filepath.Join(l.Inbox(), "historico_1.csv"), []byte(history), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	up := l.Start(nil, "up", "--trigger", "200ms", "--batch-now")
+	var g struct {
+		Missing int64
+		Days    []struct{ Rows, Repaired, Absent int64 }
+		Holes   []struct{ Owner string }
+	}
+	var rows, repaired, absent int64
+	quiet := 0 // looks at which nothing had changed
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
+		out, errs, _ := l.Try("gaps", "--json")
+		if err := json.Unmarshal([]byte(out), &g); err != nil {
+			t.Fatalf("%v: %s%s", err, out, errs)
+		}
+		before := rows
+		rows, repaired, absent = 0, 0, 0
+		for _, d := range g.Days {
+			rows, repaired, absent = rows+d.Rows, repaired+d.Repaired, absent+d.Absent
+		}
+		if quiet++; g.Missing > 0 || rows != before {
+			quiet = 0
+		}
+		if quiet > 5 && rows > count-50 && len(journal(t, l.Path("journal.jsonl"))) == count {
+			break
+		}
+		if time.Now().After(deadline) || !up.Running() {
+			t.Fatalf("%d rows, %d missing: %s", rows, g.Missing, up.Stderr.String())
+		}
+	}
+	up.Signal(syscall.SIGTERM)
+	if code := up.Wait(time.Minute); code != 0 {
+		t.Errorf("up ended with %d: %s", code, up.Stderr.String())
+	}
+	exchange.Signal(syscall.SIGTERM)
+	if code := exchange.Wait(time.Minute); code != 0 {
+		t.Errorf("the exchange ended with %d: %s", code, exchange.Stderr.String())
+	}
+	if repaired < 10 || absent < 10 {
+		t.Errorf("%d rows were repaired and %d ids were absent: the exchange lost too little to show anything", repaired, absent)
+	}
+	var have []string
+	greatest := map[string]int64{}
+	for line := range strings.Lines(l.Run("query", "SELECT symbol, trade_id, event_id FROM unified_events ORDER BY ALL", "--format", "csv")) {
+		f := strings.Split(strings.TrimSpace(line), ",")
+		if id, err := strconv.ParseInt(f[1], 10, 64); err == nil {
+			have = append(have, f[2])
+			greatest[f[0]] = max(greatest[f[0]], id)
+		}
+	}
+	// What is lost behind the last id of all cannot be known before the next one.
+	var want []string
+	for _, k := range journal(t, l.Path("journal.jsonl")) {
+		symbol, id, _ := strings.Cut(k, "-")
+		if n, err := strconv.ParseInt(id, 10, 64); err == nil && n <= greatest[symbol] {
+			want = append(want, k)
+		}
+	}
+	slices.Sort(have)
+	if !slices.Equal(have, want) || len(want) < count-10 {
+		t.Fatalf("the table has %d trades, the journal %d of %d", len(have), len(want), count)
+	}
+	t.Logf("%d trades, %d of them repaired, %d ids that the exchange never had", len(have), repaired, absent)
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+// journal reads the keys of all trades that a simulated exchange has made.
+func journal(t *testing.T, path string) []string {
+	t.Helper()
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var out []string
+	for s := bufio.NewScanner(f); s.Scan(); {
+		var x map[string]json.RawMessage // t is the id, T the time: a struct would take one for the other
+		if json.Unmarshal(s.Bytes(), &x) == nil {
+			out = append(out, strings.Trim(string(x["s"]), `"`)+"-"+string(x["t"]))
+		}
+	}
+	slices.Sort(out)
+	return out
+}
