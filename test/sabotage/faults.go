@@ -200,4 +200,9 @@ var faults = []fault{
 		edits: []edit{{"connect/binance/rest.go", "if wait := r.pause(); wait > bound {", "if wait := r.pause(); false && wait > bound {"}},
 		pkg:   "./connect/binance", test: "^TestRESTSendsNothingWhileItMustWait$",
 	},
+	{
+		name: "why-names-another-line", what: "why takes a record's ordinal for its line",
+		edits: []edit{{"ingest/why.go", "o.Line, o.Raw = r.Line, r.Raw", "o.Line, o.Raw = r.Position, r.Raw"}},
+		pkg:   "./ingest", test: "^TestWhyTellsEveryVersion$",
+	},
 }
