@@ -293,6 +293,8 @@ func QuarantineSchema() *delta.Schema {
 		field("epoch", long),
 		field("progress", text), // the progress file of that epoch: the row counts if that file won
 		field("quarantined_at", at),
-		field("resolved_at", at), // when a retry brought the record into the table; null while it is open
+		field("resolved_at", at),                        // when a retry brought the record into the table; null while it is open
+		field("raw_binary", delta.Primitive("binary")),  // a stream's message where raw cannot be exactly that
+		field("message_key", delta.Primitive("binary")), // of a stream's message
 	}}
 }

@@ -249,7 +249,7 @@ func TestRepairFromTheArchive(t *testing.T) {
 // The ledger agrees with a count that knows nothing of ranges, whatever is missing.
 func TestLedgerAgainstSets(t *testing.T) {
 	rng := testscale.Rand(t)
-	for range 20 {
+	for range 6 {
 		w := newWorld(t, ledgerLake)
 		have := map[int64]bool{}
 		p := newTopic("trades")

@@ -56,7 +56,10 @@ type QuarantineRow struct {
 	Reason     string `json:"reason"`
 	// Raw is the record's text where it is at most pipeline.RawBytesMax long; of a longer one RawOffset and RawBytes
 	// say where it stands in the (decompressed) file.
-	Raw           string     `json:"raw"`
+	Raw string `json:"raw"`
+	// RawBinary is a stream's message where Raw cannot be exactly that: no UTF-8, or empty and no tombstone.
+	RawBinary     []byte     `json:"raw_binary,omitempty"`
+	Key           []byte     `json:"message_key,omitempty"` // of a stream's message
 	RawBytes      int64      `json:"raw_bytes"`
 	RawOffset     int64      `json:"raw_offset"`
 	Plan          string     `json:"plan"`
@@ -107,7 +110,7 @@ func (c *epochCommit) row(b pipeline.BadRow, progress string) *QuarantineRow {
 	r := &QuarantineRow{
 		Table: c.plan.Table.Name, Source: c.source.Name, Origin: b.Origin, Position: b.Position, Generation: b.Generation,
 		File: b.File, Line: b.Line, Topic: b.Topic, Partition: b.Partition, Offset: b.Offset,
-		Rule: b.Rule, Reason: b.Reason, Raw: b.Raw, RawBytes: b.RawBytes, RawOffset: b.RawOffset,
+		Rule: b.Rule, Reason: b.Reason, Raw: b.Raw, RawBinary: b.RawBinary, Key: b.Key, RawBytes: b.RawBytes, RawOffset: b.RawOffset,
 		Plan: c.plan.Hash, Epoch: c.cover.Epoch, Progress: c.log.key(progress), QuarantinedAt: c.at,
 	}
 	if max := pipeline.RawBytesMax; len(r.Raw) > max {
@@ -144,12 +147,13 @@ func (w *quarantineWriter) add(ctx context.Context, r *QuarantineRow) error {
 		return nil
 	}
 	w.seen[id] = true
-	w.bytes += len(r.Raw) + len(r.Reason) + 200
+	w.bytes += len(r.Raw) + len(r.RawBinary) + len(r.Reason) + 200
 	isFile := r.Topic == ""
 	for i, v := range []any{
 		r.Table, r.Source, r.Origin, r.Position, r.Generation, opt(r.File, isFile), opt(r.Line, isFile),
 		opt(r.Topic, !isFile), opt(r.Partition, !isFile), opt(r.Offset, !isFile),
 		r.Rule, r.Reason, r.Raw, r.RawBytes, opt(r.RawOffset, isFile), r.Plan, r.Epoch, r.Progress, &r.QuarantinedAt, r.ResolvedAt,
+		r.RawBinary, r.Key,
 	} {
 		switch b := w.build.Field(i).(type) {
 		case *array.StringBuilder:
@@ -169,6 +173,12 @@ func (w *quarantineWriter) add(ctx context.Context, r *QuarantineRow) error {
 				b.AppendNull()
 			} else {
 				b.Append(v.(int32))
+			}
+		case *array.BinaryBuilder:
+			if bytes := v.([]byte); bytes == nil {
+				b.AppendNull()
+			} else {
+				b.Append(bytes)
 			}
 		case *array.TimestampBuilder:
 			if at := v.(*time.Time); at == nil {
@@ -296,6 +306,14 @@ func (r *QuarantineRow) set(column string, a arrow.Array, i int) {
 			r.RawOffset = v
 		case "epoch":
 			r.Epoch = v
+		}
+	case *array.Binary:
+		v := slices.Concat([]byte{}, a.Value(i))
+		switch column {
+		case "raw_binary":
+			r.RawBinary = v
+		case "message_key":
+			r.Key = v
 		}
 	case *array.Int32:
 		if column == "partition" {

@@ -188,6 +188,17 @@ func (l *Lake) retrySource(ctx context.Context, src *pipeline.Source, rows []*Qu
 	return l.deleteQuarantine(ctx, other)
 }
 
+// message is the message of a stream as it came, nil for a tombstone.
+func (r *QuarantineRow) message() []byte {
+	switch {
+	case r.RawBinary != nil:
+		return r.RawBinary
+	case r.RawBytes == 0:
+		return nil
+	}
+	return []byte(r.Raw)
+}
+
 // feed gives quarantined records to an epoch, and returns those that it could read again.
 func (l *Lake) feed(ctx context.Context, ep Epoch, src *pipeline.Source, s *progressState, rows []*QuarantineRow, r *RetryReport, open *[]func() error) ([]*QuarantineRow, error) {
 	missing := func(n int, format string, args ...any) {
@@ -198,11 +209,12 @@ func (l *Lake) feed(ctx context.Context, ep Epoch, src *pipeline.Source, s *prog
 	if src.Streaming() {
 		var recs []pipeline.Record
 		for _, q := range rows {
-			if q.RawBytes > int64(len(q.Raw)) {
+			value := q.message()
+			if q.RawBytes > int64(len(value)) {
 				missing(1, "%s/%d offset %d: the record is longer than what quarantine keeps", q.Topic, q.Partition, q.Offset)
 				continue
 			}
-			recs = append(recs, pipeline.Record{Topic: q.Topic, Partition: q.Partition, Offset: q.Offset, Origin: q.Origin, Value: []byte(q.Raw)})
+			recs = append(recs, pipeline.Record{Topic: q.Topic, Partition: q.Partition, Offset: q.Offset, Origin: q.Origin, Key: q.Key, Value: value})
 			tried = append(tried, q)
 		}
 		if len(recs) == 0 {

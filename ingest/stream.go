@@ -369,6 +369,7 @@ func (r *streamRun) epoch(ctx context.Context, wait time.Duration) (full bool, e
 	}()
 	deadline := time.Now().Add(wait)
 	var at time.Time
+	var raw *rawArchive
 	for b.rows < r.opts.RowsMax && b.bytes < r.opts.BytesMax {
 		left := time.Until(deadline)
 		if left <= 0 && b.fetched {
@@ -410,6 +411,14 @@ func (r *streamRun) epoch(ctx context.Context, wait time.Duration) (full bool, e
 		if err := ep.AddRecords(ctx, recs); err != nil {
 			return false, err
 		}
+		if r.source.Archive {
+			if raw == nil {
+				raw = newRawArchive()
+			}
+			if err := raw.add(recs); err != nil {
+				return false, err
+			}
+		}
 		ph.done("read")
 		if r.opts.AvailableNow && b.covers(r.ends) {
 			break
@@ -432,6 +441,12 @@ func (r *streamRun) epoch(ctx context.Context, wait time.Duration) (full bool, e
 	ph.done("compute")
 	if res.Failed != nil {
 		return false, res.Failed
+	}
+	if raw != nil {
+		if err := raw.put(ctx, r.l.store, r.source.Name, r.log.incarnation, r.state.epoch+1, at); err != nil {
+			return false, err
+		}
+		ph.done("archive")
 	}
 	cover := &EpochFile{Kind: KindStream, Ranges: b.rangeMarks(), Positions: positionMarks(b.positions)}
 	rep, err := r.l.commitEpoch(ctx, &epochCommit{

@@ -268,6 +268,8 @@ type Source struct {
 	Delete        string    // SQL over raw fields: rows for which it is true are deletions; "" for none
 	// Produce says how `cauce up` fills the topic by itself; nil: something else does.
 	Produce *Produce
+	// Archive keeps the messages as they came, below raw/streaming/.
+	Archive bool
 	// Repair says where what the table's ledger lacks is fetched; nil: nowhere.
 	Repair *Repair
 }

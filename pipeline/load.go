@@ -479,7 +479,7 @@ func (b *builder) source(e entry) *Source {
 			b.r.errorf(t.at, "names are letters, digits, '.', '_' and '-'", "topic %s", strconv.Quote(clip(t.shown)))
 		}
 	} else {
-		refuse("topic", "produce", "repair")
+		refuse("topic", "produce", "repair", "archive")
 		s.Format = v.get("format").str(FormatCSV)
 		b.locations(s, e)
 		if c := v.get("csv"); c != nil && s.Format != FormatCSV {
@@ -523,6 +523,7 @@ func (b *builder) source(e entry) *Source {
 	}
 	if s.Streaming() {
 		s.Repair = b.repair(v.get("repair"), s.Produce)
+		s.Archive = v.get("archive").bool(false)
 	}
 	return s
 }

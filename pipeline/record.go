@@ -87,4 +87,8 @@ type BadRow struct {
 	Raw        string
 	RawBytes   int64 // length of the whole raw record
 	RawOffset  int64 // byte offset in the decompressed file
+	// RawBinary is the message of a stream where Raw, which is text, cannot be exactly that: it is no UTF-8, or it is empty
+	// and no tombstone. nil everywhere else.
+	RawBinary []byte
+	Key       []byte // of the message; nil: none
 }

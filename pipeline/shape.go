@@ -236,6 +236,7 @@ var sourceShape = &shape{
 		{"delete", sqlExpr("Records for which this is true delete the row with their key.", `"op = 'D'"`), false},
 		{"produce", produceShape, false},
 		{"repair", repairShape, false},
+		{"archive", boolean("Keep every message of a stream as it came, with topic, partition, offset and key, in compressed files of JSON lines below raw/streaming/.", "false"), false},
 	},
 }
 

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/cauce-data/cauce/delta"
 	"github.com/cauce-data/cauce/pipeline"
@@ -763,7 +764,11 @@ func (x *epoch) badRecords(ctx context.Context, p *part) iter.Seq2[pipeline.BadR
 		mk := func(i int, rule, reason string) pipeline.BadRow {
 			r := &p.recs[i]
 			raw := r.Value[:min(len(r.Value), pipeline.RawBytesMax)]
-			return pipeline.BadRow{Origin: r.Origin, Position: r.Offset, Topic: r.Topic, Partition: r.Partition, Offset: r.Offset,
+			var exact []byte
+			if !utf8.Valid(raw) || r.Value != nil && len(raw) == 0 {
+				exact = slices.Concat([]byte{}, raw)
+			}
+			return pipeline.BadRow{RawBinary: exact, Key: r.Key, Origin: r.Origin, Position: r.Offset, Topic: r.Topic, Partition: r.Partition, Offset: r.Offset,
 				Rule: rule, Reason: reason, Raw: strings.ToValidUTF8(string(raw), "\uFFFD"), RawBytes: int64(len(r.Value))}
 		}
 		for i := range p.recs {

@@ -205,4 +205,9 @@ var faults = []fault{
 		edits: []edit{{"ingest/why.go", "o.Line, o.Raw = r.Line, r.Raw", "o.Line, o.Raw = r.Position, r.Raw"}},
 		pkg:   "./ingest", test: "^TestWhyTellsEveryVersion$",
 	},
+	{
+		name: "poison-as-text", what: "a message that is no text is tried again as what is left of it",
+		edits: []edit{{"engine/duckdb/finish.go", "if !utf8.Valid(raw) || r.Value != nil", "if r.Value != nil"}},
+		pkg:   "./ingest", test: "^TestPoisonIsKeptByteForByte$",
+	},
 }
