@@ -14,7 +14,10 @@ type Kafka struct {
 	SASL    SASL     // of the streaming job
 	// Producer are the credentials of `cauce produce`, whose role may write the topic; zero: those of SASL.
 	Producer SASL
-	TLS      KafkaTLS
+	// Admin are the credentials of `cauce topics` and `cauce doctor`, whose role may create the topic and read its
+	// configuration; zero: those of Producer.
+	Admin SASL
+	TLS   KafkaTLS
 	// Start is StartEarliest, StartLatest or, with StartTime, the first message at or after a time. It counts only
 	// while the table has nothing of the topic.
 	Start     string
@@ -24,7 +27,12 @@ type Kafka struct {
 	Isolation  string
 	Partitions int // of `cauce topics create`; 0: the broker's default
 	Retention  time.Duration
+	// LongestStop is how long the stream may stand still by plan: `cauce doctor` warns of a topic that forgets sooner.
+	LongestStop time.Duration
 }
+
+// defaultLongestStop covers a weekend on which nobody starts the stream again.
+const defaultLongestStop = 72 * time.Hour
 
 // SASL are credentials; the zero value is none.
 type SASL struct{ Mechanism, User, Password string }
@@ -59,6 +67,7 @@ var kafkaShape = &shape{
 		{"brokers", names("Addresses of some of the cluster's brokers.", "[localhost:9092]"), true},
 		{"sasl", saslShape("Credentials of the streaming job, which may read the topic."), false},
 		{"producer", saslShape("Credentials of `cauce produce`, which may write the topic. Default: those of sasl."), false},
+		{"admin", saslShape("Credentials of `cauce topics` and `cauce doctor`, which may create the topic and read its configuration. Default: those of producer."), false},
 		{"tls", &shape{kind: kindObject, doc: "Encrypt the connection; {} trusts the system's certificates.", example: "{ca: kafka-ca.pem}", nullable: true, keys: []keyShape{
 			{"ca", text("PEM file of the certificates to trust, relative to the lake file.", "kafka-ca.pem"), false},
 			{"cert", text("PEM file of the client's own certificate.", "client.pem"), false},
@@ -70,6 +79,7 @@ var kafkaShape = &shape{
 		{"isolation", choice("Whether records of open and aborted transactions are left out.", IsolationCommitted, IsolationCommitted, IsolationUncommitted), false},
 		{"partitions", &shape{kind: kindInt, min: 1, max: 100_000, doc: "Partitions that `cauce topics create` gives the topic. Default: the broker's.", example: "6"}, false},
 		{"retention", &shape{kind: kindDuration, min: 1, doc: "How long the broker keeps messages, for `cauce topics create`. Default: the broker's. Make it longer than the longest stop of the stream.", example: "7d"}, false},
+		{"longest_stop", &shape{kind: kindDuration, min: 1, doc: "The longest time that the stream may stand still by plan; `cauce doctor` warns when the topic keeps messages for less.", def: "3d", example: "7d"}, false},
 	},
 }
 
@@ -80,6 +90,10 @@ func (b *builder) kafka(v *value) *Kafka {
 	}
 	if r := v.get("retention"); r != nil {
 		k.Retention = time.Duration(r.num)
+	}
+	k.LongestStop = defaultLongestStop
+	if r := v.get("longest_stop"); r != nil {
+		k.LongestStop = time.Duration(r.num)
 	}
 	if l := v.get("brokers"); l != nil {
 		if len(k.Brokers) == 0 {
@@ -101,6 +115,9 @@ func (b *builder) kafka(v *value) *Kafka {
 	k.SASL, k.Producer = sasl("sasl"), sasl("producer")
 	if k.Producer == (SASL{}) {
 		k.Producer = k.SASL
+	}
+	if k.Admin = sasl("admin"); k.Admin == (SASL{}) {
+		k.Admin = k.Producer
 	}
 	if slices.ContainsFunc(v.keys, func(e entry) bool { return e.name == "tls" }) {
 		t := v.get("tls")

@@ -194,7 +194,7 @@ func (d *demo) download(folder string, f demodata.File) (string, error) {
 
 // flow runs the exchange, its client, the stream and two batches at the same time.
 func (d *demo) flow(ctx context.Context) error {
-	src, err := streamSource(d.l.Lake, "")
+	src, err := streamSource(d.l.Lake, "", "")
 	if err != nil {
 		return err
 	}

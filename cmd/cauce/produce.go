@@ -19,15 +19,21 @@ import (
 func newProduce(a *app) *cobra.Command {
 	return group(&cobra.Command{
 		Use:   "produce",
-		Short: "Send live events into the lake's buffer",
+		Short: "Send live events into a stream of the lake",
 	}, newProduceBinance(a), newProduceReplay(a))
 }
 
 // streamSource finds the source that a producer or reader means: the named one, or the only stream of the lake.
-func streamSource(lake *pipeline.Lake, name string) (*pipeline.Source, error) {
+// kind, if not "", leaves only the streams of one kind.
+func streamSource(lake *pipeline.Lake, name, kind string) (*pipeline.Source, error) {
+	switch kind {
+	case "", pipeline.KindKafka, pipeline.KindEmbedded:
+	default:
+		return nil, usagef("--to %s: it must be %s or %s", kind, pipeline.KindKafka, pipeline.KindEmbedded)
+	}
 	var streams []string
 	for _, s := range lake.Sources {
-		if s.Streaming() {
+		if s.Streaming() && (kind == "" || s.Kind == kind) {
 			streams = append(streams, s.Name)
 		}
 	}
@@ -38,12 +44,17 @@ func streamSource(lake *pipeline.Lake, name string) (*pipeline.Source, error) {
 			return nil, usagef("source %q is not in %s; its streams are: %s", name, lake.File, list(streams))
 		case !s.Streaming():
 			return nil, usagef("source %q reads files, not a stream; the streams are: %s", name, list(streams))
+		case kind != "" && s.Kind != kind:
+			return nil, usagef("source %q is of kind %s, not %s; of that kind are: %s", name, s.Kind, kind, list(streams))
 		}
 		return s, nil
 	}
 	switch len(streams) {
 	case 0:
-		return nil, usagef("%s has no source of kind embedded, so there is no stream; add one under sources", lake.File)
+		if kind == "" {
+			kind = pipeline.KindEmbedded + " or " + pipeline.KindKafka
+		}
+		return nil, usagef("%s has no source of kind %s, so there is no stream to send to; add one under sources", lake.File, kind)
 	case 1:
 		return lake.Source(streams[0]), nil
 	}
@@ -77,9 +88,9 @@ func (a *app) printProduced(p produced) error {
 
 func newProduceBinance(a *app) *cobra.Command {
 	var (
-		source, url, channel string
-		symbols              []string
-		micros               bool
+		source, to, url, channel string
+		symbols                  []string
+		micros                   bool
 	)
 	cmd := &cobra.Command{
 		Use:   "binance",
@@ -94,7 +105,7 @@ Reconnects by itself; runs until it is stopped (SIGINT, SIGTERM).`,
 			if err != nil {
 				return err
 			}
-			src, err := streamSource(lake, source)
+			src, err := streamSource(lake, source, to)
 			if err != nil {
 				return err
 			}
@@ -132,6 +143,7 @@ Reconnects by itself; runs until it is stopped (SIGINT, SIGTERM).`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&source, "source", "", "the lake file's stream to send to (default: the only one)")
+	f.StringVar(&to, "to", "", "`kind` of the stream to send to, kafka or embedded (default: as the lake file says)")
 	f.StringVar(&url, "url", "", "WebSocket `address`, such as ws://127.0.0.1:9443")
 	f.StringSliceVar(&symbols, "symbols", nil, "symbols to subscribe to")
 	f.StringVar(&channel, "channel", "trade", "trade or aggTrade")
@@ -162,8 +174,8 @@ func binanceOptions(src *pipeline.Source, url string, symbols []string) (binance
 
 func newProduceReplay(a *app) *cobra.Command {
 	var (
-		source, key string
-		rate        float64
+		source, to, key string
+		rate            float64
 	)
 	cmd := &cobra.Command{
 		Use:     "replay FILE",
@@ -178,7 +190,7 @@ func newProduceReplay(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			src, err := streamSource(lake, source)
+			src, err := streamSource(lake, source, to)
 			if err != nil {
 				return err
 			}
@@ -202,6 +214,7 @@ func newProduceReplay(a *app) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&source, "source", "", "the lake file's stream to send to (default: the only one)")
+	f.StringVar(&to, "to", "", "`kind` of the stream to send to, kafka or embedded (default: as the lake file says)")
 	f.StringVar(&key, "key", "s", "field that becomes the message's key")
 	f.Float64Var(&rate, "rate", 0, "events a second (0: as fast as they can be kept)")
 	return cmd

@@ -290,7 +290,7 @@ them; --allow-gap SOURCE records the gap and goes on.`,
 				}
 				source, o.AllowGap = gap, true
 			}
-			src, err := streamSource(l.Lake, source)
+			src, err := streamSource(l.Lake, source, "")
 			if err != nil {
 				return err
 			}

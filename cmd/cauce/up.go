@@ -224,9 +224,6 @@ func (u *up) batchTask() schedule.Task {
 					err = failedFiles(r)
 				}
 			}
-			if err == nil {
-				u.statements(ctx)
-			}
 			return err
 		},
 	}
