@@ -70,12 +70,13 @@ func list(names []string) string {
 
 // produced is the result of every producer.
 type produced struct {
-	Source    string `json:"source"`
-	Topic     string `json:"topic"`
-	Events    int64  `json:"events"`
-	Ignored   int64  `json:"ignored"`
-	Malformed int64  `json:"malformed"`
-	Reconnect int64  `json:"reconnects"`
+	Source    string           `json:"source"`
+	Topic     string           `json:"topic"`
+	Events    int64            `json:"events"`
+	Ignored   int64            `json:"ignored"` // of kinds that are not asked for
+	Kinds     map[string]int64 `json:"ignored_kinds,omitempty"`
+	Malformed int64            `json:"malformed"`
+	Reconnect int64            `json:"reconnects"`
 }
 
 func (a *app) printProduced(p produced) error {
@@ -138,7 +139,7 @@ Reconnects by itself; runs until it is stopped (SIGINT, SIGTERM).`,
 				return err
 			}
 			s := client.Stats()
-			return a.printProduced(produced{src.Name, src.Topic, s.Events, s.Ignored, s.Malformed, s.Reconnects})
+			return a.printProduced(produced{src.Name, src.Topic, s.Events, s.Ignored, s.IgnoredKinds, s.Malformed, s.Reconnects})
 		},
 	}
 	f := cmd.Flags()

@@ -25,6 +25,7 @@ import (
 	"hash/fnv"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -85,13 +86,15 @@ type Options struct {
 
 // Stats counts what a client did.
 type Stats struct {
-	Events     int64     `json:"events"`     // published
-	Ignored    int64     `json:"ignored"`    // of other kinds
-	Malformed  int64     `json:"malformed"`  // published as they are, so that quarantine keeps them
-	Reconnects int64     `json:"reconnects"` // connections after the first
-	Rate       float64   `json:"rate"`       // events a second, of about the last ten seconds
-	Connected  bool      `json:"connected"`
-	Last       time.Time `json:"last"` // when the last event came
+	Events  int64 `json:"events"`  // published
+	Ignored int64 `json:"ignored"` // of other kinds
+	// IgnoredKinds are the ignored events by their kind; those that name none count under their stream's.
+	IgnoredKinds map[string]int64 `json:"ignored_kinds,omitempty"`
+	Malformed    int64            `json:"malformed"`  // published as they are, so that quarantine keeps them
+	Reconnects   int64            `json:"reconnects"` // connections after the first
+	Rate         float64          `json:"rate"`       // events a second, of about the last ten seconds
+	Connected    bool             `json:"connected"`
+	Last         time.Time        `json:"last"` // when the last event came
 }
 
 // Client is a running connection to the exchange.
@@ -104,9 +107,9 @@ type Client struct {
 	events, ignored, malformed, connects, open atomic.Int64
 	mu                                         sync.Mutex
 	last                                       time.Time
-	windows                                    [11]int64 // events per second, in a ring
-	second                                     int64     // to which windows belongs
-	noted                                      map[string]bool
+	windows                                    [11]int64        // events per second, in a ring
+	second                                     int64            // to which windows belongs
+	noted                                      map[string]int64 // ignored events by kind, under mu
 }
 
 // New checks the options.
@@ -146,7 +149,7 @@ func New(o Options) (*Client, error) {
 	default:
 		return nil, fmt.Errorf("binance: address %q does not begin with ws:// or wss://", o.URL)
 	}
-	c := &Client{o: o, url: u, noted: map[string]bool{}}
+	c := &Client{o: o, url: u, noted: map[string]int64{}}
 	streams := o.Streams
 	if len(streams) == 0 {
 		for _, s := range o.Symbols {
@@ -194,6 +197,7 @@ func (c *Client) Stats() Stats {
 	return Stats{
 		Events: c.events.Load(), Ignored: c.ignored.Load(), Malformed: c.malformed.Load(), Reconnects: max(0, c.connects.Load()-1),
 		Rate: float64(sum) / float64(len(c.windows)-1), Connected: c.open.Load() > 0, Last: c.last,
+		IgnoredKinds: maps.Clone(c.noted),
 	}
 }
 
@@ -491,6 +495,8 @@ type message struct {
 	TradeTime json.RawMessage `json:"T"`
 	AggID     json.RawMessage `json:"a"`
 	UpperA    json.RawMessage `json:"A"`
+	Maker     json.RawMessage `json:"m"`
+	BestMatch json.RawMessage `json:"M"` // spot only
 
 	Result json.RawMessage `json:"result"`
 	ID     json.RawMessage `json:"id"`
@@ -502,14 +508,29 @@ type message struct {
 	} `json:"error"`
 }
 
+// kindsMax bounds the kinds of events that are counted by name.
+const kindsMax = 100
+
+// market begins the message ids of events that are not of the spot market, whose trade ids run beside those of spot:
+// only spot events say whether the trade was the best match.
+func (m *message) market() string {
+	if m.BestMatch == nil {
+		return "um-"
+	}
+	return ""
+}
+
 // take handles one frame.
 func (s *session) take(kind websocket.MessageType, frame []byte) error {
-	var m message
+	var (
+		m      message
+		stream string
+	)
 	if kind != websocket.MessageText || json.Unmarshal(frame, &m) != nil {
 		return s.malformed(frame)
 	}
 	if m.Data != nil && m.Kind == "" {
-		frame = m.Data
+		frame, stream = m.Data, m.Stream
 		m = message{}
 		if json.Unmarshal(frame, &m) != nil {
 			return s.malformed(frame)
@@ -527,19 +548,26 @@ func (s *session) take(kind websocket.MessageType, frame []byte) error {
 		s.soon()
 		return nil
 	case m.Kind == "trade" && m.Symbol != "" && number(m.TradeID):
-		return s.publish(m.Symbol, "trade-"+m.Symbol+"-"+string(m.TradeID), frame)
+		return s.publish(m.Symbol, m.market()+"trade-"+m.Symbol+"-"+string(m.TradeID), frame)
 	case m.Kind == "aggTrade" && m.Symbol != "" && number(m.AggID):
-		return s.publish(m.Symbol, "agg-"+m.Symbol+"-"+string(m.AggID), frame)
+		return s.publish(m.Symbol, m.market()+"agg-"+m.Symbol+"-"+string(m.AggID), frame)
 	case m.Kind == "trade" || m.Kind == "aggTrade": // without what makes it one
 		return s.malformed(frame)
 	}
 	c.ignored.Add(1)
 	c.mu.Lock()
-	known := c.noted[m.Kind] || len(c.noted) > 100
-	c.noted[m.Kind] = true
+	name := m.Kind
+	if name == "" {
+		_, name, _ = strings.Cut(stream, "@")
+	}
+	if _, known := c.noted[name]; !known && len(c.noted) >= kindsMax {
+		name = "other"
+	}
+	c.noted[name]++
+	known := c.noted[name] > 1
 	c.mu.Unlock()
 	if !known {
-		c.o.Log.Info("exchange sends events of a kind that is not used", "kind", m.Kind)
+		c.o.Log.Info("exchange sends events of a kind that is not used", "kind", name)
 	}
 	return nil
 }

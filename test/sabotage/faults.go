@@ -33,6 +33,11 @@ var faults = []fault{
 		pkg: "./ingest", test: "^TestSourceIsToldOnlyOfWhatIsInTheTable$",
 	},
 	{
+		name: "futures-share-spot-ids", what: "a futures trade has the message id of the spot trade with its number",
+		edits: []edit{{"connect/binance/binance.go", "\t\treturn \"um-\"\n", "\t\treturn \"\"\n"}},
+		pkg:   "./test/flow", test: "^TestIdsOfDifferentSequences$",
+	},
+	{
 		name: "forget-old-vector", what: "a new deletion vector leaves out the rows of the one before",
 		edits: []edit{{"delta/merge.go", "\t\t\trows.Or(old)\n", ""}},
 		pkg:   "./delta", test: "^TestMerge",
