@@ -187,7 +187,7 @@ func printGaps(w io.Writer, repairs []*ingest.RepairReport, r *ingest.GapsReport
 			fmt.Fprintf(w, "%s: no ledger, so nothing can be said of missing rows\n", t.Table)
 		case t.Version < 0:
 			fmt.Fprintf(w, "%s: nothing written yet\n", t.Table)
-		case t.Quarantined > 0:
+		case t.Quarantined > 0 && r.Missing > 0:
 			fmt.Fprintf(w, "%s: %s in quarantine, among which missing ids may be\n", t.Table, count(t.Quarantined, "record"))
 		}
 	}
