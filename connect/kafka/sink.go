@@ -28,9 +28,12 @@ type Sink struct {
 	o     SinkOptions
 	cl    *kgo.Client
 
-	acked  atomic.Int64
-	mu     sync.Mutex
-	failed error // the first message that the broker refused for good
+	acked   atomic.Int64
+	mu      sync.Mutex
+	failed  error         // the first message that the broker refused for good
+	flying  int           // messages that wait for their acknowledgement …
+	bytes   int64         // … and their bytes
+	changed chan struct{} // closed when there are fewer; nil: nobody waits
 }
 
 // NewSink connects to the cluster. The topic must exist.
@@ -48,8 +51,8 @@ func NewSink(ctx context.Context, c Config, topic string, o SinkOptions) (*Sink,
 	opts = append(opts,
 		kgo.DefaultProduceTopic(topic),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
-		kgo.MaxBufferedRecords(o.InFlightMax),
-		kgo.MaxBufferedBytes(int(o.InFlightBytesMax)),
+		// Publish bounds what is in flight; the client's own bound must not make it wait.
+		kgo.MaxBufferedRecords(2*o.InFlightMax),
 		kgo.ProducerBatchCompression(kgo.Lz4Compression(), kgo.NoCompression()),
 		// The same hash as the Java client's, so that a key has one partition whoever publishes it.
 		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)),
@@ -76,19 +79,18 @@ func NewSink(ctx context.Context, c Config, topic string, o SinkOptions) (*Sink,
 	return s, nil
 }
 
-// Publish hands over one message and returns as soon as there is room among those in flight. The Sink keeps key and
-// value until they are acknowledged: the caller must not change them. A nil value is a tombstone. After a message that
-// the broker refused for good Publish returns that error.
+// Publish hands over one message and returns as soon as there is room among those in flight; ctx bounds that wait and
+// nothing else: a message that was handed over is published, though ctx may end before the brokers are there. The Sink
+// keeps key and value until they are acknowledged: the caller must not change them. A nil value is a tombstone. After a
+// message that the broker refused for good Publish returns that error.
 func (s *Sink) Publish(ctx context.Context, key []byte, id string, value []byte) error {
-	if err := s.err(); err != nil {
+	size := int64(len(key) + len(value))
+	if err := s.admit(ctx, size); err != nil {
 		return err
 	}
-	r := &kgo.Record{Key: key, Value: value}
-	s.cl.Produce(ctx, r, func(r *kgo.Record, err error) {
+	s.cl.Produce(context.WithoutCancel(ctx), &kgo.Record{Key: key, Value: value}, func(r *kgo.Record, err error) {
+		s.land(size)
 		if err != nil {
-			if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-				return
-			}
 			s.fail(err)
 			return
 		}
@@ -98,6 +100,45 @@ func (s *Sink) Publish(ctx context.Context, key []byte, id string, value []byte)
 		}
 	})
 	return s.err()
+}
+
+// admit waits until there is room for a message.
+func (s *Sink) admit(ctx context.Context, size int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.failed == nil && s.flying > 0 && (s.flying >= s.o.InFlightMax || s.bytes+size > s.o.InFlightBytesMax) {
+		if s.changed == nil {
+			s.changed = make(chan struct{})
+		}
+		changed := s.changed
+		s.mu.Unlock()
+		select {
+		case <-ctx.Done():
+		case <-changed:
+		}
+		s.mu.Lock()
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("topic %s: %w", s.topic, err)
+		}
+	}
+	if s.failed != nil {
+		return s.failed
+	}
+	s.flying++
+	s.bytes += size
+	return nil
+}
+
+// land makes room again.
+func (s *Sink) land(size int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.flying--
+	s.bytes -= size
+	if s.changed != nil {
+		close(s.changed)
+		s.changed = nil
+	}
 }
 
 // Acked is the number of messages that the brokers have acknowledged.

@@ -33,6 +33,11 @@ var faults = []fault{
 		pkg: "./ingest", test: "^TestSourceIsToldOnlyOfWhatIsInTheTable$",
 	},
 	{
+		name: "forget-with-the-context", what: "a message is forgotten when the context that it was published with ends",
+		edits: []edit{{"connect/kafka/sink.go", "s.cl.Produce(context.WithoutCancel(ctx), ", "s.cl.Produce(ctx, "}},
+		pkg:   "./connect/kafka", test: "^TestPublishedOutlivesItsContext$",
+	},
+	{
 		name: "futures-share-spot-ids", what: "a futures trade has the message id of the spot trade with its number",
 		edits: []edit{{"connect/binance/binance.go", "\t\treturn \"um-\"\n", "\t\treturn \"\"\n"}},
 		pkg:   "./test/flow", test: "^TestIdsOfDifferentSequences$",
