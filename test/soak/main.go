@@ -27,6 +27,7 @@ type scenario struct{ name, what, pkg, test string }
 var scenarios = []scenario{
 	{"kills", "kill -9 of batch, stream, optimize and vacuum in every phase", "./test/kill", "TestKillInEveryPhase"},
 	{"buffer-kills", "kill -9 of the buffer's host while producer and stream run in other processes", "./test/kill", "TestBufferHostKilled"},
+	{"stream-kills", "kill -9 of producer, Kafka broker and stream job while a faulty exchange trades; what was lost is repaired over REST", "./test/kill", "TestKafkaUnderFire"},
 	{"peers", "other engines read and change what Cauce wrote", "./test/peers", "TestEnginesReadWhatCauceWrote"},
 }
 
