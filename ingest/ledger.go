@@ -94,6 +94,8 @@ type Hole struct {
 	ToDay   string `json:"to_day"`
 	Owner   string `json:"owner"`
 	Why     string `json:"why"`
+
+	tail bool // what may have come behind the last id; To is only a bound
 }
 
 // OffsetGap is a lost range of a stream's offsets.

@@ -167,9 +167,13 @@ func TestLedgerNamesHolesAndTheirOwners(t *testing.T) {
 	if rep, err = w.Repair(t.Context(), o); err != nil || rep.RowsInserted != 1 || rep.RowsUpdated != 0 {
 		t.Errorf("all: %+v, %v", rep, err)
 	}
+	// Behind the last id there is no hole to see: the exchange is asked.
+	if rep, err = w.Repair(t.Context(), ingest.RepairOptions{Source: "live", Fetcher: x, Tail: true}); err != nil || rep.RowsInserted != 86 || len(rep.Warnings) != 0 {
+		t.Errorf("tail: %+v, %v", rep, err)
+	}
 	equal(t, "holes at last", holesText(w.gaps(ingest.GapsOptions{})), []string{"BTC 12-12 source"})
 	// The stream goes on as if nothing had been: a repair is no other log of it.
-	p.publish("%s", tradeLine(15))
+	p.publish("%s", tradeLine(101))
 	if reports, err := w.stream(p.reader(), ingest.StreamOptions{}); err != nil || len(reports) != 1 || reports[0].RowsInserted != 1 {
 		t.Errorf("stream after repair: %+v, %v", reports, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"time"
 
@@ -53,6 +54,9 @@ type RepairOptions struct {
 	All bool
 	// Archive fetches every hole from archives, whatever its size.
 	Archive bool
+	// Tail asks also for what the source has behind the last id of each series: what a stream lost last leaves no hole
+	// before the next row comes.
+	Tail bool
 	// TempDir is where archives are kept until they have landed.
 	TempDir string
 	// Before are holes that were there when somebody looked before: only ids in them are fetched, because what is missing
@@ -113,6 +117,21 @@ func (l *Lake) Repair(ctx context.Context, o RepairOptions) (*RepairReport, erro
 	if landed {
 		if holes, err = wanted(); err != nil {
 			return r, err
+		}
+	}
+	if o.Tail {
+		g, err := l.Gaps(ctx, o.GapsOptions)
+		if err != nil {
+			return r, err
+		}
+		last := map[string]int64{}
+		for _, d := range g.Days {
+			last[d.Series] = max(last[d.Series], d.To)
+		}
+		for _, series := range slices.Sorted(maps.Keys(last)) {
+			if _, mine := src.Repair.Symbol(series); mine {
+				holes = append(holes, Hole{Table: t.Name, Series: series, From: last[series] + 1, To: last[series] + src.Repair.IDsMax, IDs: src.Repair.IDsMax, tail: true})
+			}
 		}
 	}
 	if err := l.repairByID(ctx, src, holes, o, r); err != nil {
@@ -258,7 +277,7 @@ func (l *Lake) repairByID(ctx context.Context, src *pipeline.Source, holes []Hol
 				}
 			}
 		}
-		if known && (next <= h.To || !sure) {
+		if known && !h.tail && (next <= h.To || !sure) {
 			r.Warnings = append(r.Warnings, fmt.Sprintf("%s ids %d to %d: %s no longer shows the ids around them, so nothing is known of what did not come", h.Series, h.From, h.To, o.Fetcher.Name()))
 		}
 	}

@@ -49,6 +49,7 @@ type Repair struct {
 	Kind       string // RepairBinance
 	RESTURL    string // "" for the exchange's own
 	ArchiveURL string // "" for the exchange's own
+	Market     string // RepairSpot or RepairUM
 	Channel    string // RepairTrade or RepairAggTrade
 	// Series is the pattern of the series that this source can fetch: "{symbol}" stands for the symbol.
 	Series string
@@ -57,11 +58,13 @@ type Repair struct {
 	IDsMax int64
 }
 
-// What Repair.Kind and Repair.Channel may be.
+// What Repair.Kind, Repair.Channel and Repair.Market may be.
 const (
 	RepairBinance  = "binance"
 	RepairTrade    = "trade"
 	RepairAggTrade = "aggTrade"
+	RepairSpot     = "spot"
+	RepairUM       = "um" // USD-M futures
 )
 
 var repairSymbol = regexp.MustCompile(`^[^\s{}/-]+$`)
@@ -95,6 +98,7 @@ var repairShape = &shape{
 		{"kind", choice("Which exchange.", "", RepairBinance), true},
 		{"rest_url", text("HTTP address. Default: that of produce, else the exchange's.", "https://data-api.binance.vision"), false},
 		{"archive_url", text("Address of the daily archives. Default: the exchange's.", "https://data.binance.vision"), false},
+		{"market", choice("Which market: spot, or um for USD-M futures, whose single trades need a key, so that only aggTrade can be fetched.", RepairSpot, RepairSpot, RepairUM), false},
 		{"channel", choice("Which ids the series counts.", RepairTrade, RepairTrade, RepairAggTrade), false},
 		{"series", &shape{kind: kindText, doc: "The series that are fetched here; {symbol} stands for the symbol, which holds no '-'.", def: "{symbol}", example: `"{symbol}-agg"`}, false},
 		{"every", &shape{kind: kindDuration, min: 1_000_000, doc: "How often `cauce up` looks for holes.", def: "1m", example: "5m"}, false},
@@ -155,8 +159,11 @@ func (b *builder) repair(v *value, p *Produce) *Repair {
 	}
 	r := &Repair{
 		Kind: v.get("kind").str(RepairBinance), RESTURL: v.get("rest_url").str(""), ArchiveURL: v.get("archive_url").str(""),
-		Channel: v.get("channel").str(RepairTrade), Series: v.get("series").str(defaultOf("sources.*.repair.series")),
+		Market: v.get("market").str(RepairSpot), Channel: v.get("channel").str(RepairTrade), Series: v.get("series").str(defaultOf("sources.*.repair.series")),
 		Every: every, IDsMax: v.get("ids_max").int(idsMax),
+	}
+	if m := v.get("market"); m != nil && r.Market == RepairUM && r.Channel != RepairAggTrade {
+		b.r.errorf(m.at, "write channel: aggTrade beside it", "repair.market: single trades of um need a key")
 	}
 	if e := v.get("every"); e != nil {
 		r.Every = time.Duration(e.num)

@@ -24,6 +24,7 @@ func newGaps(a *app) *cobra.Command {
 	var (
 		o             ingest.GapsOptions
 		repair, all   bool
+		tail          bool
 		rest, archive string
 		from          string
 	)
@@ -51,8 +52,8 @@ Exit code 4 while an id is missing that the source has, or has not been asked fo
 			switch {
 			case from != "auto" && from != "archive":
 				return usagef("--from %q: it is auto or archive", from)
-			case !repair && (all || rest != "" || archive != "" || cmd.Flags().Changed("from")):
-				return usagef("--all, --from, --rest-url and --archive-url are about --repair")
+			case !repair && (all || tail || rest != "" || archive != "" || cmd.Flags().Changed("from")):
+				return usagef("--all, --tail, --from, --rest-url and --archive-url are about --repair")
 			}
 			l, err := a.openLake()
 			if err != nil {
@@ -65,7 +66,7 @@ Exit code 4 while an id is missing that the source has, or has not been asked fo
 				ExitCode int `json:"exit_code"`
 			}{}
 			if repair {
-				if result.Repairs, err = a.repair(ctx, l, ingest.RepairOptions{GapsOptions: o, All: all, Archive: from == "archive"}, rest, archive); err != nil {
+				if result.Repairs, err = a.repair(ctx, l, ingest.RepairOptions{GapsOptions: o, All: all, Tail: tail, Archive: from == "archive"}, rest, archive); err != nil {
 					return err
 				}
 			}
@@ -89,6 +90,7 @@ Exit code 4 while an id is missing that the source has, or has not been asked fo
 	f := cmd.Flags()
 	f.BoolVar(&repair, "repair", false, "fetch what is missing")
 	f.BoolVar(&all, "all", false, "with --repair: ask also for what a file shows to be missing at its source")
+	f.BoolVar(&tail, "tail", false, "with --repair: fetch also what the exchange has behind the last id of each series")
 	f.StringVar(&from, "from", "auto", "with --repair: auto, or archive for everything")
 	f.StringVar(&rest, "rest-url", "", "with --repair: HTTP `address` of the exchange instead of the lake file's")
 	f.StringVar(&archive, "archive-url", "", "with --repair: HTTP `address` of the archive instead of the lake file's")
@@ -133,7 +135,12 @@ type fetcher struct {
 }
 
 func newFetcher(src *pipeline.Source, rest, archive string) *fetcher {
-	f := &fetcher{repair: src.Repair, rest: &binance.REST{BaseURL: src.Repair.RESTURL}, archive: binance.Archive{BaseURL: src.Repair.ArchiveURL}}
+	futures := src.Repair.Market == pipeline.RepairUM
+	f := &fetcher{
+		repair:  src.Repair,
+		rest:    &binance.REST{BaseURL: src.Repair.RESTURL, Futures: futures},
+		archive: binance.Archive{BaseURL: src.Repair.ArchiveURL, Futures: futures},
+	}
 	if rest != "" {
 		f.rest.BaseURL = rest
 	}

@@ -224,6 +224,9 @@ func (u *up) batchTask() schedule.Task {
 					err = failedFiles(r)
 				}
 			}
+			if err == nil {
+				u.statements(ctx)
+			}
 			return err
 		},
 	}

@@ -92,6 +92,7 @@ func stamp(v int64) time.Time {
 // Archive is the exchange's archive of daily files.
 type Archive struct {
 	BaseURL string       // DefaultArchiveURL
+	Futures bool         // USD-M futures instead of spot
 	Client  *http.Client // http.DefaultClient
 }
 
@@ -107,7 +108,11 @@ func (a Archive) Daily(ctx context.Context, kind, symbol, day, dir string) (stri
 		base = DefaultArchiveURL
 	}
 	name := symbol + "-" + kind + "-" + day + ".zip"
-	address := strings.TrimSuffix(base, "/") + "/data/spot/daily/" + kind + "/" + symbol + "/" + name
+	market := "spot"
+	if a.Futures {
+		market = "futures/um"
+	}
+	address := strings.TrimSuffix(base, "/") + "/data/" + market + "/daily/" + kind + "/" + symbol + "/" + name
 	path := filepath.Join(dir, name)
 	var err error
 	for range 2 {

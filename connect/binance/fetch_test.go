@@ -58,6 +58,11 @@ func TestEventsPassOverIDsThatDoNotExist(t *testing.T) {
 	if err := r.Events(t.Context(), "aggTrade", "BTCUSDT", 1, 50, func(e binance.Event) bool { n++; return n < 7 }); err != nil || n != 7 {
 		t.Errorf("%d aggregate trades, %v", n, err)
 	}
+	n = 0
+	um := &binance.REST{BaseURL: address, Futures: true}
+	if err := um.Events(t.Context(), "aggTrade", "BTCUSDT", 1, 9, func(binance.Event) bool { n++; return true }); err != nil || n != 9 {
+		t.Errorf("%d aggregate trades of futures, %v", n, err)
+	}
 	err = r.Events(t.Context(), "trade", "NONE", 1, 50, func(binance.Event) bool { return true })
 	if !binance.UnknownSymbol(err) {
 		t.Errorf("unknown symbol: %v", err)
@@ -109,6 +114,10 @@ func TestArchiveAgreesWithItsChecksum(t *testing.T) {
 	}
 	if _, err := os.Stat(path + ".CHECKSUM"); err != nil {
 		t.Error(err)
+	}
+	um := binance.Archive{BaseURL: address, Futures: true}
+	if p, err := um.Daily(t.Context(), "aggTrades", "BTCUSDT", "2024-08-20", t.TempDir()); err != nil || filepath.Base(p) != "BTCUSDT-aggTrades-2024-08-20.zip" {
+		t.Errorf("futures: %s, %v", p, err)
 	}
 	if _, err := a.Daily(t.Context(), "trades", "BTCUSDT", "2024-08-21", dir); !errors.Is(err, binance.ErrNoArchive) {
 		t.Errorf("a day that is not over: %v", err)

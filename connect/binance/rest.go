@@ -17,6 +17,9 @@ import (
 // DefaultRESTURL is the exchange's address for market data over HTTP, which needs no account.
 const DefaultRESTURL = "https://data-api.binance.vision"
 
+// DefaultFuturesURL is the address of USD-M futures.
+const DefaultFuturesURL = "https://fapi.binance.com"
+
 // Trade is a trade as REST gives it. Prices and quantities stay text: they are decimals.
 type Trade struct {
 	ID           int64  `json:"id"`
@@ -40,8 +43,25 @@ type AggTrade struct {
 	IsBestMatch  bool   `json:"M"`
 }
 
-// weightMax leaves a part of the 6,000 that an address may use in a minute to others.
-const weightMax = 5000
+// weightMax and futuresWeightMax leave a part of the 6,000 and 2,400 that an address may use in a minute to others.
+const (
+	weightMax        = 5000
+	futuresWeightMax = 2000
+)
+
+func (r *REST) root() string {
+	if r.Futures {
+		return "/fapi/v1"
+	}
+	return "/api/v3"
+}
+
+func (r *REST) weightMax() int {
+	if r.Futures {
+		return futuresWeightMax
+	}
+	return weightMax
+}
 
 // APIError is an answer by which the exchange refuses a request.
 type APIError struct {
@@ -56,7 +76,8 @@ func (e *APIError) Error() string {
 
 // REST reads trades over HTTP. It waits as the exchange asks, and slows down before it must.
 type REST struct {
-	BaseURL string       // DefaultRESTURL
+	BaseURL string       // DefaultRESTURL, or DefaultFuturesURL
+	Futures bool         // USD-M futures instead of spot
 	Client  *http.Client // http.DefaultClient
 	// WaitMax bounds one wait that the exchange asks for; 2 min. A longer one is an error, and so is every request until
 	// it is over: none is sent.
@@ -84,19 +105,22 @@ func (r *REST) pauseFor(d time.Duration) {
 // HistoricalTrades gives up to limit (at most 1,000) trades of a symbol from an id on, ascending; from < 0: the newest.
 func (r *REST) HistoricalTrades(ctx context.Context, symbol string, from int64, limit int) ([]Trade, error) {
 	var out []Trade
-	return out, r.list(ctx, "/api/v3/historicalTrades", symbol, from, limit, &out)
+	return out, r.list(ctx, r.root()+"/historicalTrades", symbol, from, limit, &out)
 }
 
 // AggTrades gives up to limit (at most 1,000) aggregate trades of a symbol from an id on, ascending; from < 0: the newest.
 func (r *REST) AggTrades(ctx context.Context, symbol string, from int64, limit int) ([]AggTrade, error) {
 	var out []AggTrade
-	return out, r.list(ctx, "/api/v3/aggTrades", symbol, from, limit, &out)
+	return out, r.list(ctx, r.root()+"/aggTrades", symbol, from, limit, &out)
 }
 
 func (r *REST) list(ctx context.Context, path, symbol string, from int64, limit int, out any) error {
 	base := r.BaseURL
 	if base == "" {
 		base = DefaultRESTURL
+		if r.Futures {
+			base = DefaultFuturesURL
+		}
 	}
 	q := url.Values{"symbol": {symbol}, "limit": {strconv.Itoa(limit)}}
 	if from >= 0 {
@@ -168,7 +192,7 @@ func (r *REST) once(ctx context.Context, address string, out any) (wait time.Dur
 	if err := json.Unmarshal(body, out); err != nil {
 		return 0, fmt.Errorf("answer: %w", err)
 	}
-	if used, err := strconv.Atoi(resp.Header.Get("X-MBX-USED-WEIGHT-1M")); err == nil && used > weightMax {
+	if used, err := strconv.Atoi(resp.Header.Get("X-MBX-USED-WEIGHT-1M")); err == nil && used > r.weightMax() {
 		if err := sleep(ctx, time.Second); err != nil && !errors.Is(err, context.Canceled) {
 			return 0, err
 		}

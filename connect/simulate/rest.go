@@ -52,7 +52,9 @@ func (x *Exchange) routes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /api/v3/trades", x.weighed(25, x.trades))
 	mux.HandleFunc("GET /api/v3/historicalTrades", x.weighed(25, x.trades))
 	mux.HandleFunc("GET /api/v3/aggTrades", x.weighed(4, x.aggTrades))
+	mux.HandleFunc("GET /fapi/v1/aggTrades", x.weighed(20, x.aggTrades))
 	mux.HandleFunc("GET /data/spot/daily/{kind}/{symbol}/{file}", x.archive)
+	mux.HandleFunc("GET /data/futures/um/daily/{kind}/{symbol}/{file}", x.archive)
 }
 
 // apiError is an error in the exchange's form.
