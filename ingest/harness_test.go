@@ -420,7 +420,10 @@ func (r *reader) Close() error { return nil }
 // stream reads what a topic holds, and returns the reports.
 func (w *world) stream(in ingest.Source, o ingest.StreamOptions) ([]ingest.StreamReport, error) {
 	var out []ingest.StreamReport
-	o.Source, o.AvailableNow, o.NoMaintenance = "live", true, true
+	o.AvailableNow, o.NoMaintenance = true, true
+	if o.Source == "" {
+		o.Source = "live"
+	}
 	o.OnEpoch = func(r ingest.StreamReport) { out = append(out, r) }
 	err := w.RunStream(context.Background(), in, o)
 	for _, r := range out {

@@ -289,3 +289,55 @@ func TestLedgerAgainstSets(t *testing.T) {
 }
 
 var _ ingest.LedgerEngine = (*duckdb.Engine)(nil)
+
+// TestLedgerOfSeveralSequences: trades, aggregate trades and futures with equal numbers land in one table under keys of
+// their own, and the ledger keeps them apart; a repair fetches the series that are its source's.
+func TestLedgerOfSeveralSequences(t *testing.T) {
+	source := func(name, mark, market string) string {
+		return fmt.Sprintf(`
+  %s:
+    table: trades
+    kind: embedded
+    topic: %s
+    fields: {id: "upper(s) || '%s-' || t", symbol: s, n: t, price: p, event_time: to_event_time(T)}
+    rank: 1
+    repair: {kind: binance, channel: aggTrade, series: "{symbol}%s"%s}`, name, name, mark, mark, market)
+	}
+	text := strings.Replace(ledgerLake, `{set: {id: "symbol || '-' || n", event_date: to_date(event_time)}}`, `{set: {event_date: to_date(event_time)}}`, 1)
+	text = strings.Replace(text, "series: symbol,", `series: "substr(id, 1, length(id) - length(CAST(n AS STRING)) - 1)",`, 1)
+	text = text[:strings.Index(text, "  live:")] + strings.TrimPrefix(source("spot", "", "")+source("agg", "-agg", "")+source("um", "-um", ", market: um"), "\n") + "\n"
+	text = strings.Replace(text, "fields: {symbol: symbol, n: n,", "fields: {id: \"symbol || '-' || n\", symbol: symbol, n: n,", 1)
+	w := newWorld(t, text)
+	for _, name := range []string{"spot", "agg", "um"} {
+		p := newTopic(name)
+		for _, id := range []int64{1, 2, 4} {
+			p.publish("%s", tradeLine(id))
+		}
+		if r, err := w.stream(p.reader(), ingest.StreamOptions{Source: name}); err != nil || r[0].RowsInserted != 3 {
+			t.Fatalf("%s: %+v, %v", name, r, err)
+		}
+	}
+	equal(t, "holes", holesText(w.gaps(ingest.GapsOptions{})), []string{"BTC 3-3 ours", "BTC-agg 3-3 ours", "BTC-um 3-3 ours"})
+	x := &exchange{has: ids(1, 10)}
+	if r, err := w.Repair(t.Context(), ingest.RepairOptions{Source: "agg", Fetcher: x}); err != nil || r.RowsInserted != 1 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	equal(t, "holes after", holesText(w.gaps(ingest.GapsOptions{})), []string{"BTC 3-3 ours", "BTC-um 3-3 ours"})
+	if v := w.why("trades", "BTC-agg-3").Versions; len(v) != 1 || v[0].Origin.Kind != "rest" || v[0].Origin.Topic != "BTC-agg" || v[0].Origin.Offset != 3 || v[0].Origin.Source != "agg" {
+		t.Errorf("%+v", v)
+	}
+}
+
+// A table without a key may hold an id twice: that fills no hole, and is told.
+func TestLedgerCountsIDsNotRows(t *testing.T) {
+	text := strings.Replace(ledgerLake, "key: [id]\n    sequence: [event_time]", "key: []", 1)
+	w := newWorld(t, strings.Replace(text, "    location: [\"raw/batch/*.csv\"]", "    location: [\"raw/batch/*.csv\"]\n    on_reissue: replace", 1))
+	w.put("a.csv", 0, "symbol,n,price,time", "BTC,1,1,2024-08-19T10:00:00Z", "BTC,2,1,2024-08-19T10:00:00Z", "BTC,4,1,2024-08-19T10:00:00Z")
+	w.put("b.csv", 0, "symbol,n,price,time", "BTC,2,1,2024-08-19T10:00:00Z", "BTC,5,1,2024-08-19T10:00:00Z")
+	w.batch(ingest.BatchOptions{})
+	r := w.gaps(ingest.GapsOptions{})
+	if d := r.Days[0]; d.Doubled != 1 || d.Rows != 5 || d.From != 1 || d.To != 5 {
+		t.Errorf("%+v", d)
+	}
+	equal(t, "holes", holesText(r), []string{"BTC 3-3 source"})
+}
