@@ -57,6 +57,7 @@ kafka() {
 	echo "$want" >.cache/kafka/.installed
 }
 
+[ "$(uname -s)" != Linux ] || system mold mold || true # a faster linker, nothing more (see the Makefile)
 python || echo "setup: no Python packages: their tests are skipped"
 jars || echo "setup: no jars: their tests are skipped"
 kafka || echo "setup: no Kafka: its tests are skipped"
