@@ -235,6 +235,7 @@ func (c *CommitInfo) UnmarshalJSON(b []byte) error {
 	take("engineInfo", &c.EngineInfo)
 	take("txnId", &c.TxnID)
 	take("userMetadata", &c.UserMetadata)
+	take("tags", &c.Tags)
 	if len(raw) > 0 {
 		c.Extra = raw
 	}

@@ -109,6 +109,7 @@ type CommitInfo struct {
 	EngineInfo          string            `json:"engineInfo,omitempty"`
 	TxnID               string            `json:"txnId,omitempty"`
 	UserMetadata        string            `json:"userMetadata,omitempty"`
+	Tags                map[string]string `json:"tags,omitempty"`
 
 	Extra map[string]json.RawMessage `json:"-"`
 }

@@ -200,7 +200,11 @@ func wholeRows(schema *Schema, rows Rows, ordinals *roaring64.Bitmap) Rows {
 
 // storedRows are rows of the table as it is.
 func (a *mergeAttempt) storedRows(files []File, rows []*roaring64.Bitmap) Rows {
-	info, eng, schema := a.base.TableInfo(), a.eng, a.info.Schema
+	return storedRows(a.eng.Reader, a.base.TableInfo(), a.info.Schema, files, rows)
+}
+
+// storedRows are rows of files with the columns of a schema; those that the table lacks are null.
+func storedRows(reader Reader, info TableInfo, schema *Schema, files []File, rows []*roaring64.Bitmap) Rows {
 	var some []File
 	var hits []*roaring64.Bitmap
 	out := &derivedRows{schema: schema.Arrow()}
@@ -210,13 +214,19 @@ func (a *mergeAttempt) storedRows(files []File, rows []*roaring64.Bitmap) Rows {
 			out.n += int64(r.GetCardinality())
 		}
 	}
-	grown := len(schema.Fields) > len(info.Schema.Fields)
+	same := slices.Equal(schema.Names(), info.Schema.Names())
+	var known []string // of the schema's columns
+	for _, f := range schema.Fields {
+		if _, ok := info.Schema.Field(f.Name); ok {
+			known = append(known, f.Name)
+		}
+	}
 	out.read = func(ctx context.Context) iter.Seq2[arrow.RecordBatch, error] {
 		if len(some) == 0 {
 			return func(func(arrow.RecordBatch, error) bool) {}
 		}
-		in := eng.Reader.Read(ctx, info, some, ReadOptions{Rows: hits})
-		if !grown {
+		in := reader.Read(ctx, info, some, ReadOptions{Rows: hits, Columns: known})
+		if same {
 			return in
 		}
 		return func(yield func(arrow.RecordBatch, error) bool) {

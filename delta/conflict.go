@@ -79,7 +79,8 @@ func (x *Tx) conflictInFiles(newer *Snapshot, w *WinningCommit) error {
 	case isolationWriteSerializable:
 		check = !blind || x.metadata != nil
 	}
-	if check {
+	// A backfill describes files anew that were there before (PROTOCOL.md, "Row Tracking").
+	if check && w.Info.Operation != opBackfill {
 		for _, a := range w.Adds {
 			if x.readWhole || x.reads(newer, a) {
 				return &ConflictError{Kind: ConcurrentAppend, Version: w.Version, Detail: a.Path}

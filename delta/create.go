@@ -52,6 +52,9 @@ func Create(ctx context.Context, store objstore.Store, path string, c CreateOpti
 	if config == nil {
 		config = map[string]string{}
 	}
+	if on(&Metadata{Configuration: config}, propRowTracking) {
+		nameRowIDColumns(config, t.opts.NewID)
+	}
 	x := t.Begin(&Snapshot{table: t, version: -1, txns: map[string]Txn{}, domains: map[string]DomainMetadata{}})
 	x.SetProtocol(*protocolFor(c.Schema, config))
 	x.SetMetadata(Metadata{

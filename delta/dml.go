@@ -174,7 +174,7 @@ func (t *Table) changeOnce(ctx context.Context, o ChangeOptions, operation strin
 		}
 	}()
 	write := time.Now()
-	c.src = joinRows(c.info.Schema.Arrow(), c.out)
+	c.src = c.joined()
 	c.class = make([]uint8, c.src.NumRows())
 	if err := a.write(ctx); err != nil {
 		return nil, err
@@ -356,24 +356,22 @@ func (w *rowwise) plan(ctx context.Context, c *change) error {
 		return nil
 	}
 	c.res.Updated = n
-	after, err := w.after(c, before)
+	after, err := w.after(c, hit, hits)
 	if err != nil {
 		return err
 	}
 	c.out = append(c.out, after)
-	c.told = append(c.told, rowChange{changePreimage, before}, rowChange{changePostimage, after})
+	c.told = append(c.told, rowChange{changePreimage, before}, rowChange{changePostimage, c.withoutIDs(after)})
 	return nil
 }
 
 // after are the rows of an UPDATE as they become.
-func (w *rowwise) after(c *change, before Rows) (Rows, error) {
+func (w *rowwise) after(c *change, files []File, hits []*roaring64.Bitmap) (Rows, error) {
 	as, err := c.assigner(w.set, false, false, scope{tag: targetTag, schema: c.base.Schema().Arrow()})
 	if err != nil {
 		return nil, err
 	}
-	return &derivedRows{schema: c.info.Schema.Arrow(), n: before.NumRows(), read: func(ctx context.Context) iter.Seq2[arrow.RecordBatch, error] {
-		return assignEach(ctx, as, before.Read(ctx, nil, nil))
-	}}, nil
+	return c.changed(as, files, hits)
 }
 
 // rebase looks only into files that are new. What an UPDATE has written stays as long as the rows that it was made of are
@@ -399,7 +397,7 @@ func (w *rowwise) rebase(ctx context.Context, c *change, newer *Snapshot) error 
 			}
 		}
 		if len(files) > 0 {
-			after, err := w.after(fresh, fresh.storedRows(files, rows))
+			after, err := w.after(fresh, files, rows)
 			if err != nil {
 				return err
 			}

@@ -21,6 +21,8 @@ var (
 	ErrUnsupported = errors.New("unsupported")
 	// ErrProperty says that a table property has a bad name or value.
 	ErrProperty = errors.New("bad table property")
+	// ErrDomain says that the metadata of a domain must not be changed by hand: its name begins with "delta.".
+	ErrDomain = errors.New("system-controlled metadata domain")
 	// ErrAppendOnly says that a commit would remove data of a table with delta.appendOnly.
 	ErrAppendOnly = errors.New("table is append-only")
 	// ErrTooManyTries says that a commit lost more races than its bound allows.

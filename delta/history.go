@@ -82,7 +82,8 @@ type versionTime struct {
 	at      time.Time
 }
 
-// commitTimes gives the times of all log entries up to s, ascending in version and strictly in time.
+// commitTimes gives the times of all log entries up to s, ascending in version and strictly in time, but for the version
+// that turned in-commit timestamps on (see versionAsOf).
 func (t *Table) commitTimes(ctx context.Context, s *Snapshot, seg segment) ([]versionTime, error) {
 	out := make([]versionTime, 0, len(seg.commits))
 	// PROTOCOL.md, "In-Commit Timestamps": from the enablement version on the commit's own timestamp counts, before it
@@ -112,8 +113,9 @@ func (t *Table) commitTimes(ctx context.Context, s *Snapshot, seg segment) ([]ve
 			}
 			at = time.UnixMilli(*said.InCommitTimestamp).UTC()
 		}
-		// Clocks of writers differ and copies of a table lose order; Spark moves such times forward as well.
-		if n := len(out); n > 0 && !at.After(out[n-1].at) {
+		// Clocks of writers differ and copies of a table lose order; Spark moves such times forward as well. In-commit
+		// timestamps rise by themselves, from the first one on.
+		if n := len(out); n > 0 && !at.After(out[n-1].at) && f.version != ictFrom {
 			at = out[n-1].at.Add(time.Millisecond)
 		}
 		out = append(out, versionTime{f.version, at})
@@ -138,6 +140,14 @@ func (t *Table) versionAsOf(ctx context.Context, at time.Time) (Version, error) 
 	// Entries from before the first version that can be rebuilt do not count.
 	earliest := seg.earliest(seg.completeCheckpoints())
 	times = slices.DeleteFunc(times, func(e versionTime) bool { return e.version < earliest })
+	// PROTOCOL.md, "Recommendations for Readers of Tables with In-Commit Timestamps": from the time on at which they were
+	// turned on only the versions count that have them, before it only those that have not.
+	if from, err := strconv.ParseInt(s.Config(propICTVersion), 10, 64); err == nil && on(s.metadata, propICT) {
+		if since, err := strconv.ParseInt(s.Config(propICTTime), 10, 64); err == nil {
+			after := !at.Before(time.UnixMilli(since))
+			times = slices.DeleteFunc(times, func(e versionTime) bool { return (e.version >= Version(from)) != after })
+		}
+	}
 	i := sort.Search(len(times), func(i int) bool { return times[i].at.After(at) })
 	if i == 0 {
 		e := &VersionError{Time: at, Earliest: earliest, Latest: s.version}

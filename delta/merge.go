@@ -166,6 +166,7 @@ type mergeAttempt struct {
 	class  []uint8 // by source ordinal
 	losers losers
 	carry  *carriedValues
+	ids    keptIDs           // of the stored rows that source rows supersede, where rows are tracked
 	dead   *roaring64.Bitmap // written rows whose Tombstone is true
 	marks  map[string]*roaring64.Bitmap
 	// superseded are those of marks whose key a source row has; the others are removed by Replace.
@@ -357,6 +358,9 @@ func (a *mergeAttempt) plan(ctx context.Context) error {
 		j.mark(g, a.superseded)
 	}
 	a.carry = j.takeCarry()
+	if _, err := a.keepIDs(ctx, j, nil); err != nil {
+		return err
+	}
 	return a.findTombstones(ctx)
 }
 
@@ -566,6 +570,9 @@ func (a *mergeAttempt) write(ctx context.Context) error {
 		if a.carry != nil {
 			rows = &carriedRows{rows: a.src, carry: a.carry, schema: a.carry.schema(a.src.Schema(), a.info.Schema)}
 		}
+		if len(a.ids.id) > 0 {
+			rows = newIDRows(rows, a.info.Config[propRowIDColumn], a.ids.id)
+		}
 		files, err := a.writeRows(ctx, rows, skip)
 		if err != nil {
 			return err
@@ -593,26 +600,33 @@ func (a *mergeAttempt) write(ctx context.Context) error {
 		f.Deleted = del
 		touched = append(touched, f)
 	}
-	rest, err := newFileRows(ctx, a.eng.Reader, a.info, touched)
+	info, reader, err := a.base.copyInfo(a.info, a.eng.Reader)
+	if err != nil {
+		return err
+	}
+	rest, err := newFileRows(ctx, reader, info, touched)
 	if err != nil {
 		return err
 	}
 	if rest.NumRows() == 0 {
 		return nil
 	}
-	a.rewritten, err = a.eng.FileWriter.Write(ctx, a.info, WriteRequest{
+	a.rewritten, err = a.eng.FileWriter.Write(ctx, info, WriteRequest{
 		Rows: rest, SortBy: a.o.SortBy, Compression: a.o.Compression, FileBytesTarget: a.o.FileBytesTarget,
 	})
 	if err != nil {
 		return fmt.Errorf("rewrite files: %w", err)
 	}
+	withoutIDStats(info.Config, a.rewritten)
 	return nil
 }
 
 func (a *mergeAttempt) writeRows(ctx context.Context, rows Rows, skip *roaring64.Bitmap) ([]WrittenFile, error) {
-	return writeChecked(ctx, a.eng, a.info, WriteRequest{
+	files, err := writeChecked(ctx, a.eng, a.info.forRows(rows.Schema()), WriteRequest{
 		Rows: rows, Skip: skip, SortBy: a.o.SortBy, Compression: a.o.Compression, FileBytesTarget: a.o.FileBytesTarget,
 	})
+	withoutIDStats(a.info.Config, files)
+	return files, err
 }
 
 // writeChecked writes rows and makes sure that they keep the rules of the table and that no NOT NULL column got a null.

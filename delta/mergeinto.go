@@ -909,9 +909,12 @@ func (p *mergePlan) change() error {
 		}
 		c.matchUpdated += int64(len(pairs))
 		after := &derivedRows{schema: c.info.Schema.Arrow(), n: int64(len(pairs))}
+		if c.base.RowTracking() {
+			after.schema = withIDField(after.schema, c.info.Config[propRowIDColumn])
+		}
 		after.read = func(ctx context.Context) iter.Seq2[arrow.RecordBatch, error] { return p.updated(ctx, pairs, b.assign) }
 		c.out = append(c.out, after)
-		c.told = append(c.told, rowChange{changePreimage, before}, rowChange{changePostimage, after})
+		c.told = append(c.told, rowChange{changePreimage, before}, rowChange{changePostimage, c.withoutIDs(after)})
 	}
 	return nil
 }
@@ -956,11 +959,26 @@ func (p *mergePlan) updated(ctx context.Context, pairs []pair, as *assigner) ite
 
 func (p *mergePlan) updatedPart(ctx context.Context, c *change, part []pair, as *assigner) (arrow.RecordBatch, error) {
 	files, hits := p.hits(part)
-	stored, _, err := readAt(ctx, c.eng.Reader, c.base.TableInfo(), files, hits, c.base.Schema().Names())
+	info, reader, names := c.base.TableInfo(), c.eng.Reader, c.base.Schema().Names()
+	if c.base.RowTracking() {
+		wide, id, _, err := info.withRowIDs()
+		if err != nil {
+			return nil, err
+		}
+		info, reader, names = wide, trackedReader{reader}, append(names, id.Name)
+	}
+	stored, _, err := readAt(ctx, reader, info, files, hits, names)
 	if err != nil {
 		return nil, err
 	}
 	defer stored.Release()
+	var ids arrow.Array
+	if c.base.RowTracking() {
+		n := int(stored.NumCols()) - 1
+		ids = stored.Column(n)
+		stored = array.NewRecordBatch(arrow.NewSchema(stored.Schema().Fields()[:n], nil), stored.Columns()[:n], stored.NumRows())
+		defer stored.Release()
+	}
 	ords := roaring64.New()
 	for _, x := range part {
 		ords.Add(uint64(x.source))
@@ -979,7 +997,10 @@ func (p *mergePlan) updatedPart(ctx context.Context, c *change, part []pair, as 
 		return nil, err
 	}
 	defer aligned.Release()
-	return as.apply(ctx, beside(stored, aligned))
+	if ids == nil {
+		return as.apply(ctx, beside(stored, aligned))
+	}
+	return withIDs(ids, c.info.Config[propRowIDColumn], func() (arrow.RecordBatch, error) { return as.apply(ctx, beside(stored, aligned)) })
 }
 
 // sourceRows reads all columns of source rows.
@@ -1130,12 +1151,12 @@ func (p *mergePlan) rest(ctx context.Context) error {
 			continue
 		}
 		c.restUpdated += n
-		after := &derivedRows{schema: c.info.Schema.Arrow(), n: n}
-		after.read = func(ctx context.Context) iter.Seq2[arrow.RecordBatch, error] {
-			return assignEach(ctx, b.assign, before.Read(ctx, nil, nil))
+		after, err := c.changed(b.assign, some, rows)
+		if err != nil {
+			return err
 		}
 		c.out = append(c.out, after)
-		c.told = append(c.told, rowChange{changePreimage, before}, rowChange{changePostimage, after})
+		c.told = append(c.told, rowChange{changePreimage, before}, rowChange{changePostimage, c.withoutIDs(after)})
 	}
 	return p.sum()
 }

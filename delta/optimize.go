@@ -254,7 +254,7 @@ func (t *Table) optimizeCommit(ctx context.Context, s *Snapshot, bins []*bin, o 
 		}
 	}()
 	for _, b := range bins {
-		if err := t.rewriteBin(ctx, info, b, o); err != nil {
+		if err := t.rewriteBin(ctx, s, info, b, o); err != nil {
 			return 0, err
 		}
 	}
@@ -365,9 +365,13 @@ func (r *OptimizeResult) sum(m map[string]string) {
 
 var errNothingLeft = errors.New("writers of rows changed every file")
 
-func (t *Table) rewriteBin(ctx context.Context, info TableInfo, b *bin, o OptimizeOptions) error {
+func (t *Table) rewriteBin(ctx context.Context, s *Snapshot, info TableInfo, b *bin, o OptimizeOptions) error {
 	eng := t.engine()
-	live, err := newFileRows(ctx, eng.Reader, info, b.files)
+	info, reader, err := s.copyInfo(info, eng.Reader)
+	if err != nil {
+		return err
+	}
+	live, err := newFileRows(ctx, reader, info, b.files)
 	if err != nil {
 		return err
 	}
@@ -389,6 +393,7 @@ func (t *Table) rewriteBin(ctx context.Context, info TableInfo, b *bin, o Optimi
 	if err != nil {
 		return err
 	}
+	withoutIDStats(info.Config, b.written)
 	var n int64
 	for _, w := range b.written {
 		n += w.NumRecords

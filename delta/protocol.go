@@ -40,6 +40,7 @@ var writerFeatures = map[string]bool{
 	"v2Checkpoint":        true,
 	"inCommitTimestamp":   true,
 	"vacuumProtocolCheck": true,
+	"rowTracking":         true,
 }
 
 // legacyFeatures are what the old writer versions stand for (PROTOCOL.md, "Features implied by legacy versions").
@@ -130,7 +131,7 @@ func checkWrite(p *Protocol, m *Metadata, s *Schema) error {
 	if columnMappingMode(p, m) != "none" {
 		missing["columnMapping"] = true
 	}
-	if on(m, "delta.enableRowTracking") {
+	if on(m, "delta.enableRowTracking") && !p.hasWriterFeature("rowTracking") {
 		missing["rowTracking"] = true
 	}
 	if s != nil {
@@ -203,6 +204,9 @@ func protocolFor(s *Schema, config map[string]string) *Protocol {
 	}
 	if on(m, "delta.enableInCommitTimestamps") {
 		writer = append(writer, "inCommitTimestamp")
+	}
+	if on(m, "delta.enableRowTracking") {
+		writer = append(writer, "domainMetadata", "rowTracking")
 	}
 	if len(reader)+len(writer) == 0 {
 		return &Protocol{MinReaderVersion: 1, MinWriterVersion: 2}

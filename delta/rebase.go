@@ -77,6 +77,11 @@ func (a *mergeAttempt) rebase(ctx context.Context, newer *Snapshot, won []Winnin
 	if len(orphans) > 0 {
 		return errReplan
 	}
+	if lost, err := a.lostIDs(ctx, newer, touched); err != nil {
+		return err
+	} else if lost {
+		return errReplan
+	}
 	a.base = newer
 	return nil
 }
@@ -185,6 +190,7 @@ func (a *mergeAttempt) meet(ctx context.Context, newer *Snapshot, added []*Add, 
 		carried[o] = i
 	}
 	lost, again := roaring64.New(), roaring64.New()
+	won := []int{}
 	for g, o := range j.ordinals {
 		switch {
 		case a.class[o] == rowLost:
@@ -199,6 +205,7 @@ func (a *mergeAttempt) meet(ctx context.Context, newer *Snapshot, added []*Add, 
 		default:
 			j.mark(g, a.marks)
 			j.mark(g, a.superseded)
+			won = append(won, g)
 			was := a.class[o]
 			a.class[o] = rowUpdate
 			if j.same[g] {
@@ -209,6 +216,11 @@ func (a *mergeAttempt) meet(ctx context.Context, newer *Snapshot, added []*Add, 
 			}
 		}
 	}
+	other, err := a.keepIDs(ctx, j, won)
+	if err != nil {
+		return err
+	}
+	again.Or(other)
 	if err := a.unwrite(ctx, lost, again); err != nil {
 		return err
 	}
@@ -304,11 +316,15 @@ func (a *mergeAttempt) rewriteCarried(ctx context.Context, again *roaring64.Bitm
 	defer b.Release()
 	mem := NewRows(b.Schema(), b)
 	defer mem.Close()
-	if a.carry == nil {
+	if a.carry == nil && fresh != nil {
 		a.carry = &carriedValues{at: map[int64]carriedAt{}}
 	}
-	shift := int32(len(a.carry.batches))
+	shift := int32(0)
+	if a.carry != nil {
+		shift = int32(len(a.carry.batches))
+	}
 	over := &carriedValues{at: map[int64]carriedAt{}}
+	ids := map[int64]int64{}
 	if fresh != nil {
 		over.batches = fresh.batches
 		a.carry.batches = append(a.carry.batches, fresh.batches...)
@@ -316,7 +332,12 @@ func (a *mergeAttempt) rewriteCarried(ctx context.Context, again *roaring64.Bitm
 	var k int64
 	for it := again.Iterator(); it.HasNext(); k++ {
 		o := int64(it.Next())
-		delete(a.carry.at, o)
+		if a.carry != nil {
+			delete(a.carry.at, o)
+		}
+		if id, ok := a.ids.id[o]; ok {
+			ids[k] = id
+		}
 		if fresh == nil {
 			continue
 		}
@@ -328,6 +349,9 @@ func (a *mergeAttempt) rewriteCarried(ctx context.Context, again *roaring64.Bitm
 	var rows Rows = mem
 	if len(over.at) > 0 {
 		rows = &carriedRows{rows: mem, carry: over, schema: over.schema(b.Schema(), a.info.Schema)}
+	}
+	if len(ids) > 0 {
+		rows = newIDRows(rows, a.info.Config[propRowIDColumn], ids)
 	}
 	files, err := a.writeRows(ctx, rows, nil)
 	if err != nil {

@@ -72,6 +72,7 @@ type sim struct {
 	start   Version // of the present round: a restore goes no further back
 	seq     int64
 	gen     int
+	tracked bool // the table has row tracking, in-commit timestamps and a change feed
 	failed  error
 	crashes int
 	injured int
@@ -474,6 +475,11 @@ func simulate(cfg simConfig) (*sim, error) {
 	if s.rng.IntN(3) > 0 {
 		conf["delta.enableDeletionVectors"] = "true"
 	}
+	if s.tracked = s.rng.IntN(2) == 0; s.tracked {
+		for _, p := range []string{propRowTracking, propICT, propChangeFeed} {
+			conf[p] = "true"
+		}
+	}
 	ids := 0
 	tab, err := Create(context.Background(), s.mem, "t", CreateOptions{Schema: simSchema(), PartitionBy: []string{"day"}, Config: conf}, s.options("check", &ids))
 	if err != nil {
@@ -545,6 +551,7 @@ func (s *sim) check(string) error {
 	}
 	model := map[string]simRow{} // by id
 	states := []map[string]simRow{{}}
+	ids := map[Version]map[string]trackedRow{}
 	seen := map[string]int{}
 	for v := Version(1); v <= newest.Version(); v++ {
 		c, _, err := tab.readCommit(ctx, v)
@@ -588,6 +595,16 @@ func (s *sim) check(string) error {
 		if err := s.checkVersion(tab, v, model); err != nil {
 			return err
 		}
+		if s.tracked {
+			if err := s.checkTracked(tab, v, c, states, ids); err != nil {
+				return err
+			}
+		}
+	}
+	if s.tracked {
+		if err := idsUnique(tab); err != nil {
+			return err
+		}
 	}
 	for _, name := range sortedKeys(s.ops) {
 		op := s.ops[name]
@@ -628,6 +645,96 @@ func (s *sim) checkVersion(tab *Table, v Version, model map[string]simRow) error
 	sort.Strings(want)
 	if !slices.Equal(got, want) {
 		return fmt.Errorf("version %d has the rows\n%v, not\n%v", v, got, want)
+	}
+	return nil
+}
+
+// checkTracked compares row ids, commit versions and the change feed of a version with the version before: a row keeps its
+// id, a new one has one that was never given, and the feed leads from one version to the next.
+func (s *sim) checkTracked(tab *Table, v Version, c *commit, states []map[string]simRow, ids map[Version]map[string]trackedRow) error {
+	ctx := context.Background()
+	at, err := tab.SnapshotAt(ctx, v)
+	if err != nil {
+		return err
+	}
+	now, owner := map[string]trackedRow{}, map[int64]string{}
+	for b, err := range tab.Scan(ctx, at, ScanOptions{Columns: []string{"id"}, RowTracking: true}) {
+		if err != nil {
+			return fmt.Errorf("version %d cannot be read with row ids: %w", v, err)
+		}
+		for i := range int(b.NumRows()) {
+			k, r := b.Column(0).ValueStr(i), trackedRow{b.Column(1).(*array.Int64).Value(i), b.Column(2).(*array.Int64).Value(i)}
+			if o, ok := owner[r.id]; ok {
+				return fmt.Errorf("version %d: rows %s and %s have the id %d", v, o, k, r.id)
+			}
+			now[k], owner[r.id] = r, k
+		}
+	}
+	ids[v] = now
+	was, ok := ids[v-1]
+	if !ok {
+		return nil
+	}
+	before, err := tab.SnapshotAt(ctx, v-1)
+	if err != nil {
+		return err
+	}
+	if !at.Time().After(before.Time()) {
+		return fmt.Errorf("version %d is of %s, the one before of %s", v, at.Time(), before.Time())
+	}
+	mark, err := before.rowIDMark()
+	if err != nil {
+		return err
+	}
+	source := was
+	name, _, _ := strings.Cut(c.info.UserMetadata, " ")
+	restore := c.info.Operation == "RESTORE"
+	if restore {
+		if source, ok = ids[s.ops[name].target]; !ok {
+			return nil // of an earlier round
+		}
+	}
+	for k, r := range now {
+		old, known := source[k]
+		changed := states[v][k] != states[v-1][k]
+		switch {
+		case known && old.id != r.id:
+			return fmt.Errorf("version %d: row %s had the id %d, now %d", v, k, old.id, r.id)
+		case known && (restore || !changed) && r.version != old.version, known && !restore && changed && r.version != int64(v):
+			return fmt.Errorf("version %d: row %s had the commit version %d, now %d; changed: %v", v, k, old.version, r.version, changed)
+		case !known && (restore || r.id <= mark):
+			return fmt.Errorf("version %d: row %s is new and has the id %d, the mark was %d", v, k, r.id, mark)
+		}
+	}
+	feed, err := tab.Changes(ctx, ChangesOptions{From: v, To: v})
+	if err != nil {
+		return err
+	}
+	sum := map[string]int{}
+	for _, r := range states[v-1] {
+		sum[fmt.Sprint(r)]++
+	}
+	for _, r := range states[v] {
+		sum[fmt.Sprint(r)]--
+	}
+	for b, err := range feed.Batches(ctx) {
+		if err != nil {
+			return fmt.Errorf("changes of version %d: %w", v, err)
+		}
+		for i := range int(b.NumRows()) {
+			r := fmt.Sprint(simRow{named(b, "id").(*array.String).Value(i), named(b, "day").(*array.String).Value(i), named(b, "seq").(*array.Int64).Value(i)})
+			switch named(b, ChangeTypeColumn).(*array.String).Value(i) {
+			case changeDelete, changePreimage:
+				sum[r]--
+			default:
+				sum[r]++
+			}
+		}
+	}
+	for r, n := range sum {
+		if n != 0 {
+			return fmt.Errorf("version %d: the change feed is wrong about %s by %d", v, r, n)
+		}
 	}
 	return nil
 }

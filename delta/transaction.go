@@ -30,8 +30,10 @@ type Tx struct {
 	readFiles map[string]bool // canonical paths
 	readWhere []Predicate
 
-	oldRows bool // what is added were rows of the table before, so that no rule of it needs to be looked at
-	done    bool
+	oldRows    bool // what is added were rows of the table before, so that no rule of it needs to be looked at
+	recommit   bool // what is added are files of the table, described anew
+	rowIDsLost bool // rows were written again without their row ids
+	done       bool
 }
 
 // CommitOptions describe a commit.
@@ -57,6 +59,10 @@ type CommitOptions struct {
 
 	// NoCheckpoint leaves out the checkpoint that every delta.checkpointInterval-th commit is followed by.
 	NoCheckpoint bool
+
+	// RowIDsLost says that rows of a table with row tracking were copied or changed without their row ids, so that the
+	// commit must not claim that they stayed (PROTOCOL.md, "Writer Requirements for Row Tracking").
+	RowIDsLost bool
 }
 
 // Committed says what a commit did.
@@ -151,6 +157,7 @@ func (x *Tx) Commit(ctx context.Context, o CommitOptions) (*Committed, error) {
 		return nil, errors.New("transaction was committed before")
 	}
 	x.done = true
+	x.rowIDsLost = o.RowIDsLost
 	opts := &x.table.opts
 	start := opts.Clock()
 	id := opts.NewID()
@@ -278,23 +285,49 @@ func (x *Tx) build(o CommitOptions, id string, readVersion Version) (*commit, er
 		c.info.ReadVersion = &v
 	}
 	if on(meta, propICT) {
-		// PROTOCOL.md, "In-Commit Timestamps": greater than that of the version before, whatever the clock says.
-		ict := now
-		was := x.base.metadata != nil && on(x.base.metadata, propICT)
-		if was {
-			ict = max(ict, x.base.time.UnixMilli()+1)
-		}
-		c.info.InCommitTimestamp = &ict
-		c.info.Timestamp = ict
-		if !was && c.version > 0 {
-			m := *meta
-			m.Configuration = maps.Clone(m.Configuration)
-			m.Configuration[propICTVersion] = fmt.Sprint(c.version)
-			m.Configuration[propICTTime] = fmt.Sprint(ict)
-			c.metadata = &m
-		}
+		x.stamp(c, meta, now)
+	}
+	p := x.base.protocol
+	if x.protocol != nil {
+		p = x.protocol
+	}
+	if err := x.trackRows(c, p, meta); err != nil {
+		return nil, err
 	}
 	return c, nil
+}
+
+// stamp gives the commit its in-commit timestamp (PROTOCOL.md, "In-Commit Timestamps"): greater than the time of the
+// version before, whatever the clock says. Where a table with a past turns them on, its properties say from when they
+// count.
+func (x *Tx) stamp(c *commit, meta *Metadata, now int64) {
+	ict := now
+	if x.base.version >= 0 {
+		ict = max(ict, x.base.time.UnixMilli()+1)
+	}
+	c.info.InCommitTimestamp = &ict
+	c.info.Timestamp = ict
+	if c.version == 0 {
+		return
+	}
+	version, at := fmt.Sprint(c.version), fmt.Sprint(ict)
+	if on(x.base.metadata, propICT) {
+		if c.metadata == nil {
+			return
+		}
+		// Metadata that replaces the table's, as a restore does, may speak of another time.
+		version, at = x.base.Config(propICTVersion), x.base.Config(propICTTime)
+	}
+	m := *meta
+	m.Configuration = maps.Clone(m.Configuration)
+	for k, v := range map[string]string{propICTVersion: version, propICTTime: at} {
+		if v == "" {
+			delete(m.Configuration, k)
+		} else {
+			m.Configuration[k] = v
+		}
+	}
+	c.metadata = &m
 }
 
 // preview checks the commit and gives the snapshot that it will make.
@@ -355,7 +388,7 @@ func (x *Tx) preview(c *commit) (*Snapshot, error) {
 	}
 	var twice error
 	for _, a := range c.adds {
-		if was, ok := x.base.File(canonicalPath(a.Path)); ok && !gone[was.key()] {
+		if was, ok := x.base.File(canonicalPath(a.Path)); ok && !gone[was.key()] && !(x.recommit && was.key() == a.key()) {
 			twice = fmt.Errorf("%s: add %s: the path is in the table already", x.table, was.Path)
 		}
 	}
@@ -366,6 +399,16 @@ func (x *Tx) preview(c *commit) (*Snapshot, error) {
 	}
 	if twice != nil {
 		return nil, twice
+	}
+	if before == nil || !before.RowTracking() {
+		if err := next.checkRowTracking(); err != nil {
+			return nil, fmt.Errorf("%s: %w", x.table, err)
+		}
+	}
+	for _, d := range x.domains {
+		if d.Domain == rowTrackingDomain {
+			return nil, fmt.Errorf("%s: %w: domain %s is kept by the commit itself", x.table, ErrDomain, d.Domain)
+		}
 	}
 	if len(c.domains) > 0 && !next.protocol.hasWriterFeature("domainMetadata") {
 		return nil, fmt.Errorf("%s: the table's protocol has no domain metadata", x.table)

@@ -258,7 +258,10 @@ func TestUnsupportedFeatures(t *testing.T) {
 		{"identity column", `{"minReaderVersion":1,"minWriterVersion":6}`, meta(nil, `"delta.identity.start":1`), nil, []string{"identityColumns"}},
 		{"column mapping", `{"minReaderVersion":2,"minWriterVersion":5}`, meta(map[string]string{"delta.columnMapping.mode": "name"}, `"delta.columnMapping.physicalName":"p","delta.columnMapping.id":1`), nil, []string{"columnMapping"}},
 		{"column mapping without support", `{"minReaderVersion":1,"minWriterVersion":2}`, meta(map[string]string{"delta.columnMapping.mode": "name"}, ""), nil, nil},
-		{"row tracking", `{"minReaderVersion":1,"minWriterVersion":7,"writerFeatures":["rowTracking","domainMetadata"]}`, meta(nil, ""), nil, []string{"rowTracking"}},
+		{"row tracking suspended", `{"minReaderVersion":1,"minWriterVersion":7,"writerFeatures":["rowTracking","domainMetadata"]}`, meta(map[string]string{"delta.rowTrackingSuspended": "true"}, ""), nil, nil},
+		{"checkpoint protection", `{"minReaderVersion":1,"minWriterVersion":7,"writerFeatures":["checkpointProtection"]}`, meta(nil, ""), nil, []string{"checkpointProtection"}},
+		{"iceberg", `{"minReaderVersion":2,"minWriterVersion":7,"writerFeatures":["columnMapping","icebergCompatV1","icebergCompatV2"]}`, meta(nil, ""), nil, []string{"icebergCompatV1", "icebergCompatV2"}},
+		{"catalog", `{"minReaderVersion":3,"minWriterVersion":7,"readerFeatures":["catalogManaged"],"writerFeatures":["catalogManaged","inCommitTimestamp"]}`, meta(nil, ""), []string{"catalogManaged"}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			store := objstore.NewMemory(nil)
@@ -307,7 +310,7 @@ func TestCreateRefuses(t *testing.T) {
 		"bad property":       {CreateOptions{Schema: testSchema(), Config: map[string]string{"delta.checkpointInterval": "0"}}, ErrProperty},
 		"bad boolean":        {CreateOptions{Schema: testSchema(), Config: map[string]string{"delta.appendOnly": "yes"}}, ErrProperty},
 		"bad interval":       {CreateOptions{Schema: testSchema(), Config: map[string]string{"delta.logRetentionDuration": "1 month"}}, ErrProperty},
-		"row tracking":       {CreateOptions{Schema: testSchema(), Config: map[string]string{"delta.enableRowTracking": "true"}}, ErrUnsupported},
+		"suspended ids":      {CreateOptions{Schema: testSchema(), Config: map[string]string{"delta.enableRowTracking": "true", "delta.rowTrackingSuspended": "true"}}, ErrProperty},
 	} {
 		store := objstore.NewMemory(nil)
 		if _, err := Create(ctx, store, "t", c.o, nil); !errors.Is(err, c.want) {

@@ -16,6 +16,9 @@ import (
 type ScanOptions struct {
 	Columns []string  // nil: all
 	Where   Predicate // leaves out files that hold no such row; rows are not filtered
+	// RowTracking adds RowIDColumn and RowCommitVersionColumn as last columns. ErrRowTracking for a version that has them
+	// not.
+	RowTracking bool
 }
 
 // Scan reads the rows of a snapshot, file by file in the order of the log. The consumer must not keep a batch beyond
@@ -27,7 +30,11 @@ func (t *Table) Scan(ctx context.Context, s *Snapshot, o ScanOptions) iter.Seq2[
 			yield(nil, err)
 			return
 		}
-		for b, err := range t.engine().Reader.Read(ctx, s.TableInfo(), files, ReadOptions{Columns: o.Columns}) {
+		rows := t.engine().Reader.Read(ctx, s.TableInfo(), files, ReadOptions{Columns: o.Columns})
+		if o.RowTracking {
+			rows = t.scanTracked(ctx, s, files, o.Columns)
+		}
+		for b, err := range rows {
 			if !yield(b, err) || err != nil {
 				return
 			}

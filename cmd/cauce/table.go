@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -109,6 +110,7 @@ func newTableScan(a *app) *cobra.Command {
 		at      versionFlags
 		format  string
 		columns []string
+		rowIDs  bool
 	)
 	cmd := &cobra.Command{
 		Use:   "scan TABLE",
@@ -143,7 +145,13 @@ TABLE is a folder, a file: URL, or the name of a table of the lake.`,
 				}
 				schema = narrow
 			}
-			rows := batches(t.Scan(ctx, s, delta.ScanOptions{Columns: columns}))
+			if rowIDs {
+				if !s.RowTracking() {
+					return fmt.Errorf("table %s version %d: %w; set its property delta.enableRowTracking to true", args[0], s.Version(), delta.ErrRowTracking)
+				}
+				schema = &delta.Schema{Fields: append(slices.Clone(schema.Fields), delta.Field{Name: delta.RowIDColumn, Type: delta.Long}, delta.Field{Name: delta.RowCommitVersionColumn, Type: delta.Long})}
+			}
+			rows := batches(t.Scan(ctx, s, delta.ScanOptions{Columns: columns, RowTracking: rowIDs}))
 			if a.json {
 				return a.printResult(resultHead{
 					Version: versionOf(s), FilesTotal: s.NumFiles(), FilesOpened: s.NumFiles(), BytesRead: s.Bytes(),
@@ -155,6 +163,7 @@ TABLE is a folder, a file: URL, or the name of a table of the lake.`,
 	at.add(cmd, "read")
 	cmd.Flags().StringVar(&format, "format", formatJSONL, "jsonl, csv, json, table or parquet")
 	cmd.Flags().StringSliceVar(&columns, "columns", nil, "only these columns")
+	cmd.Flags().BoolVar(&rowIDs, "row-ids", false, "also "+delta.RowIDColumn+" and "+delta.RowCommitVersionColumn+", where row tracking is enabled")
 	return cmd
 }
 

@@ -220,4 +220,19 @@ var faults = []fault{
 		edits: []edit{{"engine/duckdb/finish.go", "exact = slices.Concat([]byte{}, raw)", "exact = []byte(strings.ToValidUTF8(string(raw), \"\"))"}},
 		pkg:   "./ingest", test: "^TestPoisonIsKeptByteForByte$",
 	},
+	{
+		name: "row-ids-from-the-first-try", what: "a commit that lost a race keeps the row ids of its first try",
+		edits: []edit{{"delta/rowtracking.go", "\tc.adds = adds\n", "\tc.adds, x.adds = adds, adds\n"}},
+		pkg:   "./delta", test: "^TestRowIDsAreGivenAnewAfterALostRace$",
+	},
+	{
+		name: "updates-forget-row-ids", what: "a row that an UPDATE or a MERGE changes gets a new id",
+		edits: []edit{{"delta/trackedrows.go", "\t\tif _, known := t.Schema.Field(name); name != \"\" && ", "\t\tif _, known := t.Schema.Field(name); false && "}},
+		pkg:   "./delta", test: "^TestRowIDsStay$",
+	},
+	{
+		name: "clock-sets-in-commit-timestamps", what: "an in-commit timestamp is what the clock says, even if that is not later than the one before",
+		edits: []edit{{"delta/transaction.go", "\t\tict = max(ict, x.base.time.UnixMilli()+1)\n", ""}},
+		pkg:   "./delta", test: "^TestInCommitTimestampsRise$",
+	},
 }
