@@ -6,6 +6,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -36,7 +37,8 @@ func main() {
 func mainErr() error {
 	b := &bench{}
 	var load, micro, report, part, files, work string
-	var commits int
+	var commits, events, rows int
+	var peer bool
 	flag.StringVar(&b.dir, "dir", filepath.Join(prereq.Root(), ".cache", "bench"), "folder for data and tables; the generated data is kept")
 	flag.StringVar(&b.cauce, "cauce", filepath.Join(prereq.Root(), "bin", "cauce"), "the program")
 	flag.IntVar(&b.tries, "tries", 3, "runs of each load, in turn")
@@ -44,7 +46,10 @@ func mainErr() error {
 	flag.StringVar(&load, "load", "1000000,5000000,20000000", "history sizes to load, in rows; empty: none")
 	flag.StringVar(&micro, "micro", "500000,5000000,20000000", "table sizes that micro-batches go into, in rows; empty: none")
 	flag.StringVar(&report, "report", "", "also write the report to this file")
-	flag.StringVar(&part, "part", "", "\"log\": only logs of many files and many commits, without peers; empty: everything else")
+	flag.StringVar(&part, "part", "", "\"log\": only logs of many files and many commits, without peers; \"drain\": only events that wait in Kafka; empty: history and micro-batches")
+	flag.IntVar(&events, "events", 1_000_000, "events that wait in Kafka, with -part drain")
+	flag.IntVar(&rows, "rows", 5_000_000, "rows in the table before, with -part drain")
+	flag.BoolVar(&peer, "peer", true, "also let Spark do it, with -part drain")
 	flag.StringVar(&files, "files", "100000,1000000", "numbers of files, with -part log")
 	flag.IntVar(&commits, "commits", 100_000, "greatest number of commits, with -part log")
 	flag.StringVar(&work, "child", "", "used by -part log for the processes that it measures")
@@ -87,6 +92,10 @@ func mainErr() error {
 		}
 		defer f.Close()
 		b.out = io.MultiWriter(os.Stdout, f)
+	}
+	if part == "drain" {
+		fmt.Fprintf(b.out, "%s, %d processors, %s; %s\n", time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), memory(), model())
+		return b.drain(context.Background(), events, rows, peer)
 	}
 	loads, err := sizes(load)
 	if err != nil {

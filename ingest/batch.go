@@ -390,6 +390,7 @@ func (b *batchRun) tryEpoch(ctx context.Context, files []objstore.Info) (again b
 	for _, w := range rep.Warnings {
 		b.warn(w)
 	}
+	b.l.observe.epoch(rep)
 	if b.opts.OnEpoch != nil {
 		b.opts.OnEpoch(*rep)
 	}

@@ -48,17 +48,17 @@ func (l *Lake) commitEpoch(ctx context.Context, c *epochCommit, ph *phases) (*Ep
 	}
 	ph.done("progress")
 	var touched int64
+	var rules map[string]int64
 	if c.quarantine && c.result != nil && c.result.Quarantined > 0 {
-		if touched, err = l.putQuarantine(ctx, c, name); err != nil {
+		if touched, rules, err = l.putQuarantine(ctx, c, name); err != nil {
 			return nil, fmt.Errorf("write quarantine: %w", err)
 		}
 		ph.done("quarantine")
 	}
-	m, err := l.merge(ctx, c, c.log.key(name))
+	m, err := l.merge(ctx, c, c.log.key(name), ph)
 	if err != nil {
 		return nil, err
 	}
-	ph.done("merge")
 	c.state.epoch = c.cover.Epoch
 	c.state.apply(name, c.cover)
 	// The commit stands; the winner file only saves the next run a look into the log. So its loss is no error.
@@ -72,6 +72,7 @@ func (l *Lake) commitEpoch(ctx context.Context, c *epochCommit, ph *phases) (*Ep
 		Source: c.source.Name, Table: c.plan.Table.Name, Incarnation: c.log.incarnation,
 		Kind: c.cover.Kind, Epoch: c.cover.Epoch, Version: m.Version,
 		FilesAdded: m.FilesAdded, FilesRemoved: m.FilesRemoved, BytesAdded: m.BytesAdded, Rebases: m.Rebases,
+		Rules:  rules,
 		Phases: ph.took,
 	}
 	for _, f := range c.cover.Files {
@@ -95,8 +96,9 @@ func (l *Lake) commitEpoch(ctx context.Context, c *epochCommit, ph *phases) (*Ep
 }
 
 // merge commits the rows of an epoch together with its txn.
-func (l *Lake) merge(ctx context.Context, c *epochCommit, progress string) (*delta.MergeResult, error) {
+func (l *Lake) merge(ctx context.Context, c *epochCommit, progress string, ph *phases) (*delta.MergeResult, error) {
 	t := c.plan.Table
+	defer ph.done(phaseCommit) // what is left when the commit stands, or has failed
 	o := delta.MergeOptions{
 		Key:          t.MergeKey(),
 		Order:        t.Order(),
@@ -106,7 +108,15 @@ func (l *Lake) merge(ctx context.Context, c *epochCommit, progress string) (*del
 		Compression:  t.Compression,
 		CopyOnWrite:  !t.DeletionVectors,
 		CommitEmpty:  true, // the txn says what was read, even where it changed nothing
-		Hook:         l.hook,
+		Hook: func(begins string) {
+			switch begins {
+			case "located":
+				ph.done(phaseLocate)
+			case "files-written":
+				ph.done(phaseWrite)
+			}
+			l.hook(begins)
+		},
 	}
 	if ms := c.at.UnixMilli(); ms > 0 {
 		o.Txn.LastUpdated = &ms

@@ -27,6 +27,7 @@ type (
 	ExpectationError = pipeline.ExpectationError
 	Position         = pipeline.Position
 	GapError         = pipeline.GapError
+	Backlog          = pipeline.Backlog
 )
 
 // Source is a stream that can be read from any position that it still holds. Not safe for concurrent use.
@@ -46,6 +47,12 @@ type Source interface {
 	// It keeps the message at each position itself.
 	Committed(ctx context.Context, pos map[int32]Position) error
 	Close() error
+}
+
+// Lagging is implemented by a Source that can tell how far positions are behind the end of its log. It may be asked
+// before Seek.
+type Lagging interface {
+	Backlog(ctx context.Context, after map[int32]Position) (Backlog, error)
 }
 
 // FileOpener makes a file of the store ready for reading according to its source's configuration (connect/csv).

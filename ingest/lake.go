@@ -31,6 +31,8 @@ type Config struct {
 	// Hook is called as each phase of a run begins, for tests that stop a process there: "reading", "located",
 	// "files-written", "before-commit", "after-commit", "checkpoint", "optimize", "vacuum", "idle". nil: nobody listens.
 	Hook func(phase string)
+	// Observe is told what is done; the zero value listens to nothing.
+	Observe Observer
 }
 
 // Lake runs the sources of one lake file into its tables. It is safe for concurrent use, and any number of processes
@@ -44,6 +46,7 @@ type Lake struct {
 	log     *slog.Logger
 	clock   func() time.Time
 	hook    func(string)
+	observe Observer
 }
 
 // New returns a lake that is ready to run. It does no I/O.
@@ -56,7 +59,7 @@ func New(c Config) (*Lake, error) {
 	case c.Engine == nil:
 		return nil, errors.New("ingest: no engine")
 	}
-	l := &Lake{lake: c.Lake, store: c.Store, engine: c.Engine, opener: c.Opener, log: c.Log, clock: c.Clock, hook: c.Hook}
+	l := &Lake{lake: c.Lake, store: c.Store, engine: c.Engine, opener: c.Opener, log: c.Log, clock: c.Clock, hook: c.Hook, observe: c.Observe}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}

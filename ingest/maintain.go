@@ -68,7 +68,9 @@ func (l *Lake) Maintain(ctx context.Context, o MaintainOptions) (*MaintainReport
 		if err == nil {
 			m := &TableMaintenance{}
 			r.Tables[name] = m
+			began := l.clock()
 			err = l.maintainTable(ctx, name, t, o, m)
+			l.observe.maintained(name, m, l.clock().Sub(began), err)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("table %s: %w", name, err))
@@ -136,13 +138,7 @@ func worthCompacting(s *delta.Snapshot, filesMin int, target int64) []partitionW
 		if a.Size*2 > target && a.DeletionVector == nil {
 			continue
 		}
-		key := ""
-		for _, c := range by {
-			if v := a.PartitionValues[c]; v != nil {
-				key += "=" + *v
-			}
-			key += "\x00"
-		}
+		key := partitionKey(by, a)
 		w := byKey[key]
 		if w == nil {
 			w = &partitionWork{values: a.PartitionValues}

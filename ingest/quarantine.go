@@ -86,24 +86,27 @@ func (f QuarantineFilter) selects(r *QuarantineRow) bool {
 		(f.Rule == "" || f.Rule == r.Rule) && (f.Origin == "" || f.Origin == r.Origin)
 }
 
-// putQuarantine writes the bad rows of an epoch, naming its progress file, and gives the number of commits.
-func (l *Lake) putQuarantine(ctx context.Context, c *epochCommit, progress string) (commits int64, err error) {
+// putQuarantine writes the bad rows of an epoch, naming its progress file, and gives the number of commits and that of
+// rows by rule.
+func (l *Lake) putQuarantine(ctx context.Context, c *epochCommit, progress string) (commits int64, rules map[string]int64, err error) {
 	t, err := l.catalog.Ensure(ctx, catalog.Quarantine)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	w := l.newQuarantineWriter(t)
 	defer w.release()
+	rules = map[string]int64{}
 	for bad, err := range c.result.Bad {
 		if err != nil {
-			return w.commits, err
+			return w.commits, nil, err
 		}
+		rules[bad.Rule]++
 		row := c.row(bad, progress)
 		if err := w.add(ctx, row); err != nil {
-			return w.commits, err
+			return w.commits, nil, err
 		}
 	}
-	return w.commits, w.flush(ctx)
+	return w.commits, rules, w.flush(ctx)
 }
 
 func (c *epochCommit) row(b pipeline.BadRow, progress string) *QuarantineRow {

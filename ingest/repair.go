@@ -331,6 +331,7 @@ func (l *Lake) commitRepair(ctx context.Context, src *pipeline.Source, recs []pi
 		}
 		r.add(rep.Counts)
 		r.Epochs++
+		l.observe.epoch(rep)
 		if o.OnEpoch != nil {
 			o.OnEpoch(*rep)
 		}

@@ -94,7 +94,10 @@ type EpochReport struct {
 	Rebases      int              `json:"rebases"`
 	Warned       map[string]int64 `json:"warned,omitempty"`
 	Warnings     []string         `json:"warnings,omitempty"`
-	// Phases says how long each phase took, in seconds: read, compute, progress, quarantine, merge, confirm.
+	Rules        map[string]int64 `json:"rules,omitempty"` // quarantined rows by the rule that they broke
+	// Phases says how long each phase took, in seconds: fetch (of a stream, waiting included), read, compute, archive,
+	// progress, quarantine, locate (finding and deciding between stored rows), write, commit (with what rebasing costs),
+	// confirm, acknowledge.
 	Phases  map[string]float64 `json:"phases"`
 	Seconds float64            `json:"seconds"`
 }
@@ -106,6 +109,13 @@ type StreamReport struct {
 	Positions []PositionMark `json:"positions"`
 	Gaps      []GapMark      `json:"gaps,omitempty"`
 }
+
+// Phases of a merge, as EpochReport.Phases names them.
+const (
+	phaseLocate = "locate"
+	phaseWrite  = "write"
+	phaseCommit = "commit"
+)
 
 // phases measures the phases of an epoch.
 type phases struct {

@@ -155,6 +155,7 @@ func (l *Lake) retrySource(ctx context.Context, src *pipeline.Source, rows []*Qu
 	}
 	r.add(rep.Counts)
 	r.Epochs++
+	l.observe.epoch(rep)
 
 	q, err := l.catalog.Ensure(ctx, catalog.Quarantine)
 	if err != nil {

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/cauce-data/cauce/delta"
@@ -35,6 +36,57 @@ type SourceStatus struct {
 	Epoch   int64        `json:"epoch"`
 	Files   int          `json:"files"`
 	Streams []StreamPlan `json:"streams,omitempty"`
+	// Recent is what the newest log of a stream brought lately; nil: nothing.
+	Recent *Throughput `json:"recent,omitempty"`
+}
+
+// Throughput is what the last commits of a stream read.
+type Throughput struct {
+	Records   int64     `json:"records"`
+	Commits   int       `json:"commits"`
+	Seconds   float64   `json:"seconds"`    // from the commit before them to the last of them
+	PerSecond float64   `json:"per_second"` // Records / Seconds
+	Last      time.Time `json:"last"`       // when the last of them was made
+}
+
+// Bounds of Throughput: how many commits are looked at, and how long a pause between two may be.
+const (
+	recentCommitsMax = 64
+	recentPauseMax   = 5 * time.Minute
+)
+
+// recent follows the chain of progress files back from the last one. What the oldest of them read does not count: when
+// it began to be read is not known.
+func (p *progressLog) recent(ctx context.Context, s *progressState) (*Throughput, error) {
+	var t *Throughput
+	var newer *EpochFile
+	for name := s.last; name != ""; name = newer.Previous {
+		e := new(EpochFile)
+		if err := p.readJSON(ctx, name, e); errors.Is(err, errNoProgress) {
+			break // maintenance has tidied it away
+		} else if err != nil {
+			return nil, err
+		}
+		if e.TableID != s.tableID {
+			break
+		}
+		if newer == nil {
+			newer, t = e, &Throughput{Last: e.WrittenAt}
+			continue
+		}
+		if newer.WrittenAt.Sub(e.WrittenAt) > recentPauseMax || t.Commits == recentCommitsMax {
+			break
+		}
+		t.Commits++
+		for _, r := range newer.Ranges {
+			t.Records += r.Rows
+		}
+		if t.Seconds = t.Last.Sub(e.WrittenAt).Seconds(); t.Seconds > 0 {
+			t.PerSecond = float64(t.Records) / t.Seconds
+		}
+		newer = e
+	}
+	return t, nil
 }
 
 // QuarantineCount counts open quarantined rows.
@@ -76,6 +128,16 @@ func (l *Lake) Status(ctx context.Context) (*Status, error) {
 				for _, x := range s.Streams {
 					s.Epoch = max(s.Epoch, x.Epoch)
 				}
+				if n := len(s.Streams); n > 0 {
+					log := l.progressLog(src.Name, s.Streams[n-1].Incarnation)
+					p, err := log.load(ctx, snap)
+					if err == nil {
+						s.Recent, err = log.recent(ctx, p)
+					}
+					if err != nil {
+						return nil, err
+					}
+				}
 			} else {
 				p, err := l.progressLog(src.Name, FilesIncarnation).load(ctx, snap)
 				if err != nil {
@@ -91,6 +153,44 @@ func (l *Lake) Status(ctx context.Context) (*Status, error) {
 	return st, err
 }
 
+// TableSize is what a table consists of.
+type TableSize struct {
+	Version           delta.Version
+	Files             int
+	Bytes             int64
+	PartitionFilesMax int // files of the partition that has most
+}
+
+// Size tells what a table consists of; nil where nothing was written yet.
+func (l *Lake) Size(ctx context.Context, table string) (*TableSize, error) {
+	s, err := l.snapshot(ctx, table)
+	if err != nil || s == nil {
+		return nil, err
+	}
+	t := &TableSize{Version: s.Version()}
+	by, files := s.PartitionBy(), map[string]int{}
+	for _, a := range s.Adds() {
+		t.Files++
+		t.Bytes += a.Size
+		key := partitionKey(by, a)
+		files[key]++
+		t.PartitionFilesMax = max(t.PartitionFilesMax, files[key])
+	}
+	return t, nil
+}
+
+// partitionKey tells the partitions of a snapshot apart.
+func partitionKey(by []string, a *delta.Add) string {
+	key := ""
+	for _, c := range by {
+		if v := a.PartitionValues[c]; v != nil {
+			key += "=" + *v
+		}
+		key += "\x00"
+	}
+	return key
+}
+
 func describe(t *TableStatus, s *delta.Snapshot) {
 	t.Exists, t.Version, t.Time = true, s.Version(), s.Time()
 	by := s.PartitionBy()
@@ -98,14 +198,7 @@ func describe(t *TableStatus, s *delta.Snapshot) {
 	for _, a := range s.Adds() {
 		t.Files++
 		t.Bytes += a.Size
-		key := ""
-		for _, c := range by {
-			if v := a.PartitionValues[c]; v != nil {
-				key += "=" + *v
-			}
-			key += "\x00"
-		}
-		partitions[key] = true
+		partitions[partitionKey(by, a)] = true
 		st, err := delta.ParseStats(a.Stats)
 		if err != nil || st == nil || a.Stats == "" {
 			t.Rows = -1

@@ -160,6 +160,7 @@ func (r *streamRun) run(ctx context.Context) error {
 			return err
 		}
 	}
+	r.l.observe.positions(r.source.Name, positionMarks(r.state.positions))
 	wait := min(r.opts.Trigger, streamFirstWait)
 	for lost, n := 0, 1; ; n++ {
 		if r.reachedEnd() {
@@ -173,6 +174,7 @@ func (r *streamRun) run(ctx context.Context) error {
 				return fmt.Errorf("%w: another run of this source works on the table, and was faster %d times in a row; stop one of them", ErrConflict, lost)
 			}
 			r.l.log.Info("another run of the source was faster; going on behind it", "source", r.source.Name)
+			r.l.observe.superseded(r.source.Name)
 			if err := r.seek(ctx); err != nil {
 				return err
 			}
@@ -337,6 +339,8 @@ func (r *streamRun) commitGaps(ctx context.Context) error {
 }
 
 func (r *streamRun) tell(rep *EpochReport, cover *EpochFile) {
+	r.l.observe.epoch(rep)
+	r.l.observe.positions(r.source.Name, cover.Positions)
 	if r.opts.OnEpoch != nil {
 		r.opts.OnEpoch(StreamReport{EpochReport: *rep, Ranges: cover.Ranges, Positions: cover.Positions, Gaps: cover.Gaps})
 	}

@@ -34,7 +34,7 @@ func TestStreamResumesFromTheTableAlone(t *testing.T) {
 	if r := reports[1]; r.RowsUpdated != 1 || r.Epoch != 2 || len(r.Ranges) != 1 || r.Ranges[0].From != 4 {
 		t.Errorf("second: %+v", r)
 	}
-	for _, phase := range []string{"fetch", "compute", "progress", "merge", "confirm", "acknowledge"} {
+	for _, phase := range []string{"fetch", "compute", "progress", "locate", "write", "commit", "confirm", "acknowledge"} {
 		if _, ok := reports[0].Phases[phase]; !ok {
 			t.Errorf("phase %s is not reported", phase)
 		}

@@ -47,6 +47,7 @@ type Lake struct {
 	Schedule    Schedule
 	Maintenance Maintenance
 	Buffer      Buffer
+	Metrics     Metrics
 	// Warnings are findings that do not stop the lake from working as written but are probably not meant.
 	Warnings Diagnostics
 
@@ -465,6 +466,11 @@ type Maintenance struct {
 // Buffer configures the embedded stream buffer.
 type Buffer struct {
 	Sync string // SyncInterval or SyncAlways
+}
+
+// Metrics says where `cauce up` serves what monitoring systems ask for.
+type Metrics struct {
+	Listen string // host:port; "": nowhere
 }
 
 // What Buffer.Sync may be.

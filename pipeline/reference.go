@@ -32,7 +32,7 @@ func Reference() string {
 	section("sources.\\*.csv", csvShape)
 	section("sources.\\*.produce", produceShape)
 	section("sources.\\*.repair", repairShape)
-	for _, name := range []string{"stream", "schedule", "maintenance", "buffer"} {
+	for _, name := range []string{"stream", "schedule", "maintenance", "buffer", "metrics"} {
 		section(name, lakeShape.key(name).shape)
 	}
 	section("schedule.batch, schedule.maintenance", lakeShape.key("schedule").shape.key("batch").shape)

@@ -276,6 +276,9 @@ var lakeShape = &shape{
 		{"buffer", &shape{kind: kindObject, doc: "The embedded stream buffer in .cauce/buffer.", example: "{sync: always}", keys: []keyShape{
 			{"sync", choice("interval: a power cut may cost the last second of events. always: each acknowledged event is on disk. A killed process loses nothing in either.", SyncInterval, SyncInterval, SyncAlways), false},
 		}}, false},
+		{"metrics", &shape{kind: kindObject, doc: "What `cauce up` tells monitoring systems.", example: "{listen: \"127.0.0.1:9464\"}", keys: []keyShape{
+			{"listen", text("Address (host:port) on which /metrics, /healthz and /readyz are served, without authentication; nothing is served unless it is given. --metrics-listen overrides it.", "127.0.0.1:9464"), true},
+		}}, false},
 	},
 }
 

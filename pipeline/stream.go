@@ -24,3 +24,25 @@ func (e *GapError) Error() string {
 	return fmt.Sprintf("source %s: gap in %s/%d, offsets %d to %d: %s; to record the gap and go on: cauce run stream --allow-gap %s",
 		e.Source, e.Topic, e.Partition, e.From, e.To, e.Reason, e.Source)
 }
+
+// Backlog says how far a position is behind the end of its log.
+type Backlog struct {
+	Records map[int32]int64 // that follow the position, by partition; entries that are no records count too
+	Oldest  time.Time       // the server's time of the oldest of them; zero: there is none, or it could not be read
+}
+
+// Sum is the number of records in all partitions.
+func (b Backlog) Sum() (n int64) {
+	for _, r := range b.Records {
+		n += r
+	}
+	return n
+}
+
+// Age is how long the oldest record has waited; 0 where none does.
+func (b Backlog) Age(now time.Time) time.Duration {
+	if b.Oldest.IsZero() || b.Sum() == 0 {
+		return 0
+	}
+	return max(now.Sub(b.Oldest), 0)
+}

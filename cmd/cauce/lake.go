@@ -64,6 +64,7 @@ type lake struct {
 	store  objstore.Store
 	engine *duckdb.Engine
 	ingest *ingest.Lake // nil: there is no lake file; tables have paths
+	watch  *monitor     // nil: nobody watches
 }
 
 func (a *app) openLake() (*lake, error) {
@@ -72,6 +73,28 @@ func (a *app) openLake() (*lake, error) {
 		return nil, err
 	}
 	return a.open(l)
+}
+
+// openWatched is openLake for a process that is watched: it serves metrics on listen, if that is not "", until the lake is
+// closed. inLake tells that the lake file may name the address.
+func (a *app) openWatched(listen string, inLake bool) (*lake, error) {
+	l, err := a.loadLake()
+	if err != nil {
+		return nil, err
+	}
+	if listen == "" && inLake {
+		listen = l.Metrics.Listen
+	}
+	if a.watch, err = a.monitor(listen); err != nil {
+		return nil, err
+	}
+	out, err := a.open(l)
+	if err != nil {
+		a.watch.Close()
+		return nil, err
+	}
+	out.watch = a.watch
+	return out, nil
 }
 
 // open wires the packages for a lake file: the store it names, the engine, the reader of its files.
@@ -109,7 +132,7 @@ func (a *app) open(l *pipeline.Lake) (*lake, error) {
 			pipeline.FormatParquet: parquet.Opener{Stager: text},
 			pipeline.FormatAvro:    avro.Opener{Stager: text},
 		},
-		EngineInfo: engineInfo(), Log: a.logger(), Hook: hook,
+		EngineInfo: engineInfo(), Log: a.logger(), Hook: hook, Observe: a.watch.observer(),
 	})
 	if err != nil {
 		return nil, errors.Join(err, engine.Close())
@@ -130,7 +153,10 @@ func (o openers) Open(ctx context.Context, store objstore.Store, info objstore.I
 
 func engineInfo() string { return "Cauce/" + version }
 
-func (l *lake) Close() error { return l.engine.Close() }
+func (l *lake) Close() error {
+	l.watch.Close()
+	return l.engine.Close()
+}
 
 // deltaOptions are for tables that are opened by path, outside any lake.
 func deltaOptions() *delta.Options { return &delta.Options{EngineInfo: engineInfo()} }

@@ -11,12 +11,17 @@ import (
 	"os/signal"
 	"slices"
 	"syscall"
+	"time"
 	_ "time/tzdata" // time zones of lake files, on machines that have none installed
 )
 
 func main() {
 	os.Exit(run(os.Args, os.Stdin, os.Stdout, os.Stderr))
 }
+
+// insistAfter is how long after a signal another one is a second wish. Programs such as timeout send theirs to the process
+// and to its group, so that it comes twice.
+const insistAfter = 300 * time.Millisecond
 
 // run executes one command line and gives its exit code.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
@@ -29,15 +34,16 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	defer close(done)
 	a := &app{prog: args[0], stdin: stdin, stdout: stdout, stderr: stderr}
 	go func() {
-		for stopping := false; ; {
+		for since := (time.Time{}); ; {
 			select {
 			case s := <-signals:
 				switch {
-				case stopping: // the user insists: what is unfinished is found by the next start
+				case !since.IsZero() && time.Since(since) < insistAfter:
+				case !since.IsZero(): // the user insists: what is unfinished is found by the next start
 					os.Exit(exitFailure)
 				case s == syscall.SIGINT && a.interrupt():
 				default:
-					stopping = true
+					since = time.Now()
 					stop(&interrupted{signal: s})
 				}
 			case <-done:

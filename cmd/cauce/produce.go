@@ -89,9 +89,9 @@ func (a *app) printProduced(p produced) error {
 
 func newProduceBinance(a *app) *cobra.Command {
 	var (
-		source, to, url, channel string
-		symbols                  []string
-		micros                   bool
+		source, to, url, channel, listen string
+		symbols                          []string
+		micros                           bool
 	)
 	cmd := &cobra.Command{
 		Use:   "binance",
@@ -128,6 +128,11 @@ Reconnects by itself; runs until it is stopped (SIGINT, SIGTERM).`,
 			if err != nil {
 				return usagef("produce binance: %w", err)
 			}
+			if a.watch, err = a.monitor(listen); err != nil {
+				return err
+			}
+			defer a.watch.Close()
+			a.watch.produce(src.Name, binanceStats(client, sink))
 			a.note("producing from %s into topic %s", lake.Redact(o.URL), src.Topic)
 			stop := a.tick(func() string {
 				s := client.Stats()
@@ -148,6 +153,7 @@ Reconnects by itself; runs until it is stopped (SIGINT, SIGTERM).`,
 	f.StringVar(&url, "url", "", "WebSocket `address`, such as ws://127.0.0.1:9443")
 	f.StringSliceVar(&symbols, "symbols", nil, "symbols to subscribe to")
 	f.StringVar(&channel, "channel", "trade", "trade or aggTrade")
+	f.StringVar(&listen, "metrics-listen", "", metricsListen)
 	f.BoolVar(&micros, "microseconds", false, "ask for times in microseconds")
 	return cmd
 }
@@ -171,6 +177,14 @@ func binanceOptions(src *pipeline.Source, url string, symbols []string) (binance
 		return o, usagef("source %s: no address to connect to; give --url, or produce: {kind: binance, url: …} in the lake file", src.Name)
 	}
 	return o, nil
+}
+
+// binanceStats is what a client tells the monitor.
+func binanceStats(c *binance.Client, to sink) func() producerStats {
+	return func() producerStats {
+		s := c.Stats()
+		return producerStats{Events: s.Events, Malformed: s.Malformed, Reconnects: s.Reconnects, Ignored: s.IgnoredKinds, Waiting: to.Waiting(), Connected: s.Connected, Last: s.Last}
+	}
 }
 
 func newProduceReplay(a *app) *cobra.Command {

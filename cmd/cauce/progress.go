@@ -32,23 +32,46 @@ func (a *app) tick(line func() string) (stop func()) {
 	return sync.OnceFunc(func() { close(done); wg.Wait() })
 }
 
+// checkLog refuses what --log-format and --log-level cannot be.
+func (a *app) checkLog() error {
+	if a.logFormat != "text" && a.logFormat != "json" {
+		return fmt.Errorf("--log-format %q: it must be text or json", a.logFormat)
+	}
+	if a.logLevel != "" {
+		var l slog.Level
+		if err := l.UnmarshalText([]byte(a.logLevel)); err != nil {
+			return fmt.Errorf("--log-level %q: it must be debug, info, warn or error", a.logLevel)
+		}
+	}
+	return nil
+}
+
 // logger is where long-running parts report what an operator wants to know: lines on standard error.
 func (a *app) logger() *slog.Logger {
 	var w io.Writer = redacting{a, a.stderr}
 	level := slog.LevelWarn
-	if a.quiet {
-		w = io.Discard
-	}
 	if a.verbose {
 		level = slog.LevelInfo
 	}
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{
+	if a.quiet {
+		w = io.Discard
+	}
+	if a.logLevel != "" {
+		if err := level.UnmarshalText([]byte(a.logLevel)); err == nil {
+			w = redacting{a, a.stderr} // said louder than -q
+		}
+	}
+	o := &slog.HandlerOptions{
 		Level: level,
 		ReplaceAttr: func(_ []string, attr slog.Attr) slog.Attr {
-			if attr.Key == slog.TimeKey {
+			if attr.Key == slog.TimeKey && a.logFormat != "json" {
 				attr.Value = slog.StringValue(attr.Value.Time().UTC().Format(time.RFC3339))
 			}
 			return attr
 		},
-	}))
+	}
+	if a.logFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
 }

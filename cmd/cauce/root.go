@@ -40,6 +40,11 @@ type app struct {
 
 	// statement cancels what the shell is running; nil: Ctrl-C ends the process.
 	statement atomic.Pointer[context.CancelFunc]
+
+	logFormat string
+	logLevel  string
+	// watch is what /metrics and /readyz are served from; nil: they are not.
+	watch *monitor
 }
 
 // interrupt ends the statement that a shell is running, if there is one, and tells whether there was.
@@ -70,7 +75,13 @@ Exit codes: 0 ok, 1 failure, 2 bad use or configuration, 3 data broke a rule wit
 		SilenceErrors:              true,
 		SilenceUsage:               true,
 		SuggestionsMinimumDistance: 2,
-		PersistentPreRun:           func(*cobra.Command, []string) { a.started = true },
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if err := a.checkLog(); err != nil {
+				return err
+			}
+			a.started = true
+			return nil
+		},
 	}
 	cmd.SetOut(a.stdout)
 	cmd.SetErr(a.stderr)
@@ -81,6 +92,8 @@ Exit codes: 0 ok, 1 failure, 2 bad use or configuration, 3 data broke a rule wit
 	f.BoolVar(&a.json, "json", false, "print one JSON object on standard output")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "no progress on standard error")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "tell more on standard error")
+	f.StringVar(&a.logFormat, "log-format", "text", "`form` of the log on standard error: text or json")
+	f.StringVar(&a.logLevel, "log-level", "", "least `level` that is logged: debug, info, warn or error (default warn; info with -v and under up; nothing with -q)")
 	cmd.AddGroup(
 		&cobra.Group{ID: "start", Title: "Start:"},
 		&cobra.Group{ID: "flow", Title: "Bring data in:"},

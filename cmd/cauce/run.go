@@ -265,6 +265,7 @@ func newRunStream(a *app) *cobra.Command {
 		o      ingest.StreamOptions
 		source string
 		gap    string
+		listen string
 	)
 	cmd := &cobra.Command{
 		Use:   "stream",
@@ -279,7 +280,7 @@ them; --allow-gap SOURCE records the gap and goes on.`,
   cauce run stream --available-now --json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			l, err := a.openLake()
+			l, err := a.openWatched(listen, false)
 			if err != nil {
 				return err
 			}
@@ -310,6 +311,7 @@ them; --allow-gap SOURCE records the gap and goes on.`,
 			stopped := func(err error) bool {
 				return !o.AvailableNow && errors.Is(err, context.Canceled) && ctx.Err() != nil
 			}
+			l.watch.begin(streamPart(src.Name), nil)
 			stream, err := st.source(ctx, src)
 			if stopped(err) {
 				return report()
@@ -319,6 +321,11 @@ them; --allow-gap SOURCE records the gap and goes on.`,
 			}
 			defer stream.Close()
 			o.OnEpoch = totals.add
+			l.watch.watchStream(ctx, st, src)
+			l.watch.watchTables(ctx, l)
+			if src.Kind == pipeline.KindEmbedded {
+				l.watch.watchBuffer(ctx, st)
+			}
 			if !o.AvailableNow {
 				a.note("stream %s: reading topic %s; stop with Ctrl-C", src.Name, src.Topic)
 			}
@@ -337,6 +344,7 @@ them; --allow-gap SOURCE records the gap and goes on.`,
 	f.StringVar(&gap, "allow-gap", "", "record the gap that stops this `SOURCE` and go on behind it")
 	f.DurationVar(&o.Trigger, "trigger", 0, "time between micro-batches (default: the lake file's)")
 	f.IntVar(&o.RowsMax, "rows-max", 0, "events of a micro-batch at most (default: the lake file's)")
+	f.StringVar(&listen, "metrics-listen", "", metricsListen)
 	return cmd
 }
 

@@ -12,10 +12,15 @@ import (
 )
 
 func newStatus(a *app) *cobra.Command {
-	return &cobra.Command{
+	var noLag bool
+	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show tables, how far each source has been read, and quarantine",
-		Args:  cobra.NoArgs,
+		Short: "Show tables, how far each source has been read, lag and throughput of streams, and quarantine",
+		Long: `Show tables, how far each source has been read, and quarantine, from the tables alone. Of each stream the
+events a second of the last commits are shown (up to 64, with no pause of five minutes between them), and how
+many events wait behind the table's position and how long the oldest has waited: for that the broker or the
+buffer is asked, which --no-lag leaves out.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			l, err := a.openLake()
 			if err != nil {
@@ -26,12 +31,22 @@ func newStatus(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(s, func(w io.Writer) error { return printStatus(w, s) })
+			var lags map[string]*lagStatus
+			if !noLag {
+				lags = a.lags(cmd.Context(), l, s)
+			}
+			sources := withLags(s, lags)
+			return a.print(struct {
+				*ingest.Status
+				Sources []sourceStatus `json:"sources"`
+			}{s, sources}, func(w io.Writer) error { return printStatus(w, s, sources) })
 		},
 	}
+	cmd.Flags().BoolVar(&noLag, "no-lag", false, "do not ask brokers and buffer how much waits")
+	return cmd
 }
 
-func printStatus(w io.Writer, s *ingest.Status) error {
+func printStatus(w io.Writer, s *ingest.Status, sources []sourceStatus) error {
 	g := newGrid("table", "version", "of", "rows", "files", "bytes", "partitions").right(1, 3, 4, 5, 6)
 	for _, t := range s.Tables {
 		if !t.Exists {
@@ -56,14 +71,46 @@ func printStatus(w io.Writer, s *ingest.Status) error {
 	if err := g.write(w); err != nil {
 		return err
 	}
-	if len(s.Quarantine) == 0 {
-		return nil
+	if err := printStreams(w, sources); err != nil || len(s.Quarantine) == 0 {
+		return err
 	}
 	fmt.Fprintln(w)
 	g = newGrid("quarantine", "source", "rule", "rows").right(3)
 	for _, q := range s.Quarantine {
 		g.row(q.Table, q.Source, q.Rule, thousands(q.Rows))
 	}
+	return g.write(w)
+}
+
+// printStreams shows lag and throughput of the streams, if there are any.
+func printStreams(w io.Writer, sources []sourceStatus) error {
+	g := newGrid("stream", "waiting", "oldest", "events/s", "last commit").right(1, 2, 3)
+	n := 0
+	for _, s := range sources {
+		if s.Lag == nil && s.Recent == nil {
+			continue
+		}
+		n++
+		waiting, oldest, rate, last := "?", "?", "-", "-"
+		switch {
+		case s.Lag != nil && s.Lag.Error == "":
+			waiting, oldest = thousands(s.Lag.Records), "-"
+			if s.Lag.Records > 0 {
+				oldest = time.Duration(s.Lag.Seconds * float64(time.Second)).Round(100 * time.Millisecond).String()
+			}
+		case s.Lag != nil:
+			oldest = s.Lag.Error
+		}
+		if s.Recent != nil {
+			rate = strconv.FormatFloat(s.Recent.PerSecond, 'f', 1, 64)
+			last = timeText(s.Recent.Last.Truncate(time.Second), true)
+		}
+		g.row(s.Name, waiting, oldest, rate, last)
+	}
+	if n == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
 	return g.write(w)
 }
 

@@ -25,6 +25,7 @@ type streams struct {
 type sink interface {
 	Publish(ctx context.Context, key []byte, id string, value []byte) error
 	Flush(ctx context.Context) error
+	Waiting() int64 // messages that are not acknowledged
 	Close() error
 }
 

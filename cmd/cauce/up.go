@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -36,7 +37,7 @@ rule with on_fail: fail ends the process with its exit code. Stops cleanly on SI
 			u.a = a
 			a.verbose = a.verbose || !a.quiet // an operator's log is the point of a long-running process
 			u.log = a.logger()
-			l, err := a.openLake()
+			l, err := a.openWatched(u.listen, true)
 			if err != nil {
 				return err
 			}
@@ -53,6 +54,7 @@ rule with on_fail: fail ends the process with its exit code. Stops cleanly on SI
 	f := cmd.Flags()
 	f.StringVar(&u.url, "url", "", "WebSocket `address` for the producers instead of the lake file's")
 	f.StringVar(&u.restURL, "rest-url", "", "HTTP `address` for repairs instead of the lake file's")
+	f.StringVar(&u.listen, "metrics-listen", "", metricsListen+"; the lake file's metrics.listen is the default")
 	f.BoolVar(&u.noRepair, "no-repair", false, "do not fetch what the tables lack")
 	f.BoolVar(&u.noProduce, "no-produce", false, "do not start producers")
 	f.BoolVar(&u.batchNow, "batch-now", false, "run the batch once at the start as well")
@@ -66,6 +68,7 @@ type up struct {
 	log       *slog.Logger
 	url       string
 	restURL   string
+	listen    string
 	noProduce bool
 	noRepair  bool
 	batchNow  bool
@@ -82,9 +85,13 @@ func (u *up) run(ctx context.Context) error {
 			streams = append(streams, s)
 		}
 	}
+	u.l.watch.watchTables(ctx, u.l)
 	if len(streams) > 0 {
 		st := u.a.streams(u.l.Lake)
 		defer st.Close()
+		if slices.ContainsFunc(streams, func(s *pipeline.Source) bool { return s.Kind == pipeline.KindEmbedded }) {
+			u.l.watch.watchBuffer(ctx, st)
+		}
 		for _, src := range streams {
 			if src.Produce != nil && !u.noProduce {
 				g.Go(func() error {
@@ -93,6 +100,7 @@ func (u *up) run(ctx context.Context) error {
 			}
 			totals := newStreamTotals(src.Name)
 			u.totals = append(u.totals, totals)
+			u.l.watch.watchStream(ctx, st, src)
 			g.Go(func() error {
 				return u.keep(ctx, "stream "+src.Name, func() error { return u.stream(ctx, st, src, totals) })
 			})
@@ -145,6 +153,7 @@ func (u *up) keep(ctx context.Context, name string, part func() error) error {
 	pause := restartPauseMin
 	for {
 		began := time.Now()
+		u.l.watch.begin(name, nil)
 		err := part()
 		if ctx.Err() != nil {
 			return nil
@@ -158,6 +167,7 @@ func (u *up) keep(ctx context.Context, name string, part func() error) error {
 		if time.Since(began) > restartPauseMax {
 			pause = restartPauseMin
 		}
+		u.l.watch.restarted(name, err)
 		u.log.Error(name+" failed and is started again", "error", err, "pause", pause.String())
 		select {
 		case <-ctx.Done():
@@ -192,6 +202,7 @@ func (u *up) produce(ctx context.Context, st *streams, src *pipeline.Source) err
 	if err != nil {
 		return &usageError{err: err}
 	}
+	u.l.watch.produce(src.Name, binanceStats(client, sink))
 	return client.Run(ctx)
 }
 

@@ -35,8 +35,9 @@ func (u *up) fetcher(src *pipeline.Source) *fetcher {
 // of a stream is mostly under way.
 func (u *up) repair(ctx context.Context, src *pipeline.Source, f *fetcher) error {
 	before := []ingest.Hole{}
-	var told time.Time // when holes that stay were told of last
-	var wide time.Time // when it looked at all of repairDays last
+	u.l.watch.report("repair "+src.Name, nil) // it has nothing to wait for
+	var told time.Time                        // when holes that stay were told of last
+	var wide time.Time                        // when it looked at all of repairDays last
 	tick := time.NewTicker(src.Repair.Every)
 	defer tick.Stop()
 	for {
@@ -54,6 +55,7 @@ func (u *up) repair(ctx context.Context, src *pipeline.Source, f *fetcher) error
 		if err != nil {
 			return err
 		}
+		u.l.watch.repaired(src, g)
 		if g.Missing > 0 && len(before) > 0 {
 			r, err := u.a.repairSource(ctx, u.l, ingest.RepairOptions{Source: src.Name, Fetcher: f, GapsOptions: o, Before: before})
 			if err != nil {

@@ -185,6 +185,13 @@ func (s *Sink) wait(ctx context.Context) error {
 	return nil
 }
 
+// Waiting is the number of messages that are not acknowledged.
+func (s *Sink) Waiting() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return int64(len(s.waiting))
+}
+
 // Flush waits until everything published so far is acknowledged.
 func (s *Sink) Flush(ctx context.Context) error {
 	s.mu.Lock()

@@ -110,6 +110,42 @@ func TestBroker(t *testing.T) {
 		return name
 	}
 
+	t.Run("backlog", func(t *testing.T) {
+		name := topic(t, 3)
+		s := open(t, c, kafka.SourceOptions{Topic: name})
+		if l, err := s.Backlog(ctx, nil); err != nil || l.Sum() != 0 || l.Age(time.Now()) != 0 {
+			t.Fatalf("an empty topic: %+v, %v", l, err)
+		}
+		began := time.Now().Add(-time.Second)
+		publish(t, c, name, 0, 300)
+		if err := s.Seek(ctx, nil); err != nil {
+			t.Fatal(err)
+		}
+		recs := fetch(t, s, 300)
+		after := positions(recs)
+		// The last of each partition is taken back: three wait, and the oldest is the oldest of them.
+		oldest := time.Now()
+		for p, pos := range after {
+			if pos.Time.Before(oldest) {
+				oldest = pos.Time
+			}
+			after[p] = pipeline.Position{Offset: pos.Offset - 1}
+		}
+		l, err := s.Backlog(ctx, after)
+		if err != nil || l.Sum() != 3 || !l.Oldest.Equal(oldest) {
+			t.Errorf("%+v, %v; want 3 records, the oldest of %s", l, err, oldest)
+		}
+		if l, err := s.Backlog(ctx, nil); err != nil || l.Sum() != 300 || l.Oldest.Before(began) {
+			t.Errorf("nothing is read: %+v, %v", l, err)
+		}
+		if l, err := s.Backlog(ctx, positions(recs)); err != nil || l.Sum() != 0 || !l.Oldest.IsZero() {
+			t.Errorf("all is read: %+v, %v", l, err)
+		}
+		// Asking has not moved the source.
+		publish(t, c, name, 300, 310)
+		fetch(t, s, 10)
+	})
+
 	t.Run("resume", func(t *testing.T) {
 		name := topic(t, 3)
 		publish(t, c, name, 0, 1000)

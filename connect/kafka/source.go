@@ -267,7 +267,7 @@ func (s *Source) recreated() error {
 }
 
 // reader is a client that reads partitions from offsets, and never jumps elsewhere by itself.
-func (s *Source) reader(at map[int32]kgo.Offset) (*kgo.Client, error) {
+func (s *Source) reader(at map[int32]kgo.Offset, more ...kgo.Opt) (*kgo.Client, error) {
 	opts, err := s.c.options()
 	if err != nil {
 		return nil, err
@@ -286,7 +286,7 @@ func (s *Source) reader(at map[int32]kgo.Offset) (*kgo.Client, error) {
 		kgo.MaxConcurrentFetches(2),
 		kgo.KeepRetryableFetchErrors(),
 	)
-	cl, err := kgo.NewClient(opts...)
+	cl, err := kgo.NewClient(append(opts, more...)...)
 	if err != nil {
 		return nil, fmt.Errorf("kafka: %w", err)
 	}

@@ -216,6 +216,16 @@ var faults = []fault{
 		pkg:   "./ingest", test: "^TestWhyTellsEveryVersion$",
 	},
 	{
+		name: "metric-renamed", what: "a metric is served under another name than the alert rules ask for",
+		edits: []edit{{"cmd/cauce/metrics.go", `gauge("source_lag_seconds"`, `gauge("source_lag_time"`}},
+		pkg:   "./cmd/cauce", test: "^TestMonitoring$",
+	},
+	{
+		name: "ready-too-soon", what: "a part that failed counts as ready while it waits for its next try",
+		edits: []edit{{"cmd/cauce/monitor.go", "\tm.report(name, err)\n", "\tm.report(name, nil)\n"}},
+		pkg:   "./cmd/cauce", test: "^TestReadinessSaysWhy$",
+	},
+	{
 		name: "poison-as-text", what: "a message that is no text is tried again as what is left of it",
 		edits: []edit{{"engine/duckdb/finish.go", "exact = slices.Concat([]byte{}, raw)", "exact = []byte(strings.ToValidUTF8(string(raw), \"\"))"}},
 		pkg:   "./ingest", test: "^TestPoisonIsKeptByteForByte$",
