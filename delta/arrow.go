@@ -25,7 +25,7 @@ const (
 )
 
 func mappingOf(config map[string]string) columnMapping {
-	switch strings.ToLower(config["delta.columnMapping.mode"]) {
+	switch strings.ToLower(config[propMappingMode]) {
 	case "name":
 		return mapName
 	case "id":
@@ -46,7 +46,7 @@ func (m columnMapping) find(fields []arrow.Field, f Field) int {
 			return -1
 		}
 		for i := range fields {
-			if id, ok := fields[i].Metadata.GetValue("PARQUET:field_id"); ok && id == want {
+			if id, ok := fields[i].Metadata.GetValue(parquetFieldID); ok && id == want {
 				return i
 			}
 		}
@@ -73,7 +73,7 @@ func (m columnMapping) find(fields []arrow.Field, f Field) int {
 }
 
 func fieldID(f Field) (string, bool) {
-	switch v := f.Metadata["delta.columnMapping.id"].(type) {
+	switch v := f.Metadata[metaColumnID].(type) {
 	case nil:
 		return "", false
 	case float64:

@@ -46,7 +46,7 @@ func (t *Table) enableRowTracking(ctx context.Context) (Version, error) {
 	if on(s.metadata, propRowTrackingSuspended) {
 		return 0, fmt.Errorf("%w: %s is true", ErrProperty, propRowTrackingSuspended)
 	}
-	raised := s.protocol.with(featureRowTracking)
+	raised := s.protocol.raised(featureOf(featureRowTracking))
 	if raised != nil && s.untracked(1) != nil {
 		x := t.Begin(s)
 		x.SetProtocol(*raised)
@@ -146,24 +146,4 @@ func (t *Table) backfill(ctx context.Context, s *Snapshot, adds []*Add, batch in
 		return nil, err
 	}
 	return done.Snapshot, nil
-}
-
-// with is the protocol raised by the least that supports writer features; nil if it does.
-func (p *Protocol) with(names ...string) *Protocol {
-	cur := p
-	for _, n := range names {
-		need := []string{n}
-		if n == featureRowTracking || n == "clustering" {
-			need = []string{"domainMetadata", n}
-		}
-		for _, f := range need {
-			if up := cur.supporting(f); up != nil {
-				cur = up
-			}
-		}
-	}
-	if cur == p {
-		return nil
-	}
-	return cur
 }

@@ -135,3 +135,40 @@ func (o *OptimizeOptions) markClustered(a *Add, cube string) {
 	a.ClusteringProvider = &provider
 	a.Tags = map[string]*string{tagCube: &cube, tagCubeColumns: &by, tagCubeCurve: &curve}
 }
+
+// clusterColumnsMax is how many clustering columns a table may have, as with Spark.
+const clusterColumnsMax = 4
+
+// clusteringOf is the domain that has a table clustered by columns, by none if there are none.
+func clusteringOf(s *Schema, partitionBy, columns []string) (DomainMetadata, error) {
+	paths := [][]string{}
+	if len(columns) > clusterColumnsMax {
+		return DomainMetadata{}, &AlterError{Class: "DELTA_CLUSTER_BY_INVALID_NUM_COLUMNS",
+			Reason: fmt.Sprintf("a table is clustered by at most %d columns, not %d", clusterColumnsMax, len(columns))}
+	}
+	seen := map[string]bool{}
+	for _, c := range columns {
+		f, ok := s.Field(c)
+		if !ok {
+			return DomainMetadata{}, fmt.Errorf("%w: clustering column %q", ErrNoSuchColumn, c)
+		}
+		if seen[f.Name] {
+			return DomainMetadata{}, fmt.Errorf("%w: clustering column %q stands twice", ErrSchema, c)
+		}
+		seen[f.Name] = true
+		switch f.Type {
+		case String, Long, Integer, Short, Byte, Float, Double, Date, Timestamp, TimestampNTZ:
+		default:
+			if _, ok := f.Type.(Decimal); !ok {
+				return DomainMetadata{}, &AlterError{Class: "DELTA_CLUSTERING_COLUMNS_DATATYPE_NOT_SUPPORTED", Column: f.Name,
+					Reason: fmt.Sprintf("statistics of type %s say nothing to cluster by", f.Type)}
+			}
+		}
+		paths = append(paths, []string{f.PhysicalName()})
+	}
+	text := plainJSON(struct {
+		ClusteringColumns [][]string `json:"clusteringColumns"`
+		DomainName        string     `json:"domainName"`
+	}{paths, clusteringDomain})
+	return DomainMetadata{Domain: clusteringDomain, Configuration: text}, nil
+}

@@ -458,58 +458,54 @@ func enforce(ctx context.Context, eng Engine, info TableInfo, req *WriteRequest)
 // AddConstraint adds a CHECK constraint, in Spark's SQL, after making sure that every row of the table satisfies it
 // (ErrConstraint if not). ErrProperty if the table has one of that name.
 func (t *Table) AddConstraint(ctx context.Context, name, sql string) (Version, error) {
-	return t.alterConstraint(ctx, name, func(s *Snapshot, x *Tx) (string, error) {
+	return t.alterConstraint(ctx, name, func(s *Snapshot) (*alteration, error) {
 		m := s.Metadata()
 		key := constraintKey(m, name)
 		if _, ok := m.Configuration[key]; ok {
-			return "", fmt.Errorf("%w: the table has a constraint %q already", ErrProperty, name)
+			return nil, fmt.Errorf("%w: the table has a constraint %q already", ErrProperty, name)
 		}
 		if t.opts.Engine.Expressions == nil {
-			return "", &UnsupportedError{What: "constraint without an ExpressionParser in the Engine", Names: []string{name}}
+			return nil, &UnsupportedError{What: "constraint without an ExpressionParser in the Engine", Names: []string{name}}
 		}
 		rules, err := rulesOf(t.opts.Engine.Expressions, s.Schema(), map[string]string{key: sql}, 0)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		rules.must = slices.DeleteFunc(rules.must, func(b boundRule) bool { return b.rule != ruleCheck })
 		cols, pick := neededColumns(s.Schema(), rules.must[0].tree)
 		for b, err := range t.Scan(ctx, s, ScanOptions{Columns: cols}) {
 			if err != nil {
-				return "", err
+				return nil, err
 			}
 			wide := pick(b)
 			for i := range int(b.NumRows()) {
 				if err := rules.check(wide, i, -1); err != nil {
-					return "", err
+					return nil, err
 				}
 			}
 		}
 		m.Configuration = maps.Clone(m.Configuration)
 		m.Configuration[key] = sql
-		x.SetMetadata(m)
-		if p := s.protocol.supporting("checkConstraints"); p != nil {
-			x.SetProtocol(*p)
-		}
-		return "ADD CONSTRAINT", nil
-	}, map[string]string{"name": name, "expr": sql})
+		return &alteration{operation: "ADD CONSTRAINT", params: map[string]string{"name": name, "expr": sql}, metadata: &m,
+			protocol: s.protocol.raisedFor(&m, s.schema)}, nil
+	})
 }
 
 // DropConstraint removes a CHECK constraint. ErrProperty if there is none and ifExists is false.
 func (t *Table) DropConstraint(ctx context.Context, name string, ifExists bool) (Version, error) {
-	return t.alterConstraint(ctx, name, func(s *Snapshot, x *Tx) (string, error) {
+	return t.alterConstraint(ctx, name, func(s *Snapshot) (*alteration, error) {
 		m := s.Metadata()
 		key := constraintKey(m, name)
 		if _, ok := m.Configuration[key]; !ok {
 			if ifExists {
-				return "", nil
+				return &alteration{}, nil
 			}
-			return "", fmt.Errorf("%w: the table has no constraint %q", ErrProperty, name)
+			return nil, fmt.Errorf("%w: the table has no constraint %q", ErrProperty, name)
 		}
 		m.Configuration = maps.Clone(m.Configuration)
 		delete(m.Configuration, key)
-		x.SetMetadata(m)
-		return "DROP CONSTRAINT", nil
-	}, map[string]string{"name": name})
+		return &alteration{operation: "DROP CONSTRAINT", params: map[string]string{"name": name}, metadata: &m}, nil
+	})
 }
 
 // constraintKey is the property of a constraint; names compare in any case.
@@ -522,86 +518,29 @@ func constraintKey(m Metadata, name string) string {
 	return constraintPrefix + strings.ToLower(name)
 }
 
-// alterConstraint commits a change of metadata, which is planned anew after a lost race. An empty operation changes
-// nothing.
-func (t *Table) alterConstraint(ctx context.Context, name string, plan func(*Snapshot, *Tx) (string, error), params map[string]string) (Version, error) {
+// alterConstraint commits a change of a constraint.
+func (t *Table) alterConstraint(ctx context.Context, name string, plan func(*Snapshot) (*alteration, error)) (Version, error) {
 	if name == "" {
 		return 0, fmt.Errorf("%w: a constraint needs a name", ErrProperty)
 	}
-	for try := 1; ; try++ {
-		s, err := t.Snapshot(ctx)
-		if err != nil {
-			return 0, err
+	res, err := t.alter(ctx, AlterOptions{}, func(s *Snapshot) (*alteration, error) {
+		a, err := plan(s)
+		if a != nil {
+			a.readWhole = true
 		}
-		if err := checkWrite(s.protocol, s.metadata, s.schema); err != nil {
-			return 0, fmt.Errorf("%s: %w", t, err)
-		}
-		x := t.Begin(s)
-		op, err := plan(s, x)
-		if err != nil {
-			return 0, fmt.Errorf("%s: %w", t, err)
-		}
-		if op == "" {
-			return s.Version(), nil
-		}
-		x.ReadWhole()
-		done, err := x.Commit(ctx, CommitOptions{Operation: op, Parameters: params})
-		if errors.Is(err, ErrConflict) && try < t.opts.MaxTries {
-			continue
-		}
-		if err != nil {
-			return 0, fmt.Errorf("%s: %w", t, err)
-		}
-		return done.Version, nil
+		return a, err
+	})
+	if err != nil {
+		return 0, err
 	}
+	return res.Version, nil
 }
 
-// startRules checks the rules of a new table and raises its protocol as they, and the change feed, need.
+// startRules checks the rules of a new table.
 func (t *Table) startRules(x *Tx, schema *Schema, config map[string]string) error {
-	texts, err := ruleTexts(schema, config)
-	if err != nil {
-		return err
-	}
-	for _, r := range texts {
-		feature := ruleFeatures[r.rule]
-		if p := x.protocol.supporting(feature); p != nil {
-			x.SetProtocol(*p)
-		}
-	}
-	if on(&Metadata{Configuration: config}, propChangeFeed) {
-		if p := x.protocol.supporting("changeDataFeed"); p != nil {
-			x.SetProtocol(*p)
-		}
-	}
 	if err := checkRules(&t.opts.Engine, x.protocol, &Metadata{Configuration: config}, schema); err != nil {
 		return err
 	}
-	_, err = rulesOf(t.opts.Engine.Expressions, schema, config, expr.Timestamp(t.opts.Clock().UnixMicro()))
+	_, err := rulesOf(t.opts.Engine.Expressions, schema, config, expr.Timestamp(t.opts.Clock().UnixMicro()))
 	return err
-}
-
-// supporting is the protocol raised by the least that supports a writer feature; nil if it does.
-func (p *Protocol) supporting(feature string) *Protocol {
-	if p.hasWriterFeature(feature) {
-		return nil
-	}
-	n := *p
-	if p.MinWriterVersion >= 7 {
-		n.WriterFeatures = append(slices.Clone(p.WriterFeatures), feature)
-		return &n
-	}
-	for _, f := range legacyFeatures {
-		if f.name == feature {
-			n.MinWriterVersion = max(n.MinWriterVersion, f.version)
-			return &n
-		}
-	}
-	n.MinWriterVersion, n.WriterFeatures = 7, nil
-	for _, f := range legacyFeatures {
-		if p.MinWriterVersion >= f.version {
-			n.WriterFeatures = append(n.WriterFeatures, f.name)
-		}
-	}
-	n.WriterFeatures = append(n.WriterFeatures, feature)
-	return &n
 }

@@ -16,6 +16,7 @@ import (
 type CreateOptions struct {
 	Schema            *Schema
 	PartitionBy       []string // columns of Schema, not all of them
+	ClusterBy         []string // columns of Schema; not together with PartitionBy
 	Config            map[string]string
 	Name, Description string
 	IfNotExists       bool // open a table that exists, whatever it is like
@@ -28,10 +29,26 @@ func Create(ctx context.Context, store objstore.Store, path string, c CreateOpti
 	if err := checkIsolationOption(t.opts.Isolation); err != nil {
 		return nil, err
 	}
-	if err := checkSchema(c.Schema, c.PartitionBy); err != nil {
+	if err := checkSchema(c.Schema, c.PartitionBy, mappingOf(c.Config) != mapNone); err != nil {
 		return nil, err
 	}
-	if err := checkProperties(c.Config); err != nil {
+	config := maps.Clone(c.Config)
+	if config == nil {
+		config = map[string]string{}
+	}
+	protocol, err := protocolFor(c.Schema, config)
+	if err != nil {
+		return nil, err
+	}
+	if len(c.ClusterBy) > 0 {
+		if len(c.PartitionBy) > 0 {
+			return nil, &AlterError{Class: "DELTA_CLUSTER_BY_WITH_PARTITIONED_BY", Reason: "a table is partitioned or clustered, not both"}
+		}
+		if up := protocol.raised(featureOf("clustering")); up != nil {
+			protocol = up
+		}
+	}
+	if err := checkProperties(config); err != nil {
 		return nil, err
 	}
 	switch _, err := t.Snapshot(ctx); {
@@ -48,23 +65,36 @@ func Create(ctx context.Context, store objstore.Store, path string, c CreateOpti
 		f, _ := c.Schema.Field(p)
 		partitions[i] = f.Name
 	}
-	config := maps.Clone(c.Config)
-	if config == nil {
-		config = map[string]string{}
-	}
 	if on(&Metadata{Configuration: config}, propRowTracking) {
 		nameRowIDColumns(config, t.opts.NewID)
 	}
 	x := t.Begin(&Snapshot{table: t, version: -1, txns: map[string]Txn{}, domains: map[string]DomainMetadata{}})
-	x.SetProtocol(*protocolFor(c.Schema, config))
+	schema := c.Schema
+	if mappingOf(config) != mapNone {
+		schema = &Schema{Fields: mapFields(schema.Fields, config, false, t.opts.NewID)}
+		if err := checkMapping(schema); err != nil {
+			return nil, err
+		}
+	} else {
+		schema = &Schema{Fields: unmapFields(schema.Fields)}
+	}
+	x.SetProtocol(*protocol)
 	x.SetMetadata(Metadata{
 		ID: t.opts.NewID(), Name: c.Name, Description: c.Description, Format: Format{Provider: "parquet"},
-		SchemaString: c.Schema.JSON(), PartitionColumns: partitions, Configuration: config, CreatedTime: &now,
+		SchemaString: schema.JSON(), PartitionColumns: partitions, Configuration: config, CreatedTime: &now,
 	})
-	if err := t.startRules(x, c.Schema, config); err != nil {
+	if err := t.startRules(x, schema, config); err != nil {
 		return nil, err
 	}
-	_, err := x.Commit(ctx, CommitOptions{Operation: "CREATE TABLE", Parameters: map[string]string{
+	if len(c.ClusterBy) > 0 {
+		d, err := clusteringOf(schema, partitions, c.ClusterBy)
+		if err != nil {
+			return nil, err
+		}
+		x.SetDomain(d)
+	}
+	_, err = x.Commit(ctx, CommitOptions{Operation: "CREATE TABLE", Parameters: map[string]string{
+		"clusterBy":   quoteJSON(c.ClusterBy),
 		"partitionBy": jsonText(partitions), "properties": jsonText(config), "description": jsonText(c.Description), "isManaged": "false",
 	}})
 	if errors.Is(err, ErrTableExists) && c.IfNotExists {
@@ -85,7 +115,7 @@ func jsonText(v any) string {
 }
 
 // checkSchema refuses a schema that no table may have.
-func checkSchema(s *Schema, partitionBy []string) error {
+func checkSchema(s *Schema, partitionBy []string, mapped bool) error {
 	if s == nil || len(s.Fields) == 0 {
 		return fmt.Errorf("%w: a table needs a column", ErrSchema)
 	}
@@ -100,18 +130,8 @@ func checkSchema(s *Schema, partitionBy []string) error {
 			return fmt.Errorf("%w: column %q has no type", ErrSchema, f.Name)
 		}
 	}
-	var bad error
-	walkFields(s.Fields, func(f *Field) {
-		// Parquet as Spark reads it cannot have these in names unless columns are mapped.
-		if bad == nil && strings.ContainsAny(f.Name, " ,;{}()\n\t=") {
-			bad = fmt.Errorf("%w: column %q: a name must not have any of \" ,;{}()=\", tab or line break", ErrSchema, f.Name)
-		}
-		if bad == nil && (f.Type == Void || f.Type == Variant) {
-			bad = &UnsupportedError{What: "type in a new table", Names: []string{f.Type.String() + " (column " + f.Name + ")"}}
-		}
-	})
-	if bad != nil {
-		return bad
+	if err := checkNewFields(s.Fields, mapped); err != nil {
+		return err
 	}
 	var used []string
 	for _, p := range partitionBy {
@@ -132,4 +152,25 @@ func checkSchema(s *Schema, partitionBy []string) error {
 		return fmt.Errorf("%w: a table needs a column that is no partition column", ErrSchema)
 	}
 	return nil
+}
+
+// checkNewFields refuses fields that no table of ours gets, those inside of structs, arrays and maps included.
+func checkNewFields(fields []Field, mapped bool) error {
+	var bad error
+	walkFields(fields, func(f *Field) {
+		if bad == nil && f.Name == "" {
+			bad = fmt.Errorf("%w: a field without a name", ErrSchema)
+		}
+		if bad == nil && f.Type == nil {
+			bad = fmt.Errorf("%w: column %q has no type", ErrSchema, f.Name)
+		}
+		// Parquet as Spark reads it cannot have these in names unless columns are mapped.
+		if bad == nil && !mapped && strings.ContainsAny(f.Name, " ,;{}()\n\t=") {
+			bad = fmt.Errorf("%w: column %q: a name must not have any of \" ,;{}()=\", tab or line break", ErrSchema, f.Name)
+		}
+		if bad == nil && (f.Type == Void || f.Type == Variant) {
+			bad = &UnsupportedError{What: "type in a new table", Names: []string{f.Type.String() + " (column " + f.Name + ")"}}
+		}
+	})
+	return bad
 }

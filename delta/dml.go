@@ -182,11 +182,7 @@ func (t *Table) changeOnce(ctx context.Context, o ChangeOptions, operation strin
 	for _, w := range a.rewritten {
 		c.res.Copied += w.NumRecords
 	}
-	if len(c.extra) > 0 {
-		meta := base.Metadata()
-		meta.SchemaString = c.info.Schema.JSON()
-		tx.SetMetadata(meta)
-	}
+	tx.assume(c.base)
 	if err := a.stage(ctx, tx); err != nil {
 		return nil, err
 	}
@@ -202,7 +198,7 @@ func (t *Table) changeOnce(ctx context.Context, o ChangeOptions, operation strin
 	hook(o.Hook, "files-written")
 	c.res.FilesAdded, c.res.FilesRemoved, c.res.BytesAdded, c.res.BytesRemoved = a.filesAdded, a.filesRemoved, a.bytesAdded, c.bytesRemoved
 	c.res.Metrics = p.metrics(c)
-	if !a.changed && len(c.extra) == 0 && o.Txn == nil {
+	if !a.changed && c.base.assumed == nil && o.Txn == nil {
 		c.res.Version = base.Version()
 		return &c.res, nil
 	}

@@ -38,9 +38,11 @@ func (e *NotNullError) Is(target error) bool { return target == ErrNotNull }
 // fit checks rows against a table's schema and returns them in its form: columns named as the table names them, types
 // as its Arrow schema has them. Rows that have that form already are returned as they are, so that an engine can
 // recognise its own. Columns that the rows lack must be nullable; the FileWriter fills them with nulls; those that are
-// generated or have a default are computed before. Columns that
-// the table lacks are returned in extra, if evolve allows that, else they are an error.
-func fit(rows Rows, schema *Schema, evolve bool) (out Rows, extra []Field, err error) {
+// generated or have a default are computed before. grown is the schema that the table must get for the rows, nil if its
+// own will do: new columns, and wider types, as far as can says; else they are an error.
+func fit(rows Rows, schema *Schema, can growth) (out Rows, grown *Schema, err error) {
+	to := slices.Clone(schema.Fields)
+	changed := false
 	src := rows.Schema()
 	have := make(map[string]bool, src.NumFields())
 	names := make([]string, src.NumFields())
@@ -49,7 +51,7 @@ func fit(rows Rows, schema *Schema, evolve bool) (out Rows, extra []Field, err e
 	for i, f := range src.Fields() {
 		tf, ok := schema.Field(f.Name)
 		if !ok {
-			if !evolve {
+			if !can.add {
 				return nil, nil, fmt.Errorf("%w: the table has no column %q", ErrSchemaMismatch, f.Name)
 			}
 			t, err := TypeFromArrow(f.Type)
@@ -60,12 +62,20 @@ func fit(rows Rows, schema *Schema, evolve bool) (out Rows, extra []Field, err e
 				return nil, nil, fmt.Errorf("%w: column %q has no type", ErrSchemaMismatch, f.Name)
 			}
 			tf = Field{Name: f.Name, Type: t, Nullable: true}
-			extra = append(extra, tf)
+			to, changed = append(to, tf), true
 		}
 		if have[tf.Name] {
 			return nil, nil, fmt.Errorf("%w: column %q occurs twice", ErrSchemaMismatch, f.Name)
 		}
 		have[tf.Name] = true
+		if !canHold(tf.Type, f.Type) && can.widen {
+			if at, err := TypeFromArrow(f.Type); err == nil {
+				if wide, ok := widenFor(tf.Type, at); ok {
+					tf.Type, changed = wide, true
+					to[schema.Index(tf.Name)].Type = wide
+				}
+			}
+		}
 		if !canHold(tf.Type, f.Type) {
 			return nil, nil, fmt.Errorf("%w: column %q is %s, the rows have %s", ErrSchemaMismatch, tf.Name, tf.Type, f.Type)
 		}
@@ -77,14 +87,17 @@ func fit(rows Rows, schema *Schema, evolve bool) (out Rows, extra []Field, err e
 			return nil, nil, &NotNullError{Column: f.Name, Row: -1}
 		}
 	}
+	if changed {
+		grown = &Schema{Fields: to}
+	}
 	if same {
-		return rows, extra, nil
+		return rows, grown, nil
 	}
 	fields := make([]arrow.Field, len(names))
 	for i := range fields {
 		fields[i] = arrow.Field{Name: names[i], Type: ArrowType(types[i]), Nullable: src.Field(i).Nullable}
 	}
-	return &fittedRows{rows: rows, schema: arrow.NewSchema(fields, nil), types: types}, extra, nil
+	return &fittedRows{rows: rows, schema: arrow.NewSchema(fields, nil), types: types}, grown, nil
 }
 
 // canHold reports whether values of an Arrow type can be stored in a column without a cast that could lose anything.

@@ -153,3 +153,24 @@ func (e *CorruptError) Is(target error) bool { return target == ErrCorrupt }
 
 // Unwrap gives the reason.
 func (e *CorruptError) Unwrap() error { return e.Err }
+
+// ErrAlter is the class of errors about changes of a table's schema, properties or protocol that are refused (see
+// AlterError).
+var ErrAlter = errors.New("the table cannot be changed so")
+
+// AlterError says why a change of a table's schema, properties or protocol is refused. errors.Is finds ErrAlter.
+type AlterError struct {
+	Class  string // the name that Spark has for it, such as DELTA_UNSUPPORTED_RENAME_COLUMN
+	Column string // or feature, or property; "" if it is about none
+	Reason string
+}
+
+func (e *AlterError) Error() string {
+	if e.Column == "" {
+		return e.Reason + " (" + e.Class + ")"
+	}
+	return fmt.Sprintf("%s: %s (%s)", e.Column, e.Reason, e.Class)
+}
+
+// Is finds ErrAlter.
+func (e *AlterError) Is(target error) bool { return target == ErrAlter }

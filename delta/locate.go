@@ -77,7 +77,7 @@ func (g goEngine) Locate(ctx context.Context, table TableInfo, files []File, sou
 	if err != nil {
 		return nil, err
 	}
-	fitted, _, err := fit(keys, sub, false)
+	fitted, _, err := fit(keys, sub, growth{})
 	if err != nil {
 		return nil, err
 	}

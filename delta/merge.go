@@ -158,7 +158,6 @@ type mergeAttempt struct {
 	base    *Snapshot
 	info    TableInfo
 	src     Rows // the source in the table's form
-	extra   []Field
 	vectors bool
 	keys    []keyValues
 	replKey []keyValues
@@ -238,11 +237,7 @@ func (a *mergeAttempt) run(ctx context.Context) (*MergeResult, error) {
 		return nil, err
 	}
 	tx := a.t.Begin(a.base)
-	if len(a.extra) > 0 {
-		meta := a.base.Metadata()
-		meta.SchemaString = a.info.Schema.JSON()
-		tx.SetMetadata(meta)
-	}
+	tx.assume(a.base)
 	if a.o.Txn != nil {
 		tx.SetTxn(*a.o.Txn)
 	}
@@ -254,7 +249,7 @@ func (a *mergeAttempt) run(ctx context.Context) (*MergeResult, error) {
 	}
 	a.wrote = time.Since(began)
 	a.hook("files-written")
-	if !a.changed && len(a.extra) == 0 && (a.o.Txn == nil || !a.o.CommitEmpty) {
+	if !a.changed && a.base.assumed == nil && (a.o.Txn == nil || !a.o.CommitEmpty) {
 		res := a.result()
 		res.Version = a.base.Version()
 		return res, nil
@@ -296,14 +291,13 @@ func (a *mergeAttempt) run(ctx context.Context) (*MergeResult, error) {
 func (a *mergeAttempt) plan(ctx context.Context) error {
 	began := time.Now()
 	defer func() { a.located = time.Since(began) }()
-	src, extra, err := fit(a.source, a.base.Schema(), a.o.Evolve)
+	src, grown, err := fit(a.source, a.base.Schema(), a.base.growth(a.o.Evolve))
 	if err != nil {
 		return fmt.Errorf("merge into %s: %w", a.t, err)
 	}
-	a.src, a.extra = src, extra
-	if len(extra) > 0 {
-		s := &Schema{Fields: append(append([]Field{}, a.base.Schema().Fields...), extra...)}
-		a.info.Schema = s
+	a.src = src
+	if err := a.evolve(grown); err != nil {
+		return fmt.Errorf("merge into %s: %w", a.t, err)
 	}
 	if err := a.checkColumns(); err != nil {
 		return fmt.Errorf("merge into %s: %w", a.t, err)

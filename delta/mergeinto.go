@@ -104,7 +104,7 @@ func (t *Table) MergeInto(ctx context.Context, source Rows, o MergeIntoOptions) 
 	for i := range schema.Fields {
 		schema.Fields[i].Nullable = true
 	}
-	fitted, _, err := fit(source, schema, false)
+	fitted, _, err := fit(source, schema, growth{})
 	if err != nil {
 		return nil, fmt.Errorf("merge into %s: source: %w", t, err)
 	}
@@ -229,7 +229,13 @@ func (m *mergeInto) plan(ctx context.Context, c *change) error {
 // bind qualifies and compiles what the options say, and evolves the schema.
 func (p *mergePlan) bind() error {
 	c := p.c
-	on, err := qualify(p.o.On, p.target, p.source)
+	// Names mean what they mean in the table as it is; what is computed sees the table as it will be.
+	target := p.target
+	on, err := qualify(p.o.On, target, p.source)
+	if err != nil {
+		return err
+	}
+	sets, err := p.grow()
 	if err != nil {
 		return err
 	}
@@ -238,24 +244,6 @@ func (p *mergePlan) bind() error {
 	}
 	if err := p.on.split(p, on); err != nil {
 		return err
-	}
-	sets := make([][]Assignment, len(p.o.Clauses))
-	var extra []Field
-	for i, cl := range p.o.Clauses {
-		set, add, err := p.assignments(cl)
-		if err != nil {
-			return err
-		}
-		sets[i] = set
-		for _, f := range add {
-			if !slices.ContainsFunc(extra, func(x Field) bool { return strings.EqualFold(x.Name, f.Name) }) {
-				extra = append(extra, f)
-			}
-		}
-	}
-	if len(extra) > 0 {
-		c.extra = extra
-		c.info.Schema = &Schema{Fields: append(append([]Field{}, c.base.Schema().Fields...), extra...)}
 	}
 	for i, cl := range p.o.Clauses {
 		b := &boundClause{MergeClause: cl, index: i}
@@ -270,7 +258,11 @@ func (p *mergePlan) bind() error {
 		default:
 			p.matched = append(p.matched, b)
 		}
-		if b.where, err = qualify(cl.Condition, scopes...); err != nil {
+		narrow := slices.Clone(scopes)
+		if narrow[0].tag == targetTag {
+			narrow[0] = target
+		}
+		if b.where, err = qualify(cl.Condition, narrow...); err != nil {
 			return err
 		}
 		if b.where != nil {
@@ -285,6 +277,50 @@ func (p *mergePlan) bind() error {
 		}
 	}
 	return nil
+}
+
+// grow gives the assignments of all clauses and evolves the schema as they need.
+func (p *mergePlan) grow() ([][]Assignment, error) {
+	c := p.c
+	sets := make([][]Assignment, len(p.o.Clauses))
+	to := slices.Clone(c.base.Schema().Fields)
+	grown := false
+	can := c.base.growth(p.o.SchemaEvolution)
+	for i, cl := range p.o.Clauses {
+		set, add, err := p.assignments(cl)
+		if err != nil {
+			return nil, err
+		}
+		sets[i] = set
+		for _, f := range add {
+			if !slices.ContainsFunc(to, func(x Field) bool { return strings.EqualFold(x.Name, f.Name) }) {
+				to, grown = append(to, f), true
+			}
+		}
+		if !can.widen {
+			continue
+		}
+		for _, a := range set {
+			// A column that is assigned a wider column of the source is widened.
+			col, ok := a.Value.(expr.Column)
+			at := (&Schema{Fields: to}).Index(a.Column)
+			if !ok || at < 0 || len(col.Path) != 2 || col.Path[0] != sourceTag {
+				continue
+			}
+			f, _ := p.schema.Field(col.Path[1])
+			if wide, ok := widenFor(to[at].Type, f.Type); ok {
+				to[at].Type, grown = wide, true
+			}
+		}
+	}
+	if !grown {
+		return sets, nil
+	}
+	if err := c.evolve(&Schema{Fields: to}); err != nil {
+		return nil, err
+	}
+	p.target.schema = c.base.Schema().Arrow()
+	return sets, nil
 }
 
 // assignments are those of a clause, qualified, and the columns that they add to the table.
@@ -515,7 +551,7 @@ func (p *mergePlan) keyRows(keys []equiKey) (Rows, []string, error) {
 		tf.Nullable = true
 		sub.Fields = append(sub.Fields, tf)
 	}
-	fitted, _, err := fit(&renamedRows{rows: p.mergeInto.source, from: from, schema: arrow.NewSchema(fields, nil)}, sub, false)
+	fitted, _, err := fit(&renamedRows{rows: p.mergeInto.source, from: from, schema: arrow.NewSchema(fields, nil)}, sub, growth{})
 	return fitted, names, err
 }
 
@@ -1233,4 +1269,5 @@ func hasRule(f Field) bool {
 const (
 	metaGeneration = "delta.generationExpression"
 	metaDefault    = "CURRENT_DEFAULT"
+	metaIdentity   = "delta.identity.start"
 )

@@ -78,11 +78,12 @@ type tableWriter struct {
 	target int64
 	sortBy []int // indices in the file's columns
 
-	source []string // columns read from the rows
-	part   []int    // index of each partition column in source, in PartitionBy's order; -1: the rows lack it
-	fields []Field  // columns of the files
-	from   []int    // index in source of each file column, -1: null
-	schema *arrow.Schema
+	source []string      // columns read from the rows
+	part   []int         // index of each partition column in source, in PartitionBy's order; -1: the rows lack it
+	fields []Field       // columns of the files
+	from   []int         // index in source of each file column, -1: null
+	schema *arrow.Schema // of the rows, with the table's names
+	inFile *arrow.Schema // of the files, with physical names and field ids
 
 	open map[string]*partFile
 	keys []byte
@@ -102,9 +103,6 @@ type partFile struct {
 }
 
 func (g goEngine) newWriter(table TableInfo, req WriteRequest) (*tableWriter, error) {
-	if mappingOf(table.Config) != mapNone {
-		return nil, &UnsupportedError{What: "table property for writing", Names: []string{"delta.columnMapping.mode"}}
-	}
 	w := &tableWriter{table: table, newID: g.newID, target: req.FileBytesTarget, open: map[string]*partFile{}}
 	if w.target <= 0 {
 		w.target = writeFileBytes
@@ -146,6 +144,7 @@ func (g goEngine) newWriter(table TableInfo, req WriteRequest) (*tableWriter, er
 		arrowFields = append(arrowFields, arrow.Field{Name: f.Name, Type: ArrowType(f.Type), Nullable: f.Nullable})
 	}
 	w.schema = arrow.NewSchema(arrowFields, nil)
+	w.inFile = arrow.NewSchema(physicalArrow(w.fields), nil)
 	for _, c := range req.SortBy {
 		i := fieldIndex(w.schema, c)
 		if i < 0 {
@@ -277,12 +276,12 @@ func (w *tableWriter) put(ctx context.Context, key string, values func() (map[st
 		name := fmt.Sprintf("part-%05d-%s%s", w.n, w.newID(), w.ext)
 		w.n++
 		if len(w.part) > 0 {
-			name = PartitionFolder(w.table.PartitionBy, f.values) + "/" + name
+			name = PartitionFolder(w.table.PhysicalPartitionBy(), f.values) + "/" + name
 		}
 		f.path = name
 		props := parquet.NewWriterProperties(parquet.WithCompression(w.codec), parquet.WithMaxRowGroupLength(writeGroupRows),
 			parquet.WithStoreDecimalAsInteger(true), parquet.WithCreatedBy("cauce"))
-		pw, err := pqarrow.NewFileWriter(w.schema, &f.buf, props, pqarrow.NewArrowWriterProperties())
+		pw, err := pqarrow.NewFileWriter(w.inFile, &f.buf, props, pqarrow.NewArrowWriterProperties())
 		if err != nil {
 			return err
 		}
@@ -298,8 +297,7 @@ func (w *tableWriter) put(ctx context.Context, key string, values func() (map[st
 			return w.close(ctx, key)
 		}
 	} else {
-		f.stats.add(b)
-		if err := f.w.WriteBuffered(b); err != nil {
+		if err := w.write(f, b); err != nil {
 			return err
 		}
 		if f.bytes() >= w.target {
@@ -310,6 +308,13 @@ func (w *tableWriter) put(ctx context.Context, key string, values func() (map[st
 		return w.closeLargest(ctx)
 	}
 	return nil
+}
+
+func (w *tableWriter) write(f *partFile, b arrow.RecordBatch) error {
+	f.stats.add(b)
+	out := renamed(b, w.inFile)
+	defer out.Release()
+	return f.w.WriteBuffered(out)
 }
 
 func (f *partFile) bytes() int64 {
@@ -367,8 +372,7 @@ func (w *tableWriter) close(ctx context.Context, key string) error {
 			return err
 		}
 		defer sorted.Release()
-		f.stats.add(sorted)
-		if err := f.w.WriteBuffered(sorted); err != nil {
+		if err := w.write(f, sorted); err != nil {
 			return err
 		}
 	}

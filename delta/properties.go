@@ -19,6 +19,15 @@ const (
 	propICT                = "delta.enableInCommitTimestamps"
 	propICTVersion         = "delta.inCommitTimestampEnablementVersion"
 	propICTTime            = "delta.inCommitTimestampEnablementTimestamp"
+	propDeletionVectors    = "delta.enableDeletionVectors"
+	propMappingMode        = "delta.columnMapping.mode"
+	propMaxColumnID        = "delta.columnMapping.maxColumnId"
+	propTypeWidening       = "delta.enableTypeWidening"
+	propCheckpointPolicy   = "delta.checkpointPolicy"
+	propRowTracking        = "delta.enableRowTracking"
+	propStatsColumns       = "delta.dataSkippingStatsColumns"
+	propMinReader          = "delta.minReaderVersion"
+	propMinWriter          = "delta.minWriterVersion"
 
 	checkpointIntervalDefault = 10
 	logRetentionDefault       = 30 * 24 * time.Hour
@@ -27,39 +36,39 @@ const (
 
 // properties says how the value of each known delta.* property is checked; nil takes any value.
 var properties = map[string]func(string) error{
-	"delta.enableDeletionVectors":                       checkBool,
-	propCheckpointInterval:                              checkPositive,
-	propLogRetention:                                    checkInterval,
-	propFileRetention:                                   checkInterval,
-	propTxnRetention:                                    checkInterval,
-	propAppendOnly:                                      checkBool,
-	propIsolation:                                       checkIsolation,
-	propICT:                                             checkBool,
-	propICTVersion:                                      nil,
-	propICTTime:                                         nil,
-	"delta.enableExpiredLogCleanup":                     checkBool,
-	"delta.checkpointPolicy":                            checkPolicy,
-	"delta.checkpoint.writeStatsAsJson":                 checkBool,
-	"delta.checkpoint.writeStatsAsStruct":               checkBool,
-	"delta.dataSkippingNumIndexedCols":                  checkWhole,
-	"delta.dataSkippingStatsColumns":                    nil,
-	"delta.enableChangeDataFeed":                        checkBool,
-	"delta.enableRowTracking":                           checkBool,
-	propRowTrackingSuspended:                            checkBool,
-	propRowIDColumn:                                     nil,
-	propRowVersionColumn:                                nil,
-	"delta.columnMapping.mode":                          nil,
-	"delta.columnMapping.maxColumnId":                   nil,
-	"delta.targetFileSize":                              nil,
-	"delta.autoOptimize.autoCompact":                    nil,
-	"delta.autoOptimize.optimizeWrite":                  nil,
-	"delta.tuneFileSizesForRewrites":                    nil,
-	"delta.randomizeFilePrefixes":                       checkBool,
-	"delta.randomPrefixLength":                          checkWhole,
+	propDeletionVectors:                   checkBool,
+	propCheckpointInterval:                checkPositive,
+	propLogRetention:                      checkInterval,
+	propFileRetention:                     checkInterval,
+	propTxnRetention:                      checkInterval,
+	propAppendOnly:                        checkBool,
+	propIsolation:                         checkIsolation,
+	propICT:                               checkBool,
+	propICTVersion:                        nil,
+	propICTTime:                           nil,
+	"delta.enableExpiredLogCleanup":       checkBool,
+	propCheckpointPolicy:                  checkPolicy,
+	"delta.checkpoint.writeStatsAsJson":   checkBool,
+	"delta.checkpoint.writeStatsAsStruct": checkBool,
+	"delta.dataSkippingNumIndexedCols":    checkWhole,
+	propStatsColumns:                      nil,
+	"delta.enableChangeDataFeed":          checkBool,
+	propRowTracking:                       checkBool,
+	propMappingMode:                       checkMode,
+	propMaxColumnID:                       checkWhole,
+	"delta.targetFileSize":                nil,
+	"delta.autoOptimize.autoCompact":      nil,
+	"delta.autoOptimize.optimizeWrite":    nil,
+	"delta.tuneFileSizesForRewrites":      nil,
+	"delta.randomizeFilePrefixes":         checkBool,
+	"delta.randomPrefixLength":            checkWhole,
+	propRowTrackingSuspended:              checkBool,
+	propRowIDColumn:                       nil,
+	propRowVersionColumn:                  nil,
 	"delta.compatibility.symlinkFormatManifest.enabled": checkBool,
 	"delta.parquet.compression.codec":                   nil,
 	"delta.parquet.format.version":                      nil,
-	"delta.enableTypeWidening":                          checkBool,
+	propTypeWidening:                                    checkBool,
 	"delta.enableIcebergCompatV1":                       checkBool,
 	"delta.enableIcebergCompatV2":                       checkBool,
 	"delta.universalFormat.enabledFormats":              nil,
@@ -120,6 +129,13 @@ func checkInterval(v string) error {
 func checkIsolation(v string) error {
 	if v != isolationSerializable && v != isolationWriteSerializable {
 		return fmt.Errorf("must be Serializable or WriteSerializable")
+	}
+	return nil
+}
+
+func checkMode(v string) error {
+	if v != "none" && v != "name" && v != "id" {
+		return fmt.Errorf("must be none, name or id")
 	}
 	return nil
 }
@@ -205,7 +221,7 @@ func (s *Snapshot) LogRetention() time.Duration {
 // DeletionVectors reports whether changes of this table should write deletion vectors
 // (delta.enableDeletionVectors, where the protocol supports them).
 func (s *Snapshot) DeletionVectors() bool {
-	return on(s.metadata, "delta.enableDeletionVectors") && s.protocol.hasWriterFeature("deletionVectors")
+	return on(s.metadata, propDeletionVectors) && s.protocol.hasWriterFeature("deletionVectors")
 }
 
 func (s *Snapshot) checkpointInterval() int64 {

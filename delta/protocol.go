@@ -7,62 +7,13 @@ import (
 	"strings"
 )
 
-// readerFeatures are the reader features that this package honours.
-var readerFeatures = map[string]bool{
-	"columnMapping":            true,
-	"deletionVectors":          true,
-	"timestampNtz":             true,
-	"typeWidening":             true,
-	"typeWidening-preview":     true,
-	"v2Checkpoint":             true,
-	"vacuumProtocolCheck":      true,
-	"variantShredding":         true,
-	"variantShredding-preview": true,
-	"variantType":              true,
-	"variantType-preview":      true,
-}
-
-// writerFeatures are the writer features under which this package may write. Those of activeFeatures are fine only
-// as long as the table makes no use of them.
-var writerFeatures = map[string]bool{
-	"appendOnly":          true,
-	"invariants":          true,
-	"checkConstraints":    true,
-	"changeDataFeed":      true,
-	"generatedColumns":    true,
-	"columnMapping":       true,
-	"identityColumns":     true,
-	"allowColumnDefaults": true,
-	"deletionVectors":     true,
-	"timestampNtz":        true,
-	"domainMetadata":      true,
-	"clustering":          true,
-	"v2Checkpoint":        true,
-	"inCommitTimestamp":   true,
-	"vacuumProtocolCheck": true,
-	"rowTracking":         true,
-}
-
-// legacyFeatures are what the old writer versions stand for (PROTOCOL.md, "Features implied by legacy versions").
-var legacyFeatures = []struct {
-	version int
-	name    string
-}{
-	{2, "appendOnly"}, {2, "invariants"}, {3, "checkConstraints"}, {4, "changeDataFeed"}, {4, "generatedColumns"},
-	{5, "columnMapping"}, {6, "identityColumns"},
-}
-
 // hasWriterFeature reports whether the protocol supports a feature, by list or by version.
 func (p *Protocol) hasWriterFeature(name string) bool {
 	if p.MinWriterVersion >= 7 {
 		return slices.Contains(p.WriterFeatures, name)
 	}
-	for _, f := range legacyFeatures {
-		if f.name == name {
-			return p.MinWriterVersion >= f.version
-		}
-	}
-	return false
+	f, ok := featureNamed(name)
+	return ok && f.writerVersion > 0 && p.MinWriterVersion >= f.writerVersion
 }
 
 func (p *Protocol) hasReaderFeature(name string) bool {
@@ -79,9 +30,9 @@ func checkRead(p *Protocol, m *Metadata) error {
 	}
 	var missing []string
 	if p.MinReaderVersion == 3 {
-		for _, f := range p.ReaderFeatures {
-			if !readerFeatures[f] {
-				missing = append(missing, f)
+		for _, n := range p.ReaderFeatures {
+			if f, ok := featureNamed(n); !ok || !f.read || f.name != n {
+				missing = append(missing, n)
 			}
 		}
 	}
@@ -106,7 +57,7 @@ func columnMappingMode(p *Protocol, m *Metadata) string {
 	if m == nil || !p.hasReaderFeature("columnMapping") {
 		return "none"
 	}
-	switch mode := m.Configuration["delta.columnMapping.mode"]; mode {
+	switch mode := m.Configuration[propMappingMode]; mode {
 	case "", "none":
 		return "none"
 	default:
@@ -121,26 +72,23 @@ func checkWrite(p *Protocol, m *Metadata, s *Schema) error {
 	}
 	missing := map[string]bool{}
 	if p.MinWriterVersion == 7 {
-		for _, f := range p.WriterFeatures {
-			if !writerFeatures[f] {
-				missing[f] = true
+		for _, n := range p.WriterFeatures {
+			if f, ok := featureNamed(n); !ok || !f.write || f.name != n {
+				missing[n] = true
 			}
 		}
 	}
-	// Supported is not active: a table of protocol 1/4 may never have used what its writer version stands for.
-	if columnMappingMode(p, m) != "none" {
-		missing["columnMapping"] = true
+	// Supported is not active: a table of protocol 1/4 may never have used what its writer version stands for. And what
+	// is active must not be written without, whatever the protocol says; constraints, generated columns and defaults are
+	// checkRules' to judge.
+	for i := range features {
+		f := &features[i]
+		if f.active != nil && !f.write && f.active(m, s) || f.refuse != nil && p.supports(f) && f.refuse(m, s) {
+			missing[f.name] = true
+		}
 	}
-	if on(m, "delta.enableRowTracking") && !p.hasWriterFeature("rowTracking") {
-		missing["rowTracking"] = true
-	}
-	if s != nil {
-		walkFields(s.Fields, func(f *Field) {
-			// Constraints, generated columns and defaults are checkRules' to judge.
-			if _, ok := f.Metadata["delta.identity.start"]; ok && p.hasWriterFeature("identityColumns") {
-				missing["identityColumns"] = true
-			}
-		})
+	if on(m, propRowTracking) && !p.hasWriterFeature(featureRowTracking) {
+		missing[featureRowTracking] = true
 	}
 	if len(missing) > 0 {
 		names := make([]string, 0, len(missing))
@@ -177,45 +125,17 @@ func walkFields(fields []Field, f func(*Field)) {
 	}
 }
 
-// protocolFor is the lowest protocol that a new table of this schema and configuration needs.
-func protocolFor(s *Schema, config map[string]string) *Protocol {
-	var reader, writer []string
-	m := &Metadata{Configuration: config}
-	if on(m, "delta.enableDeletionVectors") {
-		reader = append(reader, "deletionVectors")
+// protocolFor is the lowest protocol that a new table of this schema and these properties needs, and all that the
+// properties ask for beyond; pseudo-properties that do so are taken out of config.
+func protocolFor(s *Schema, config map[string]string) (*Protocol, error) {
+	p := &Protocol{MinReaderVersion: 1, MinWriterVersion: 2}
+	if asked, err := takeFeatureProperties(config, p); err != nil {
+		return nil, err
+	} else if asked != nil {
+		p = asked
 	}
-	ntz := false
-	for i := range s.Fields {
-		walkFields(s.Fields[i:i+1], func(f *Field) {
-			ntz = ntz || f.Type == TimestampNTZ
-			switch t := f.Type.(type) {
-			case *Array:
-				ntz = ntz || t.Element == TimestampNTZ
-			case *Map:
-				ntz = ntz || t.Key == TimestampNTZ || t.Value == TimestampNTZ
-			}
-		})
+	if up := p.raisedFor(&Metadata{Configuration: config}, s); up != nil {
+		p = up
 	}
-	if ntz {
-		reader = append(reader, "timestampNtz")
-	}
-	if config["delta.checkpointPolicy"] == "v2" {
-		reader = append(reader, "v2Checkpoint")
-	}
-	if on(m, "delta.enableInCommitTimestamps") {
-		writer = append(writer, "inCommitTimestamp")
-	}
-	if on(m, "delta.enableRowTracking") {
-		writer = append(writer, "domainMetadata", "rowTracking")
-	}
-	if len(reader)+len(writer) == 0 {
-		return &Protocol{MinReaderVersion: 1, MinWriterVersion: 2}
-	}
-	p := &Protocol{MinReaderVersion: 1, MinWriterVersion: 7}
-	p.WriterFeatures = append([]string{"appendOnly", "invariants"}, append(reader, writer...)...)
-	if len(reader) > 0 {
-		p.MinReaderVersion = 3
-		p.ReaderFeatures = reader
-	}
-	return p
+	return p, nil
 }

@@ -26,13 +26,12 @@ type replacement struct {
 }
 
 func (r *replacement) plan(ctx context.Context, c *change) error {
-	fitted, extra, err := fit(r.rows, c.base.Schema(), r.evolve)
+	fitted, grown, err := fit(r.rows, c.base.Schema(), c.base.growth(r.evolve))
 	if err != nil {
 		return err
 	}
-	if len(extra) > 0 {
-		c.extra = extra
-		c.info.Schema = &Schema{Fields: append(append([]Field{}, c.base.Schema().Fields...), extra...)}
+	if err := c.evolve(grown); err != nil {
+		return err
 	}
 	if err := r.rowwise.plan(ctx, c); err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"strconv"
 	"time"
@@ -89,9 +90,21 @@ func (t *Table) restoreOnce(ctx context.Context, target *Snapshot, o RestoreOpti
 			removedBytes += x.Size
 		}
 	}
-	metaSame := reflect.DeepEqual(s.metadata, target.metadata)
+	meta := target.Metadata()
+	if last := maxColumnID(s.metadata, target.metadata); last != meta.Configuration[propMaxColumnID] {
+		// PROTOCOL.md, "Column Mapping": an id is never given twice, also not by way of an older version.
+		meta.Configuration = maps.Clone(meta.Configuration)
+		if meta.Configuration == nil {
+			meta.Configuration = map[string]string{}
+		}
+		meta.Configuration[propMaxColumnID] = last
+	}
+	metaSame := reflect.DeepEqual(*s.metadata, meta)
 	if !metaSame {
-		tx.SetMetadata(target.Metadata())
+		tx.SetMetadata(meta)
+		if up := s.protocol.raisedFor(&meta, target.schema); up != nil {
+			tx.SetProtocol(*up) // a feature has been dropped since
+		}
 	}
 	if res.FilesAdded == 0 && res.FilesRemoved == 0 && metaSame {
 		return res, nil

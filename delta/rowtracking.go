@@ -156,5 +156,3 @@ func nameRowIDColumns(config map[string]string, newID func() string) {
 		}
 	}
 }
-
-const propRowTracking = "delta.enableRowTracking"

@@ -446,7 +446,7 @@ func TestBackfillBesideWriters(t *testing.T) {
 					// The protocol first, then the backfill meets the operation.
 					s := mustSnapshot(t, tab)
 					x := tab.Begin(s)
-					x.SetProtocol(*s.protocol.with(featureRowTracking))
+					x.SetProtocol(*s.protocol.raised(featureOf(featureRowTracking)))
 					if _, err := x.Commit(ctx, CommitOptions{}); err != nil {
 						t.Fatal(err)
 					}
@@ -490,7 +490,7 @@ func TestInCommitTimestampsRise(t *testing.T) {
 	m := s.Metadata()
 	m.Configuration = map[string]string{propICT: "true"}
 	x.SetMetadata(m)
-	x.SetProtocol(*s.protocol.with("inCommitTimestamp"))
+	x.SetProtocol(*s.protocol.raised(featureOf("inCommitTimestamp")))
 	if _, err := x.Commit(ctx, CommitOptions{}); err != nil {
 		t.Fatal(err)
 	}

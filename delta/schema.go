@@ -240,7 +240,7 @@ func (f Field) Comment() string {
 // PhysicalName is the name of the column in data files, statistics and partition values (PROTOCOL.md, "Column
 // Mapping"); without column mapping it is the name itself.
 func (f Field) PhysicalName() string {
-	if n, ok := f.Metadata["delta.columnMapping.physicalName"].(string); ok && n != "" {
+	if n, ok := f.Metadata[metaPhysicalName].(string); ok && n != "" {
 		return n
 	}
 	return f.Name

@@ -24,10 +24,14 @@ type Snapshot struct {
 	protocol *Protocol
 	metadata *Metadata
 	schema   *Schema
+	stored   *Schema // schema without what column mapping says, if the table is not mapped
 	live     fileSet // adds
 	tombs    fileSet // removes, some of which may have expired
 	txns     map[string]Txn
 	domains  map[string]DomainMetadata
+
+	// assumed is set while an operation plans on a table with another schema than the log has it (see evolved).
+	assumed *assumption
 }
 
 // Version is the version of the snapshot.
@@ -165,12 +169,12 @@ func (s *Snapshot) tombstoneHorizon() int64 {
 // TableInfo is what an Engine must know of the table.
 func (s *Snapshot) TableInfo() TableInfo {
 	config := s.metadata.Configuration
-	if columnMappingMode(s.protocol, s.metadata) == "none" && config["delta.columnMapping.mode"] != "" {
+	if !s.mapped() && config[propMappingMode] != "" {
 		// The property counts only where the protocol supports it.
 		config = maps.Clone(config)
-		delete(config, "delta.columnMapping.mode")
+		delete(config, propMappingMode)
 	}
-	return TableInfo{Store: s.table.store, Path: s.table.path, Schema: s.schema, PartitionBy: s.PartitionBy(), Config: config}
+	return TableInfo{Store: s.table.store, Path: s.table.path, Schema: s.stored, PartitionBy: s.PartitionBy(), Config: config}
 }
 
 // Table is the table of the snapshot.
@@ -211,6 +215,7 @@ func (s *Snapshot) replaying() *replayer {
 	return &replayer{
 		n: &Snapshot{
 			table: s.table, version: s.version, protocol: s.protocol, metadata: s.metadata, txns: s.txns, domains: s.domains,
+			assumed: s.assumed,
 		},
 		live: newFileSetBuilder(s.live), tombs: newFileSetBuilder(s.tombs),
 	}
@@ -240,7 +245,7 @@ func (r *replayer) small(c *commit) {
 		n.protocol = c.protocol
 	}
 	if c.metadata != nil {
-		n.metadata = c.metadata
+		n.metadata, n.assumed = c.metadata, nil
 	}
 	for _, t := range c.txns {
 		if !r.newTxns {
@@ -304,6 +309,7 @@ func (s *Snapshot) finish(before *Snapshot) error {
 	}
 	if before != nil && before.metadata == s.metadata && before.schema != nil {
 		s.schema = before.schema
+		s.stored = s.storedSchema()
 		return nil
 	}
 	schema := &Schema{}
@@ -322,7 +328,19 @@ func (s *Snapshot) finish(before *Snapshot) error {
 		}
 	}
 	s.schema = schema
+	s.stored = s.storedSchema()
 	return nil
+}
+
+// storedSchema is the schema as engines get it: they take physical names as they find them, which must not be there if
+// the table's columns are not mapped.
+func (s *Snapshot) storedSchema() *Schema {
+	left := false
+	walkFields(s.schema.Fields, func(f *Field) { left = left || f.Metadata[metaPhysicalName] != nil || f.Metadata[metaColumnID] != nil })
+	if !left || s.mapped() {
+		return s.schema
+	}
+	return &Schema{Fields: unmapFields(s.schema.Fields)}
 }
 
 // Snapshot gives the newest version of the table. Only what was committed since the last call is read.
@@ -683,9 +701,12 @@ func (s *Snapshot) column(name string) (f Field, partition, ok bool) {
 	return f, false, true
 }
 
+// mapped reports whether the columns of the table are mapped.
+func (s *Snapshot) mapped() bool { return columnMappingMode(s.protocol, s.metadata) != "none" }
+
 // physical is the name of a column in statistics and partition values.
 func (s *Snapshot) physical(f Field) string {
-	if columnMappingMode(s.protocol, s.metadata) == "none" {
+	if !s.mapped() {
 		return f.Name
 	}
 	return f.PhysicalName()

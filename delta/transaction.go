@@ -330,6 +330,15 @@ func (x *Tx) stamp(c *commit, meta *Metadata, now int64) {
 	c.metadata = &m
 }
 
+// check makes sure that the transaction could be committed as things are.
+func (x *Tx) check() error {
+	c, err := x.build(CommitOptions{}, "", x.base.version)
+	if err == nil {
+		_, err = x.preview(c)
+	}
+	return err
+}
+
 // preview checks the commit and gives the snapshot that it will make.
 func (x *Tx) preview(c *commit) (*Snapshot, error) {
 	next, err := x.base.apply([]*commit{c}, x.table.opts.Clock())
@@ -352,7 +361,17 @@ func (x *Tx) preview(c *commit) (*Snapshot, error) {
 		}
 	}
 	if x.metadata != nil {
-		if err := checkProperties(x.metadata.Configuration); err != nil {
+		// What others have set is theirs: only what changes is looked at.
+		changed := map[string]string{}
+		for k, v := range x.metadata.Configuration {
+			if x.base.metadata != nil {
+				if was, ok := x.base.metadata.Configuration[k]; ok && was == v {
+					continue
+				}
+			}
+			changed[k] = v
+		}
+		if err := checkProperties(changed); err != nil {
 			return nil, err
 		}
 	}
@@ -363,11 +382,12 @@ func (x *Tx) preview(c *commit) (*Snapshot, error) {
 			}
 		}
 	}
+	partitions := next.TableInfo().PhysicalPartitionBy()
 	for _, a := range c.adds {
 		if a.DeletionVector != nil && !next.protocol.hasWriterFeature("deletionVectors") {
 			return nil, fmt.Errorf("%s: add %s: the table's protocol has no deletion vectors", x.table, a.Path)
 		}
-		for _, p := range next.metadata.PartitionColumns {
+		for _, p := range partitions {
 			if _, ok := a.PartitionValues[p]; !ok {
 				return nil, fmt.Errorf("%s: add %s: no value of partition column %q", x.table, a.Path, p)
 			}
@@ -486,7 +506,7 @@ func (x *Tx) finish(ctx context.Context, o CommitOptions, res *Committed, c *com
 func (t *Table) remember(s *Snapshot) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.latest == nil || t.latest.version < s.version {
+	if s.assumed == nil && (t.latest == nil || t.latest.version < s.version) {
 		t.latest = s
 	}
 }

@@ -241,6 +241,8 @@ func retyped(d arrow.ArrayData, t arrow.DataType) arrow.ArrayData {
 		}
 	case *arrow.ListType:
 		children = append(children, retyped(d.Children()[0], t.Elem()))
+	case *arrow.MapType:
+		children = append(children, retyped(d.Children()[0], t.Elem()))
 	}
 	out := array.NewData(t, d.Len(), d.Buffers(), children, d.NullN(), d.Offset())
 	for _, c := range children {

@@ -2,6 +2,8 @@ package delta
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -59,4 +61,158 @@ func knownTypeChange(from, to string) bool {
 		return a == Float || ints[a] >= 1 && ints[a] <= 3
 	}
 	return a == Date && b == TimestampNTZ
+}
+
+// metaTypeChanges is the record of the types that a column had.
+const metaTypeChanges = "delta.typeChanges"
+
+// widens reports whether types of the table may be widened.
+func (s *Snapshot) widens() bool {
+	return on(s.metadata, propTypeWidening) && s.protocol.hasWriterFeature("typeWidening") && s.protocol.hasReaderFeature("typeWidening")
+}
+
+// widenFor is the type that a column must get so that it holds values of another one, too. As with Spark, schema
+// evolution only widens within a family: integers, floating point, decimals, dates to timestamps.
+func widenFor(have, rows Type) (wide Type, ok bool) {
+	switch have := have.(type) {
+	case Decimal:
+		d, ok := rows.(Decimal)
+		if !ok {
+			return nil, false
+		}
+		scale := max(have.S, d.S)
+		w := Decimal{P: max(have.P-have.S, d.P-d.S) + scale, S: scale}
+		return w, w != have && w.P <= 38
+	case Primitive:
+		p, same := rows.(Primitive)
+		if !same || p == have || !knownTypeChange(have.String(), p.String()) {
+			return nil, false
+		}
+		return p, have == Date || (have == Float) == (p == Double)
+	case *Struct:
+		s, isStruct := rows.(*Struct)
+		if !isStruct {
+			return nil, false
+		}
+		out := &Struct{Fields: slices.Clone(have.Fields)}
+		for i, f := range out.Fields {
+			for _, g := range s.Fields {
+				if w, can := widenFor(f.Type, g.Type); can && strings.EqualFold(f.Name, g.Name) {
+					out.Fields[i].Type, ok = w, true
+				}
+			}
+		}
+		return out, ok
+	case *Array:
+		if a, isArray := rows.(*Array); isArray {
+			if w, can := widenFor(have.Element, a.Element); can {
+				return &Array{Element: w, ContainsNull: have.ContainsNull}, true
+			}
+		}
+	case *Map:
+		m, isMap := rows.(*Map)
+		if !isMap {
+			return nil, false
+		}
+		out := &Map{Key: have.Key, Value: have.Value, ValueContainsNull: have.ValueContainsNull}
+		if w, can := widenFor(have.Key, m.Key); can {
+			out.Key, ok = w, true
+		}
+		if w, can := widenFor(have.Value, m.Value); can {
+			out.Value, ok = w, true
+		}
+		return out, ok
+	}
+	return nil, false
+}
+
+// typeChange is one entry of delta.typeChanges.
+type typeChange struct {
+	column   []string // names
+	from, to Type
+	path     string // inside of arrays and maps: "element", "key", "value" and their combinations
+}
+
+// typeChanges gives the fields of a new schema with the record of how their types differ from those of the old one. A
+// field is the same if its physical name is. changed lists what was recorded.
+func typeChanges(old, to []Field, above ...string) (out []Field, changed []typeChange, err error) {
+	out = slices.Clone(to)
+	for i := range out {
+		f := &out[i]
+		at := slices.IndexFunc(old, func(o Field) bool { return o.PhysicalName() == f.PhysicalName() })
+		if at < 0 {
+			continue
+		}
+		var own []typeChange
+		if f.Type, own, changed, err = typeChangesIn(append(slices.Clone(above), f.Name), old[at].Type, f.Type, "", changed); err != nil {
+			return nil, nil, err
+		}
+		if len(own) == 0 {
+			continue
+		}
+		was, _ := f.Metadata[metaTypeChanges].([]any)
+		was = slices.Clone(was)
+		for _, c := range own {
+			m := map[string]any{"fromType": c.from.String(), "toType": c.to.String()}
+			if c.path != "" {
+				m["fieldPath"] = c.path
+			}
+			was = append(was, m)
+		}
+		f.Metadata = maps.Clone(f.Metadata)
+		if f.Metadata == nil {
+			f.Metadata = map[string]any{}
+		}
+		f.Metadata[metaTypeChanges] = was
+		changed = append(changed, own...)
+	}
+	return out, changed, nil
+}
+
+// typeChangesIn looks at one type; own are the changes that the field itself has to record.
+func typeChangesIn(column []string, old, to Type, path string, changed []typeChange) (out Type, own, all []typeChange, err error) {
+	refuse := &AlterError{Class: "DELTA_UNSUPPORTED_ALTER_TABLE_CHANGE_COL_OP", Column: strings.Join(column, "."),
+		Reason: fmt.Sprintf("its type %s cannot become %s", old, to)}
+	inside := func(what string, a, b Type) (Type, error) {
+		if path != "" {
+			what = path + "." + what
+		}
+		t, more, list, err := typeChangesIn(column, a, b, what, changed)
+		own, changed = append(own, more...), list
+		return t, err
+	}
+	switch old := old.(type) {
+	case *Struct:
+		s, ok := to.(*Struct)
+		if !ok {
+			return nil, nil, nil, refuse
+		}
+		fields, more, err := typeChanges(old.Fields, s.Fields, column...)
+		return &Struct{Fields: fields}, nil, append(changed, more...), err
+	case *Array:
+		a, ok := to.(*Array)
+		if !ok {
+			return nil, nil, nil, refuse
+		}
+		e, err := inside("element", old.Element, a.Element)
+		return &Array{Element: e, ContainsNull: a.ContainsNull}, own, changed, err
+	case *Map:
+		m, ok := to.(*Map)
+		if !ok {
+			return nil, nil, nil, refuse
+		}
+		k, err := inside("key", old.Key, m.Key)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		v, err := inside("value", old.Value, m.Value)
+		return &Map{Key: k, Value: v, ValueContainsNull: m.ValueContainsNull}, own, changed, err
+	}
+	if old == to {
+		return to, nil, changed, nil
+	}
+	if !knownTypeChange(old.String(), to.String()) {
+		return nil, nil, nil, refuse
+	}
+	return to, []typeChange{{column, old, to, path}}, changed, nil
 }

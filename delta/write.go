@@ -121,23 +121,23 @@ func (t *Table) writeOnce(ctx context.Context, rows Rows, o writeOptions) (res *
 	if err := s.checkWriteRows(); err != nil {
 		return nil, fmt.Errorf("write to %s: %w", t, err)
 	}
-	fitted, extra, err := fit(rows, s.Schema(), o.Evolve)
+	fitted, grown, err := fit(rows, s.Schema(), s.growth(o.Evolve))
 	if err != nil {
 		return nil, fmt.Errorf("write to %s: %w", t, err)
 	}
+	if grown != nil {
+		if s, err = s.evolved(grown); err != nil {
+			return nil, fmt.Errorf("write to %s: %w", t, err)
+		}
+	}
 	info := s.TableInfo()
 	tx := t.Begin(s)
+	tx.assume(s)
 	if o.Txn != nil {
 		tx.SetTxn(*o.Txn)
 		if err := tx.checkTxns(); err != nil {
 			return nil, err
 		}
-	}
-	if len(extra) > 0 {
-		info.Schema = &Schema{Fields: append(append([]Field{}, s.Schema().Fields...), extra...)}
-		meta := s.Metadata()
-		meta.SchemaString = info.Schema.JSON()
-		tx.SetMetadata(meta)
 	}
 	files, err := writeChecked(ctx, t.engine(), info, WriteRequest{
 		Rows: fitted, SortBy: o.SortBy, Compression: o.Compression, FileBytesTarget: o.FileBytesTarget,
@@ -185,7 +185,7 @@ func (t *Table) writeOnce(ctx context.Context, rows Rows, o writeOptions) (res *
 			res.FilesRemoved++
 		}
 	}
-	if len(files) == 0 && res.FilesRemoved == 0 && o.Txn == nil && len(extra) == 0 {
+	if len(files) == 0 && res.FilesRemoved == 0 && o.Txn == nil && grown == nil {
 		return res, nil
 	}
 	if o.Hook != nil {
@@ -194,7 +194,7 @@ func (t *Table) writeOnce(ctx context.Context, rows Rows, o writeOptions) (res *
 	n := func(v int64) string { return strconv.FormatInt(v, 10) }
 	done, err := tx.Commit(ctx, CommitOptions{
 		Operation: "WRITE", Parameters: params, UserMetadata: o.UserMetadata, Hook: o.Hook,
-		BlindAppend: o.mode == "Append" && len(extra) == 0,
+		BlindAppend: o.mode == "Append" && grown == nil,
 		Metrics: map[string]string{
 			"numFiles": n(int64(len(files))), "numOutputRows": n(res.Rows), "numOutputBytes": n(res.BytesAdded),
 			"numRemovedFiles": n(int64(res.FilesRemoved)),

@@ -108,7 +108,7 @@ func (j *writeJob) source(ctx context.Context, rel *relation) (query string, cle
 		typ := sqlType(f.Type, false)
 		i := rel.schema.Index(f.Name)
 		if i < 0 {
-			sel = append(sel, "CAST(NULL AS "+typ+") AS "+quoteName(f.PhysicalName()))
+			sel = append(sel, physicalValue("CAST(NULL AS "+typ+")", f.Type, 0)+" AS "+quoteName(f.PhysicalName()))
 			continue
 		}
 		have := rel.schema.Fields[i]
@@ -117,6 +117,7 @@ func (j *writeJob) source(ctx context.Context, rel *relation) (query string, cle
 		if !delta.SameType(have.Type, f.Type) {
 			v = "CAST(" + v + " AS " + typ + ")"
 		}
+		v = physicalValue(v, f.Type, 0)
 		if have.Name != f.PhysicalName() || v != quoteName(have.Name) {
 			v += " AS " + quoteName(f.PhysicalName())
 		}
@@ -340,6 +341,9 @@ func (j *writeJob) copy(ctx context.Context, query, folder string, parts []parti
 		codec = "snappy"
 	}
 	opts := []string{"FORMAT parquet", "COMPRESSION " + quoteText(codec), "RETURN_STATS"}
+	if ids := fieldIDs(j.table); ids != "" {
+		opts = append(opts, "FIELD_IDS "+ids)
+	}
 	dir := filepath.Join(j.dir, filepath.FromSlash(folder))
 	target := ""
 	stem := fmt.Sprintf("%05d-%s.c000.%s", j.serial, j.id, codec)

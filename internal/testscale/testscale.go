@@ -73,6 +73,7 @@ var table = map[string]scale{
 	"expressions":      {short: 500, test: 3000, soak: 30_000, why: "random expressions that Go and DuckDB evaluate alike"},
 	"dml-steps":        {short: 60, test: 250, soak: 2500, why: "random UPDATE, DELETE and MERGE statements compared with a model or with Spark"},
 	"spark-statements": {short: 4, test: 11, soak: 300, why: "random statements that Spark runs on a table of its own"},
+	"schema-steps":     {short: 20, test: 40, soak: 1500, testTime: 5 * time.Second, why: "random changes of schema and rows compared with a model, for each way of mapping columns"},
 	"optimize-files":   {short: 50, test: 500, soak: 500, why: "small files that one OPTIMIZE packs"},
 	"long-record-mb":   {short: 8, test: 64, soak: 1024, why: "length of one line of bad input"},
 	"bounded-mem-rows": {short: 50_000, test: 1_000_000, soak: 20_000_000, why: "rows that pass through bounded memory"},
