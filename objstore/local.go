@@ -90,8 +90,8 @@ func (l *Local) URL() string { return "file://" + filepath.ToSlash(l.dir) }
 // LocalPath is the file of a key.
 func (l *Local) LocalPath(key string) string { return filepath.Join(l.dir, filepath.FromSlash(key)) }
 
-// checkKey refuses keys that do not name one object below the root.
-func checkKey(op, key string) error {
+// CheckKey refuses keys that do not name one object below the root. Every store calls it first.
+func CheckKey(op, key string) error {
 	if key == "" || strings.HasPrefix(key, "/") || strings.HasSuffix(key, "/") || strings.IndexByte(key, 0) >= 0 {
 		return fmt.Errorf("%s %q: not a valid key", op, key)
 	}
@@ -105,7 +105,7 @@ func checkKey(op, key string) error {
 
 // keyPath checks a key and gives its file.
 func (l *Local) keyPath(op, key string) (string, error) {
-	if err := checkKey(op, key); err != nil {
+	if err := CheckKey(op, key); err != nil {
 		return "", err
 	}
 	return l.LocalPath(key), nil
@@ -276,10 +276,11 @@ func (l *Local) writeTemp(ctx context.Context, op, key, p string, r io.Reader, m
 	if err != nil {
 		return "", wrap(op, key, err)
 	}
+	name := tmp // an error return empties tmp
 	defer func() {
 		if err != nil {
 			f.Close()
-			os.Remove(tmp)
+			os.Remove(name)
 			err = wrap(op, key, err)
 		}
 	}()

@@ -38,7 +38,7 @@ func NewMemory(clock func() time.Time) *Memory {
 func (m *Memory) URL() string { return "memory:/" }
 
 func (m *Memory) find(ctx context.Context, op, key string) (*memoryObject, error) {
-	if err := checkKey(op, key); err != nil {
+	if err := CheckKey(op, key); err != nil {
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
@@ -92,7 +92,7 @@ func (m *Memory) Stat(ctx context.Context, key string) (Info, error) {
 
 // Put reads r to its end and then sets the object.
 func (m *Memory) Put(ctx context.Context, key string, r io.Reader, opts PutOptions) error {
-	if err := checkKey("put", key); err != nil {
+	if err := CheckKey("put", key); err != nil {
 		return err
 	}
 	data, err := io.ReadAll(&ctxReader{ctx, r})
@@ -115,7 +115,7 @@ func (m *Memory) set(key string, data []byte, mod time.Time) {
 
 // PutIfAbsent creates the object.
 func (m *Memory) PutIfAbsent(ctx context.Context, key string, data []byte) error {
-	if err := checkKey("put", key); err != nil {
+	if err := CheckKey("put", key); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
@@ -156,7 +156,7 @@ func (m *Memory) List(ctx context.Context, prefix, startAfter string) iter.Seq2[
 
 // Delete removes the object.
 func (m *Memory) Delete(ctx context.Context, key string) error {
-	if err := checkKey("delete", key); err != nil {
+	if err := CheckKey("delete", key); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {

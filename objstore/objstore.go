@@ -23,12 +23,32 @@ var ErrExists = errors.New("object already exists")
 // caller settles it by reading back.
 var ErrAmbiguous = errors.New("outcome of the write is unknown")
 
+// What a store of another machine answers when a call is pointless to repeat as it is, or was repeated in vain. They
+// are wrapped, with the operation, the key and the server's own words.
+var (
+	// ErrDenied: the credentials are valid, but may not do this.
+	ErrDenied = errors.New("denied")
+	// ErrCredentials: there are no credentials, or they are wrong or have expired.
+	ErrCredentials = errors.New("no valid credentials")
+	// ErrNoBucket: the bucket does not exist.
+	ErrNoBucket = errors.New("no such bucket")
+	// ErrUnavailable: the server could not be reached, failed or asked to slow down, more often than is tried.
+	ErrUnavailable = errors.New("storage is not available")
+)
+
 // Info describes one object.
 type Info struct {
-	Key     string    // slash-separated, relative to the store's root, never with a leading slash
-	Size    int64     // bytes
-	ModTime time.Time // last modification, as the source of the object had it where Put was given one
-	ETag    string    // changes whenever the content changes, "" where the store has none
+	Key  string // slash-separated, relative to the store's root, never with a leading slash
+	Size int64  // bytes
+	// ModTime is the last modification, as the source of the object had it where Put was given one. A store whose
+	// server cannot list that (S3) lists the time of writing: where it matters, Stat tells.
+	ModTime time.Time
+	ETag    string // changes whenever the content changes, "" where the store has none
+}
+
+// SameContent reports whether two descriptions of a key, listed or not, are of the same content.
+func SameContent(a, b Info) bool {
+	return a.Size == b.Size && a.ETag == b.ETag && (a.ETag != "" || a.ModTime.Equal(b.ModTime))
 }
 
 // PutOptions are optional properties of a new object.
@@ -69,6 +89,17 @@ type LocalPather interface {
 	LocalPath(key string) string
 	// Sync makes finished files and the folders that hold them durable.
 	Sync(ctx context.Context, keys ...string) error
+}
+
+// Keeper is implemented by a store that keeps copies of objects in local files, so that what is read again costs no
+// request. It may keep only objects that are never replaced.
+type Keeper interface {
+	// LocalCopy puts the content of an object of the given size at a local path that does not exist. The file is the
+	// caller's, who may delete but not change it.
+	LocalCopy(ctx context.Context, key string, size int64, path string) error
+	// Keep offers a local file with the content of an object that was just put. The file may be shared from then on
+	// and must not change; errors only mean that nothing is kept.
+	Keep(key, path string) error
 }
 
 // Sweeper is implemented by a store in which a writer that was killed in the middle of a Put leaves something behind

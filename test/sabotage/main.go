@@ -71,6 +71,13 @@ func mainCode(tags string, listOnly bool, names []string) int {
 			return 1
 		}
 	}
+	// And others want what test/setup.sh installed.
+	if cache, err := filepath.EvalSymlinks(filepath.Join(root, ".cache")); err == nil {
+		if err := os.Symlink(cache, filepath.Join(tree, ".cache")); err != nil {
+			fmt.Fprintln(os.Stderr, "sabotage:", err)
+			return 1
+		}
+	}
 	done, green := 0, 0
 	for _, f := range faults {
 		if len(names) > 0 && !slices.Contains(names, f.name) {

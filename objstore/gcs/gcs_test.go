@@ -1,0 +1,108 @@
+package gcs_test
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/cauce-data/cauce/internal/cloudtest"
+	"github.com/cauce-data/cauce/internal/prereq"
+	"github.com/cauce-data/cauce/objstore"
+	"github.com/cauce-data/cauce/objstore/gcs"
+	"github.com/cauce-data/cauce/objstore/storetest"
+)
+
+// setenv sets variables for the rest of a test.
+func setenv(t *testing.T, env []string) {
+	t.Helper()
+	for _, e := range env {
+		k, v, _ := strings.Cut(e, "=")
+		t.Setenv(k, v)
+		if v == "" {
+			os.Unsetenv(k)
+		}
+	}
+}
+
+func TestStore(t *testing.T) {
+	prereq.Need(t, "fake-gcs-server")
+	srv := cloudtest.NewGCS(t)
+	setenv(t, srv.Env(""))
+	var n atomic.Int64
+	storetest.Run(t, func(t *testing.T) objstore.Store {
+		i := n.Add(1)
+		url := "gs://" + srv.Bucket(t, fmt.Sprintf("bucket-%d", i))
+		if i%2 == 0 {
+			url += "/some/prefix/"
+		}
+		s, err := gcs.Open(t.Context(), url, gcs.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	})
+}
+
+// TestUserErrors: what users get wrong is told apart, by type and in words that say what to do.
+func TestUserErrors(t *testing.T) {
+	prereq.Need(t, "fake-gcs-server")
+	srv := cloudtest.NewGCS(t)
+	setenv(t, srv.Env(""))
+	s, err := gcs.Open(t.Context(), "gs://nowhere/lake", gcs.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for op, err := range storetest.AllOps(t.Context(), s) {
+		// The emulator makes buckets with the first put.
+		if op == "put" || op == "put-if-absent" {
+			continue
+		}
+		if err != nil && (!errors.Is(err, objstore.ErrNoBucket) || !strings.Contains(err.Error(), "gs://nowhere")) {
+			t.Errorf("%s: %v", op, err)
+		}
+	}
+	for code, want := range map[int]error{401: objstore.ErrCredentials, 403: objstore.ErrDenied} {
+		denying := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }))
+		defer denying.Close()
+		t.Setenv("STORAGE_EMULATOR_HOST", strings.TrimPrefix(denying.URL, "http://"))
+		s, err := gcs.Open(t.Context(), "gs://there", gcs.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for op, err := range storetest.AllOps(t.Context(), s) {
+			if !errors.Is(err, want) {
+				t.Errorf("%d: %s: %v", code, op, err)
+			}
+		}
+	}
+	t.Setenv("STORAGE_EMULATOR_HOST", "")
+	t.Setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nonexistent.json")
+	if _, err := gcs.Open(t.Context(), "gs://there", gcs.Options{}); !errors.Is(err, objstore.ErrCredentials) || !strings.Contains(err.Error(), "gcloud auth") {
+		t.Errorf("without credentials: %v", err)
+	}
+	for _, url := range []string{"gs://", "gs:///x", "s3://b", "gs://b/../c", "gs://b?x=1"} {
+		if _, err := gcs.Open(t.Context(), url, gcs.Options{}); err == nil || !strings.Contains(err.Error(), "gs://") && !strings.Contains(err.Error(), "key") {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+}
+
+// TestFaults: requests that fail for a while are repeated, a bounded number of times; what is written is written once.
+func TestFaults(t *testing.T) {
+	prereq.Need(t, "fake-gcs-server")
+	srv := cloudtest.NewGCS(t)
+	bucket := srv.Bucket(t, "faults")
+	proxy := cloudtest.NewProxy(t, "http://"+srv.Host)
+	setenv(t, srv.Env(proxy.Host()))
+	s, err := gcs.Open(t.Context(), "gs://"+bucket+"/p", gcs.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The emulator does not look at the ranges of chunks: one that is sent again is stored again.
+	storetest.Faults(t, s, proxy, false)
+}
