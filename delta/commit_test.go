@@ -16,6 +16,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/cauce-data/cauce/delta/expr"
 	"github.com/cauce-data/cauce/objstore"
 	"github.com/cauce-data/cauce/objstore/fault"
 )
@@ -106,6 +107,34 @@ func TestAmbiguousPut(t *testing.T) {
 }
 
 // TestCommitCancelled: a caller that gives up during the put is told what happened, not left in doubt.
+// A statement whose every pause another writer uses to commit is not shut out: it reads what is new after it has paused.
+func TestPausingWriterIsNotShutOut(t *testing.T) {
+	ctx := context.Background()
+	made := dmlTable(t, vectors, []string{`{"id":1,"k":1,"v":"a","p":"x"}`})
+	other := func() {
+		if _, err := made.Append(ctx, jsonRows(t, dmlSource, `{"id":2,"k":2,"v":"b","p":"x"}`), AppendOptions{}); err != nil {
+			t.Error(err)
+		}
+	}
+	tab, err := Open(ctx, made.Store(), made.Path(), &Options{MaxTries: 3, Sleep: func(context.Context, time.Duration) error {
+		other()
+		return nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := true
+	res, err := tab.DeleteWhere(ctx, expr.Eq(expr.Col("id"), expr.Lit(1)), ChangeOptions{Hook: func(phase string) {
+		if phase == "before-commit" && first {
+			first = false
+			other()
+		}
+	}})
+	if err != nil || res.Deleted != 1 || res.Replans != 0 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+}
+
 func TestCommitCancelled(t *testing.T) {
 	tab, store := faultTable(t, CreateOptions{}, nil)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -19,6 +19,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/memory"
 
+	"github.com/cauce-data/cauce/delta/expr"
 	"github.com/cauce-data/cauce/internal/testscale"
 	"github.com/cauce-data/cauce/objstore"
 )
@@ -56,6 +57,8 @@ type simOp struct {
 	kind    string
 	rows    []simRow
 	ids     []string
+	day     string  // of a statement's condition
+	below   int64   // of a statement's condition: seq is less
 	target  Version // of a restore
 	acked   int     // times that success was reported
 	version Version // that it reported; -1: no change was needed
@@ -129,7 +132,11 @@ func (s *simStore) step(what string) error {
 		return errSimCrash
 	}
 	s.calls++
-	s.w.sim.now = s.w.sim.now.Add(time.Duration(s.w.rng.IntN(20)) * time.Millisecond)
+	took := time.Duration(s.w.rng.IntN(20)) * time.Millisecond
+	if s.w.sim.cfg.faults && s.w.rng.IntN(100) == 0 {
+		took = time.Duration(s.w.rng.IntN(60)) * time.Second // a slow store
+	}
+	s.w.sim.now = s.w.sim.now.Add(took)
 	if s.crashAt > 0 && s.calls >= s.crashAt {
 		s.crashed = true
 		s.w.sim.crashes++
@@ -371,13 +378,28 @@ func (w *simWriter) draw(name string) *simOp {
 		w.sim.seq++
 		return simRow{ID: id, Day: fmt.Sprint("d", w.rng.IntN(2)), Seq: int64(w.rng.IntN(30))*1_000_000 + w.sim.seq}
 	}
-	switch p := w.rng.IntN(20); {
+	switch p := w.rng.IntN(26); {
+	case p < 2:
+		op.kind = "delete where"
+		op.day, op.below = fmt.Sprint("d", w.rng.IntN(2)), int64(w.rng.IntN(30))*1_000_000
 	case p < 4:
+		op.kind = "update"
+		op.day, op.below = fmt.Sprint("d", w.rng.IntN(2)), int64(w.rng.IntN(30))*1_000_000
+	case p < 6:
+		op.kind = "merge into"
+		seen := map[string]bool{}
+		for range 1 + w.rng.IntN(4) {
+			if k := key(); !seen[k] {
+				seen[k] = true
+				op.rows = append(op.rows, row(k))
+			}
+		}
+	case p < 10:
 		op.kind = "append"
 		for i := range 1 + w.rng.IntN(3) {
 			op.rows = append(op.rows, row(fmt.Sprintf("%s#%d", name, i)))
 		}
-	case p < 12:
+	case p < 18:
 		op.kind = "merge"
 		seen := map[string]bool{}
 		for range 1 + w.rng.IntN(5) {
@@ -386,14 +408,14 @@ func (w *simWriter) draw(name string) *simOp {
 				op.rows = append(op.rows, row(k))
 			}
 		}
-	case p < 14:
+	case p < 20:
 		op.kind = "delete"
 		op.ids = []string{key(), key(), "none"}
-	case p < 17:
+	case p < 23:
 		op.kind = "optimize"
-	case p < 18:
+	case p < 24:
 		op.kind = "vacuum"
-	case p < 19:
+	case p < 25:
 		op.kind = "checkpoint"
 	default:
 		op.kind = "restore"
@@ -441,6 +463,12 @@ func (w *simWriter) do(op *simOp, try int) error {
 			ack(res.Committed, res.Version)
 		}
 		return err
+	case "delete where", "update", "merge into":
+		res, err := w.statement(op, ChangeOptions{Txn: txn, UserMetadata: op.name, Hook: hook})
+		if err == nil {
+			ack(res.Committed, res.Version)
+		}
+		return err
 	case "optimize":
 		_, err := w.tab.Optimize(ctx, OptimizeOptions{Hook: hook})
 		return err
@@ -465,6 +493,62 @@ func (w *simWriter) do(op *simOp, try int) error {
 		return err
 	}
 	return fmt.Errorf("no operation %q", op.kind)
+}
+
+// statement runs a DELETE, UPDATE or MERGE of SQL; apply is what it means.
+func (w *simWriter) statement(op *simOp, o ChangeOptions) (*ChangeResult, error) {
+	ctx := context.Background()
+	call := func(name string, args ...expr.Expr) expr.Expr { return expr.Call{Func: name, Args: args} }
+	where := call("and", expr.Eq(expr.Col("day"), expr.Lit(op.day)), call("<", expr.Col("seq"), expr.Lit(op.below)))
+	switch op.kind {
+	case "delete where":
+		return w.tab.DeleteWhere(ctx, where, o)
+	case "update":
+		return w.tab.Update(ctx, UpdateOptions{ChangeOptions: o, Where: where, Set: []Assignment{{"day", expr.Lit("d2")}, {"seq", call("+", expr.Col("seq"), expr.Lit(1))}}})
+	}
+	rows := simRows(op.rows)
+	defer rows.Close()
+	return w.tab.MergeInto(ctx, rows, MergeIntoOptions{ChangeOptions: o, On: expr.Eq(expr.Col("target", "id"), expr.Col("source", "id")), Clauses: []MergeClause{
+		{Kind: WhenMatched, Condition: call("<", expr.Col("source", "seq"), expr.Col("target", "seq")), Delete: true},
+		{Kind: WhenMatched, All: true},
+		{Kind: WhenNotMatched, All: true},
+	}})
+}
+
+// apply changes a model as the operation changes the table.
+func (op *simOp) apply(model map[string]simRow) {
+	switch op.kind {
+	case "append":
+		for _, r := range op.rows {
+			model[r.ID] = r
+		}
+	case "merge":
+		for _, r := range op.rows {
+			if old, ok := model[r.ID]; !ok || r.Seq > old.Seq {
+				model[r.ID] = r
+			}
+		}
+	case "merge into":
+		for _, r := range op.rows {
+			if old, ok := model[r.ID]; ok && r.Seq < old.Seq {
+				delete(model, r.ID)
+			} else {
+				model[r.ID] = r
+			}
+		}
+	case "delete":
+		for _, id := range op.ids {
+			delete(model, id)
+		}
+	case "delete where":
+		maps.DeleteFunc(model, func(_ string, r simRow) bool { return r.Day == op.day && r.Seq < op.below })
+	case "update":
+		for id, r := range model {
+			if r.Day == op.day && r.Seq < op.below {
+				model[id] = simRow{id, "d2", r.Seq + 1}
+			}
+		}
+	}
 }
 
 // simulate runs one history and checks it.
@@ -569,23 +653,10 @@ func (s *sim) check(string) error {
 			if seen[name]++; seen[name] > 1 && op.kind != "restore" {
 				return fmt.Errorf("version %d: %s %s is there twice", v, op.name, op.kind)
 			}
-			switch op.kind {
-			case "append":
-				for _, r := range op.rows {
-					model[r.ID] = r
-				}
-			case "merge":
-				for _, r := range op.rows {
-					if old, ok := model[r.ID]; !ok || r.Seq > old.Seq {
-						model[r.ID] = r
-					}
-				}
-			case "delete":
-				for _, id := range op.ids {
-					delete(model, id)
-				}
-			case "restore":
+			if op.kind == "restore" {
 				model = maps.Clone(states[op.target])
+			} else {
+				op.apply(model)
 			}
 		}
 		states = append(states, model)
@@ -609,7 +680,7 @@ func (s *sim) check(string) error {
 	for _, name := range sortedKeys(s.ops) {
 		op := s.ops[name]
 		switch op.kind {
-		case "append", "merge":
+		case "append", "merge", "delete where", "update", "merge into":
 			if op.acked != 1 || seen[name] != 1 {
 				return fmt.Errorf("%s %s was acknowledged %d times and is there %d times", name, op.kind, op.acked, seen[name])
 			}

@@ -194,10 +194,16 @@ func (x *Tx) Commit(ctx context.Context, o CommitOptions) (*Committed, error) {
 		if won {
 			return x.finish(ctx, o, res, c, next)
 		}
+		if unsettled == nil && x.base.version < 0 {
+			return nil, fmt.Errorf("%s: %w", x.table, ErrTableExists)
+		}
+		// The pause comes before the newer commits are read: whoever pauses behind that tries for a version that others
+		// have taken meanwhile, and with many writers never comes to write.
+		pause := min(5*time.Millisecond<<min(res.Tries, 7), 500*time.Millisecond)
+		if err := opts.Sleep(ctx, time.Duration(opts.Jitter()*float64(pause))); err != nil {
+			return nil, fmt.Errorf("commit version %d of %s: %w", c.version, x.table, errors.Join(err, unsettled))
+		}
 		if unsettled == nil {
-			if x.base.version < 0 {
-				return nil, fmt.Errorf("%s: %w", x.table, ErrTableExists)
-			}
 			commits, at, err := x.table.readTail(ctx, x.base.version+1)
 			if err != nil {
 				return nil, fmt.Errorf("commit version %d of %s: %w", c.version, x.table, err)
@@ -218,18 +224,7 @@ func (x *Tx) Commit(ctx context.Context, o CommitOptions) (*Committed, error) {
 		waited := opts.Clock().Sub(start)
 		if res.Tries >= opts.MaxTries || waited >= opts.MaxWait {
 			err := fmt.Errorf("%w: %s: %d tries in %s, the last for version %d", ErrTooManyTries, x.table, res.Tries, waited.Round(time.Millisecond), c.version)
-			if unsettled != nil {
-				err = errors.Join(err, unsettled)
-			}
-			return nil, err
-		}
-		// Whoever won has just finished, so the first tries come soon; jitter parts writers that lost together.
-		pause := min(5*time.Millisecond<<min(res.Tries, 7), 500*time.Millisecond)
-		if err := opts.Sleep(ctx, time.Duration(opts.Jitter()*float64(pause))); err != nil {
-			if unsettled != nil {
-				err = errors.Join(err, unsettled)
-			}
-			return nil, fmt.Errorf("commit version %d of %s: %w", c.version, x.table, err)
+			return nil, errors.Join(err, unsettled)
 		}
 	}
 }

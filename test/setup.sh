@@ -35,7 +35,7 @@ python() {
 jars() {
 	want=$(cksum test/spark-pom.xml)
 	[ "$(cat .cache/jars/.installed 2>/dev/null)" = "$want" ] && return 0
-	system java openjdk-17-jre-headless || return 1
+	system javac openjdk-17-jdk-headless || system java openjdk-17-jre-headless || return 1
 	system mvn maven || return 1
 	echo "setup: jars into .cache/jars"
 	rm -rf .cache/jars

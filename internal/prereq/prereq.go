@@ -26,6 +26,7 @@ var prerequisites = []prerequisite{
 	{"python", func() (string, error) { return exec.LookPath("python3") }},
 	{"venv", func() (string, error) { return file(filepath.Join(root(), ".cache", "venv", "bin", "python")) }},
 	{"java", java},
+	{"javac", func() (string, error) { return exec.LookPath("javac") }},
 	{"maven", func() (string, error) { return exec.LookPath("mvn") }},
 	{"jars", func() (string, error) { return dir(filepath.Join(root(), ".cache", "jars")) }},
 	{"kafka", func() (string, error) { return dir(filepath.Join(root(), ".cache", "kafka")) }},

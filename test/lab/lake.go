@@ -95,7 +95,7 @@ type Lake struct {
 // NewLake makes an empty lake with the table unified_events and the sources history and live.
 func NewLake(t testing.TB) *Lake {
 	t.Helper()
-	return newLake(t, []byte(lakeFile))
+	return NewLakeOf(t, []byte(lakeFile))
 }
 
 // NewKafkaLake is NewLake with the source live reading a topic of Apache Kafka, at an address and with the keys of the
@@ -104,7 +104,7 @@ func NewKafkaLake(t testing.TB, topic, broker, more string) *Lake {
 	t.Helper()
 	text := strings.Replace(lakeFile, "    kind: embedded\n    topic: crypto_trades\n",
 		fmt.Sprintf("    kind: kafka\n    topic: %s\n    kafka: {brokers: [%q]%s}\n", topic, broker, more), 1)
-	return newLake(t, []byte(text))
+	return NewLakeOf(t, []byte(text))
 }
 
 // NewExample makes an empty lake with the lake file of an example: "orders" for examples/orders.
@@ -114,10 +114,11 @@ func NewExample(t testing.TB, name string) *Lake {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newLake(t, text)
+	return NewLakeOf(t, text)
 }
 
-func newLake(t testing.TB, text []byte) *Lake {
+// NewLakeOf makes an empty lake with a lake file of the test's own.
+func NewLakeOf(t testing.TB, text []byte) *Lake {
 	t.Helper()
 	bin, err := program()
 	if err != nil {

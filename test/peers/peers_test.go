@@ -88,7 +88,7 @@ func TestEnginesReadWhatCauceWrote(t *testing.T) {
 	readByAll(t, "merged by Spark", python, s, l, g.Expected)
 
 	s.sql("OPTIMIZE " + table)
-	s.do(map[string]string{"op": "checkpoint", "table": l.Table()})
+	s.do(map[string]any{"op": "checkpoint", "table": l.Table()})
 	readByAll(t, "optimised by Spark", python, s, l, g.Expected)
 
 	stream(t, l, g, rows/40)

@@ -3,7 +3,10 @@
 {"op": "rows", "table": PATH, "out": FOLDER}   all rows as one CSV file with a header
 {"op": "sql", "sql": "MERGE INTO delta.`PATH` …"}
 {"op": "try", "sql": …}   as sql, but an error of Spark's is an answer: {"failed": …}
+{"op": "each", "sqls": [SQL, …]}   as try, several at a time; {"answers": […]}
 {"op": "checkpoint", "table": PATH}
+
+spark.py JARS TMP JAR: with the jar of deploy/spark/ the session may write local folders beside other programs; "" is none.
 """
 
 import glob
@@ -11,14 +14,16 @@ import json
 import os
 import sys
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 
 from pyspark.sql import SparkSession
 
 
-def session(jars, tmp):
+def session(jars, tmp, store):
+    jars = sorted(glob.glob(os.path.join(jars, "*.jar"))) + [store] * bool(store)
     builder = SparkSession.builder.master("local[2]").appName("cauce-peers")
     for key, value in {
-        "spark.jars": ",".join(sorted(glob.glob(os.path.join(jars, "*.jar")))),
+        "spark.jars": ",".join(jars),
         "spark.driver.memory": "2g",
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
@@ -26,6 +31,7 @@ def session(jars, tmp):
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.shuffle.partitions": "2",
+        "spark.sql.codegen.wholeStage": "false",  # compiling takes longer than these small tables
         "spark.databricks.delta.snapshotPartitions": "2",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
@@ -34,9 +40,18 @@ def session(jars, tmp):
         "spark.driver.extraJavaOptions": f"-Djava.io.tmpdir={tmp} -Dderby.system.home={tmp}",
     }.items():
         builder = builder.config(key, value)
+    if store:
+        builder = builder.config("spark.delta.logStore.file.impl", "com.cauce.delta.PutIfAbsentLogStore")
     spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
     return spark
+
+
+def attempt(spark, sql):
+    try:
+        return {"rows": [r.asDict(recursive=True) for r in spark.sql(sql).collect()]}
+    except Exception as e:
+        return {"failed": str(e)[:2000]}
 
 
 def obey(spark, cmd):
@@ -47,10 +62,10 @@ def obey(spark, cmd):
     if cmd["op"] == "sql":
         return {"rows": [r.asDict(recursive=True) for r in spark.sql(cmd["sql"]).collect()]}
     if cmd["op"] == "try":
-        try:
-            return {"rows": [r.asDict(recursive=True) for r in spark.sql(cmd["sql"]).collect()]}
-        except Exception as e:
-            return {"failed": str(e)[:2000]}
+        return attempt(spark, cmd["sql"])
+    if cmd["op"] == "each":
+        with ThreadPoolExecutor(4) as pool:
+            return {"answers": list(pool.map(lambda sql: attempt(spark, sql), cmd["sqls"]))}
     if cmd["op"] == "checkpoint":
         spark._jvm.org.apache.spark.sql.delta.DeltaLog.forTable(spark._jsparkSession, cmd["table"]).checkpoint()
         return {}
@@ -58,10 +73,10 @@ def obey(spark, cmd):
 
 
 def main():
-    jars, tmp = sys.argv[1:]
+    jars, tmp, store = sys.argv[1:]
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever Spark prints is no answer
-    spark = session(jars, tmp)
+    spark = session(jars, tmp, store)
     print(json.dumps({"ready": spark.version}), file=answers, flush=True)
     for line in sys.stdin:
         try:

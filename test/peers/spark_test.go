@@ -4,66 +4,130 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/cauce-data/cauce/internal/prereq"
 )
 
-// spark is a running Spark session (spark.py).
-type spark struct {
-	t       testing.TB
+// session is a running Spark session (spark.py). All tests of the package share one, for its start takes half a minute;
+// they run one after another.
+type session struct {
+	cmd     *exec.Cmd
 	in      io.WriteCloser
 	answers *bufio.Scanner
 	stderr  bytes.Buffer
+	version string
+}
+
+// spark is the session as one test sees it.
+type spark struct {
+	t testing.TB
+	*session
 }
 
 // answer is what spark.py replies.
 type answer struct {
-	Ready  string           `json:"ready"`
-	Error  string           `json:"error"`
-	Failed string           `json:"failed"` // of try
-	Rows   []map[string]any `json:"rows"`
+	Ready   string           `json:"ready"`
+	Error   string           `json:"error"`
+	Failed  string           `json:"failed"` // of try
+	Rows    []map[string]any `json:"rows"`
+	Answers []answer         `json:"answers"` // of each
 }
 
-func startSpark(t *testing.T) *spark {
+var shared struct {
+	sync.Once
+	*session
+	tmp string
+	err error
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if s := shared.session; s != nil {
+		s.in.Close()
+		stop := time.AfterFunc(30*time.Second, func() { _ = s.cmd.Process.Kill() })
+		_ = s.cmd.Wait()
+		stop.Stop()
+	}
+	if shared.tmp != "" {
+		_ = os.RemoveAll(shared.tmp)
+	}
+	os.Exit(code)
+}
+
+// startSpark starts the session unless it runs, and returns at once: let it start while other work is done.
+func startSpark(t testing.TB) *spark {
 	t.Helper()
 	prereq.Need(t, "java")
 	jars, python := prereq.Need(t, "jars"), prereq.Need(t, "venv")
-	s := &spark{t: t}
-	cmd := exec.Command(python, "spark.py", jars, t.TempDir())
-	cmd.Stderr = &s.stderr
-	cmd.Env = append(os.Environ(), "PYSPARK_PYTHON="+python)
-	var err error
-	if s.in, err = cmd.StdinPipe(); err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	s.answers = bufio.NewScanner(out)
-	s.answers.Buffer(nil, 1<<24)
-	t.Cleanup(func() {
-		s.in.Close()
-		stop := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
-		defer stop.Stop()
-		_ = cmd.Wait()
+	shared.Do(func() {
+		if shared.tmp, shared.err = os.MkdirTemp("", "cauce-spark-"); shared.err != nil {
+			return
+		}
+		store := ""
+		if _, err := prereq.Lookup("javac"); err == nil {
+			if store, shared.err = logStoreJar(python, jars, shared.tmp); shared.err != nil {
+				return
+			}
+		}
+		s := &session{cmd: exec.Command(python, "spark.py", jars, shared.tmp, store)}
+		s.cmd.Stderr = &s.stderr
+		s.cmd.Env = append(os.Environ(), "PYSPARK_PYTHON="+python)
+		if s.in, shared.err = s.cmd.StdinPipe(); shared.err != nil {
+			return
+		}
+		out, err := s.cmd.StdoutPipe()
+		if err != nil {
+			shared.err = err
+			return
+		}
+		if shared.err = s.cmd.Start(); shared.err != nil {
+			return
+		}
+		s.answers = bufio.NewScanner(out)
+		s.answers.Buffer(nil, 1<<26)
+		shared.session = s
 	})
-	return s
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	return &spark{t, shared.session}
 }
 
-// ready waits until the session has started, which takes up to half a minute: let it start while other work is done.
+// logStoreJar compiles the LogStore that deploy/spark ships, as its README says.
+func logStoreJar(python, jars, tmp string) (string, error) {
+	found, err := exec.Command(python, "-c", "import pyspark, os; print(os.path.dirname(pyspark.__file__))").Output()
+	if err != nil {
+		return "", fmt.Errorf("where is pyspark: %w", err)
+	}
+	classes, jar := filepath.Join(tmp, "classes"), filepath.Join(tmp, "put-if-absent.jar")
+	path := filepath.Join(strings.TrimSpace(string(found)), "jars", "*") + ":" + filepath.Join(jars, "*")
+	for _, cmd := range [][]string{
+		{"javac", "-Werror", "-cp", path, "-d", classes, filepath.Join(prereq.Root(), "deploy", "spark", "PutIfAbsentLogStore.java")},
+		{"jar", "cf", jar, "-C", classes, "."},
+	} {
+		if out, err := exec.Command(cmd[0], cmd[1:]...).CombinedOutput(); err != nil {
+			return "", fmt.Errorf("%s: %w\n%s", cmd[0], err, out)
+		}
+	}
+	return jar, nil
+}
+
+// ready waits until the session has started, and gives Spark's version.
 func (s *spark) ready() string {
 	s.t.Helper()
-	return s.next().Ready
+	if s.version == "" {
+		s.version = s.next().Ready
+	}
+	return s.version
 }
 
 func (s *spark) next() answer {
@@ -81,8 +145,9 @@ func (s *spark) next() answer {
 	return a
 }
 
-func (s *spark) do(cmd map[string]string) answer {
+func (s *spark) do(cmd any) answer {
 	s.t.Helper()
+	s.ready()
 	line, err := json.Marshal(cmd)
 	if err != nil {
 		s.t.Fatal(err)
@@ -95,13 +160,28 @@ func (s *spark) do(cmd map[string]string) answer {
 
 func (s *spark) sql(text string) []map[string]any {
 	s.t.Helper()
-	return s.do(map[string]string{"op": "sql", "sql": text}).Rows
+	return s.do(map[string]any{"op": "sql", "sql": text}).Rows
+}
+
+// try runs a statement whose failure is an answer.
+func (s *spark) try(text string) answer {
+	s.t.Helper()
+	return s.do(map[string]any{"op": "try", "sql": text})
+}
+
+// each runs statements beside each other, a few at a time, and gives their answers in their order.
+func (s *spark) each(texts []string) []answer {
+	s.t.Helper()
+	if len(texts) == 0 {
+		return nil
+	}
+	return s.do(map[string]any{"op": "each", "sqls": texts}).Answers
 }
 
 func (s *spark) csv(table string) []byte {
 	s.t.Helper()
 	out := filepath.Join(s.t.(*testing.T).TempDir(), "rows")
-	s.do(map[string]string{"op": "rows", "table": table, "out": out})
+	s.do(map[string]any{"op": "rows", "table": table, "out": out})
 	files, err := filepath.Glob(filepath.Join(out, "part-*.csv"))
 	if err != nil || len(files) != 1 {
 		s.t.Fatalf("Spark wrote %d CSV files into %s, error %v", len(files), out, err)

@@ -321,7 +321,7 @@ func TestStatementsAgreeWithSpark(t *testing.T) {
 		if step == 0 {
 			sql = "INSERT INTO %s " + g.rows(25, false)
 		}
-		failed := s.do(map[string]string{"op": "try", "sql": strings.Replace(sql, "%s", "delta.`"+theirs+"`", 1)}).Failed
+		failed := s.try(strings.Replace(sql, "%s", "delta.`"+theirs+"`", 1)).Failed
 		if strings.Contains(failed, "did not match any merge clause") {
 			continue // Spark's own fault: a row that no clause is about should stay as it is
 		}
@@ -419,7 +419,7 @@ func constraintsWithSpark(t *testing.T, s *spark, e *duckdb.Engine, store objsto
 	if _, err := tab.AddConstraint(ctx, "ours", "(twice >= id)"); err != nil {
 		t.Fatal(err)
 	}
-	if a := s.do(map[string]string{"op": "try", "sql": "INSERT INTO delta.`" + path + "` (id, at) VALUES (-1, NULL)"}); !strings.Contains(a.Failed, "CHECK") {
+	if a := s.try("INSERT INTO delta.`" + path + "` (id, at) VALUES (-1, NULL)"); !strings.Contains(a.Failed, "CHECK") {
 		t.Errorf("Spark takes a row that breaks our constraint: %q", a.Failed)
 	}
 	s.sql("INSERT INTO delta.`" + path + "` (id, at) VALUES (5, NULL)")

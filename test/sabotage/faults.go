@@ -101,6 +101,11 @@ var faults = []fault{
 		pkg:   "./delta", test: "^TestMergeConcurrently$",
 	},
 	{
+		name: "pauses-behind-the-log", what: "a writer that lost a race pauses again after it has read what won",
+		edits: []edit{{"delta/transaction.go", "\t\twaited := opts.Clock().Sub(start)\n", "\t\t_ = opts.Sleep(ctx, pause)\n\t\twaited := opts.Clock().Sub(start)\n"}},
+		pkg:   "./delta", test: "^TestPausingWriterIsNotShutOut$",
+	},
+	{
 		name: "vacuum-lite-takes-live", what: "a lite VACUUM deletes files that were removed and added again, or whose vector alone was replaced",
 		edits: []edit{{"delta/vacuum_lite.go", "\t\tif keep[key] {\n\t\t\tcontinue\n\t\t}\n", ""}},
 		pkg:   "./delta", test: "^TestGoldenTablesSurviveVacuum$",

@@ -29,6 +29,9 @@ var scenarios = []scenario{
 	{"buffer-kills", "kill -9 of the buffer's host while producer and stream run in other processes", "./test/kill", "TestBufferHostKilled"},
 	{"stream-kills", "kill -9 of producer, Kafka broker and stream job while a faulty exchange trades; what was lost is repaired over REST", "./test/kill", "TestKafkaUnderFire"},
 	{"peers", "other engines read and change what Cauce wrote", "./test/peers", "TestEnginesReadWhatCauceWrote"},
+	{"writers", "eight Cauce processes change one local table for ten minutes; Spark reads every version", "./test/peers", "TestCauceProcessesWriteSideBySide"},
+	{"spark-writers", "Spark and six Cauce processes change one local table for ten minutes; Spark reads every version", "./test/peers", "TestSparkAndCauceWriteSideBySide"},
+	{"simulation", "10,000 seed-driven histories of many writers over a faulty store, against a model", "./delta", "TestSimulation"},
 }
 
 func main() {
