@@ -166,6 +166,12 @@ func parseDouble(s string, bits int) (float64, bool) {
 
 // parseBoolean reads true, t, yes, y, on, 1 and false, f, no, n, off, 0 in any case.
 func parseBoolean(s string) (v, ok bool) {
+	switch s { // the common spellings, without a copy
+	case "true", "True":
+		return true, true
+	case "false", "False":
+		return false, true
+	}
 	switch strings.ToLower(strings.Trim(s, blanks)) {
 	case "true", "t", "yes", "y", "on", "1":
 		return true, true

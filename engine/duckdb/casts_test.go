@@ -10,6 +10,7 @@ import (
 	"time"
 	_ "time/tzdata" // the machine may have no time zones
 
+	"github.com/apache/arrow-go/v18/arrow"
 	"pgregory.net/rapid"
 
 	"github.com/cauce-data/cauce/delta"
@@ -148,6 +149,76 @@ func FuzzJSONRecord(f *testing.F) {
 			var text string
 			if ok && json.Unmarshal(raw, &text) == nil && text != s.values[i].text {
 				t.Fatalf("%q: %s is %q, want %q", b, n, s.values[i].text, text)
+			}
+		}
+	})
+}
+
+// nativeCast casts texts while they are read, as castColumn does in SQL.
+func nativeCast(t testing.TB, e *Engine, typ delta.Type, eventTime bool, texts []string) []string {
+	t.Helper()
+	reads := &rawReads{zone: time.UTC, fields: []string{"x"}, at: map[string]int{"x": 0}, texts: []int{1}}
+	value, failed, ok := reads.native("x", typ, eventTime)
+	if !ok {
+		t.Fatalf("%s is not cast while it is read", typ)
+	}
+	ctx := context.Background()
+	b := newRecordBatches(reads)
+	stream := newBatchStream(ctx, b.arrowSchema(), func(_ context.Context, send func(arrow.RecordBatch) bool) error {
+		for _, s := range texts {
+			b.text(0, s)
+			b.rows++
+		}
+		send(b.flush())
+		return nil
+	})
+	var out []string
+	err := e.with(ctx, func(c *conn) error {
+		view := e.name("input_")
+		release, err := c.register(stream, view)
+		if err != nil {
+			return err
+		}
+		defer release()
+		return c.each(ctx, fmt.Sprintf("SELECT CASE WHEN %s THEN 'fails' ELSE COALESCE(CAST(%s AS VARCHAR), 'null') END FROM %s", failed, value, view), func(row []any) error {
+			out = append(out, row[0].(string))
+			return nil
+		})
+	})
+	if streamErr := stream.stop(); streamErr != nil || err != nil {
+		t.Fatal(err, streamErr)
+	}
+	return out
+}
+
+// A cast means the same whether it is made while a record is read or in SQL.
+func TestNativeCastsEqualSQL(t *testing.T) {
+	e := testEngine(t)
+	word := rapid.SampledFrom([]string{"true", "False", "T", "YES", "off", " no ", "nan", "-Infinity", "2024-08-20", "2024-02-30", "20240820", "2024-08-20T10:11:12.5Z", "2024-08-20 10:11:12",
+		"2024-08-20T10:11:12+02:00", "1724112000", "1724112000123", "1724112000123456", "99999999999999999", "100000000000000000", "", " ", "\t", "día", "-1", "0001-01-01", "9999-12-31T23:59:59.999999Z"})
+	cell := rapid.OneOf(numberText, word)
+	rapid.Check(t, func(rt *rapid.T) {
+		texts := rapid.SliceOfN(cell, 30, 30).Draw(rt, "texts")
+		p := rapid.IntRange(1, 38).Draw(rt, "precision")
+		for _, typ := range []delta.Type{delta.Long, delta.Integer, delta.Short, delta.Byte, delta.Double, delta.Boolean, delta.Date, delta.Timestamp, delta.TimestampNTZ,
+			delta.Decimal{P: p, S: rapid.IntRange(0, p).Draw(rt, "scale")}} {
+			got, want := nativeCast(t, e, typ, false, texts), castColumn(t, e, typ, texts)
+			for i := range texts {
+				if got[i] != want[i] {
+					rt.Fatalf("%q as %s: %s while it is read, %s in SQL", texts[i], typ, got[i], want[i])
+				}
+			}
+		}
+		for i, got := range nativeCast(t, e, delta.Timestamp, true, texts) {
+			us, ok := parseEventTime(texts[i], time.UTC)
+			want := "fails"
+			if ok {
+				want = time.UnixMicro(us).UTC().Format("2006-01-02 15:04:05.999999")
+			} else if strings.Trim(texts[i], blanks) == "" {
+				want = "null"
+			}
+			if got != want {
+				rt.Fatalf("to_event_time(%q) is %s, not %s", texts[i], got, want)
 			}
 		}
 	})

@@ -152,7 +152,7 @@ func (x *epoch) addFile(ctx context.Context, f *pipeline.RawFile) error {
 	}
 	p := x.newPart()
 	p.file, p.origins = f, []string{f.Origin}
-	ok, warning, err := x.loadFast(ctx, p)
+	ok, warning, err := x.loadLines(ctx, p)
 	if err != nil {
 		return err
 	}
@@ -180,90 +180,6 @@ func (x *epoch) addFile(ctx context.Context, f *pipeline.RawFile) error {
 func (x *epoch) drop(p *part) error {
 	ctx := context.Background()
 	return x.e.with(ctx, func(c *conn) error { return c.exec(ctx, "DROP TABLE IF EXISTS "+p.table) })
-}
-
-const warnUnterminated = "last record is not terminated"
-
-// loadFast reads the file with DuckDB's CSV reader. ok is false, and nothing has happened, where that reader would not
-// split the file as the exact one does, or met a record that it rejects.
-func (x *epoch) loadFast(ctx context.Context, p *part) (ok bool, warning string, err error) {
-	f, src := p.file, x.p.plan.Source
-	if f.Path == "" || !f.Plain || len(f.Fields) == 0 {
-		return false, "", nil
-	}
-	shape, err := scanCSV(ctx, f.Path, src.CSV.Delimiter, src.CSV.Quote)
-	if err != nil {
-		return false, "", err
-	}
-	occurrence := x.p.usesOccurrence()
-	if !shape.exact || shape.multiline && !src.CSV.Multiline || len(f.Fields) == 1 && shape.quotes ||
-		occurrence && (shape.quotes || len(src.CSV.NullValues) > 0) {
-		return false, "", nil
-	}
-	records := shape.records
-	if f.HasHeader {
-		records--
-	}
-	if records < 0 {
-		return false, "", nil
-	}
-	in := input{fields: map[string]string{}, name: f.Name, ingestedAt: x.ingestedAt}
-	var columns, all []string
-	for i, n := range f.Fields {
-		c := "c" + strconv.Itoa(i)
-		columns = append(columns, "'"+c+"':'VARCHAR'")
-		all = append(all, c)
-		in.fields[n] = c
-	}
-	in.unknown = x.unknownFields(f.Fields, in.fields)
-	x.keepUnknown(f.Fields, in.fields)
-	quote, escape := "''", "''"
-	if shape.quotes {
-		quote = quoteText(string(src.CSV.Quote))
-		escape = quote
-	}
-	line := `'\n'`
-	if shape.crlf {
-		line = `'\r\n'`
-	}
-	nulls := append([]string{""}, src.CSV.NullValues...)
-	in.from = fmt.Sprintf("read_csv(%s, columns={%s}, auto_detect=false, header=%t, delim=%s, quote=%s, escape=%s, new_line=%s, nullstr=%s, "+
-		"allow_quoted_nulls=false, comment='', strict_mode=true, null_padding=false, ignore_errors=false, max_line_size=%d, parallel=%t)",
-		quoteText(f.Path), strings.Join(columns, ", "), f.HasHeader, quoteText(string(src.CSV.Delimiter)), quote, escape, line,
-		quoteTexts(nulls), 2*recordBytesMax, !shape.multiline)
-	if x.p.plan.Filter != nil || occurrence {
-		// Rows will be left out or reordered: the position must be taken before. row_number() follows the file's order.
-		in.from = "(SELECT *, row_number() OVER () AS n FROM " + in.from + ")"
-		in.position = "n"
-		p.positions = true
-	}
-	if occurrence {
-		in.from = "(SELECT *, row_number() OVER (PARTITION BY " + strings.Join(all, ", ") + " ORDER BY n) AS occ FROM " + in.from + ")"
-		in.occurrence = "occ"
-	}
-	if p.r, err = x.p.render(in); err != nil {
-		return false, "", err
-	}
-	err = x.e.with(ctx, func(c *conn) error {
-		p.rows, err = c.create(ctx, p.table, p.r.sql)
-		return err
-	})
-	if err != nil {
-		if ctx.Err() != nil {
-			return false, "", err
-		}
-		p.positions = false
-		return false, "", x.drop(p) // the exact reader will say what is wrong, if anything is
-	}
-	if x.p.plan.Filter == nil && p.rows != records || p.rows > records {
-		p.positions = false
-		return false, "", x.drop(p)
-	}
-	p.read, p.filtered = records, records-p.rows
-	if shape.unterminated && records > 0 {
-		warning = warnUnterminated
-	}
-	return true, warning, nil
 }
 
 // unknownFields is the SQL for unknown_fields: quarantine, over the fields of a file.
@@ -319,14 +235,10 @@ func (c *conn) create(ctx context.Context, table, query string) (int64, error) {
 func (x *epoch) loadExact(ctx context.Context, p *part) (warning string, err error) {
 	f := p.file
 	in := input{fields: map[string]string{}, name: f.Name, ingestedAt: x.ingestedAt, position: "pos"}
-	b := newRecordBatches(len(f.Fields))
 	for i, n := range f.Fields {
 		in.fields[n] = "c" + strconv.Itoa(i)
 	}
-	in.unknown = x.unknownFields(f.Fields, in.fields)
-	x.keepUnknown(f.Fields, in.fields)
 	if x.p.usesOccurrence() {
-		b.occurrence = true
 		in.occurrence = "occ"
 	}
 	p.positions = true
@@ -334,7 +246,7 @@ func (x *epoch) loadExact(ctx context.Context, p *part) (warning string, err err
 	nulls := x.p.plan.Source.CSV.NullValues
 	var read int64
 	occurrences := map[[2]uint64]int64{}
-	stream := newBatchStream(ctx, b.arrowSchema(), func(ctx context.Context, send func(arrow.RecordBatch) bool) error {
+	err = x.loadRecords(ctx, p, in, f.Fields, func(ctx context.Context, b *recordBatches, send func(arrow.RecordBatch) bool) error {
 		for row, err := range f.Rows(ctx) {
 			if err != nil {
 				return err
@@ -370,7 +282,7 @@ func (x *epoch) loadExact(ctx context.Context, p *part) (warning string, err err
 		}
 		return nil
 	})
-	if err := x.loadArrow(ctx, p, in, stream); err != nil {
+	if err != nil {
 		return "", err
 	}
 	p.read = read
@@ -378,18 +290,38 @@ func (x *epoch) loadExact(ctx context.Context, p *part) (warning string, err err
 	return warning, nil
 }
 
-// loadArrow makes the part's table from batches, and ends the stream.
-func (x *epoch) loadArrow(ctx context.Context, p *part, in input, b *batchStream) error {
-	err := x.e.with(ctx, func(c *conn) error {
-		in.from = x.e.name("input_")
-		var err error
-		if p.r, err = x.p.render(in); err != nil {
-			return err
+// loadRecords makes the part's table of records that produce splits into the given fields and sends in batches.
+func (x *epoch) loadRecords(ctx context.Context, p *part, in input, fields []string,
+	produce func(ctx context.Context, b *recordBatches, send func(arrow.RecordBatch) bool) error,
+) error {
+	reads, err := x.p.newReads(fields)
+	if err != nil {
+		return err
+	}
+	if !in.records && x.p.plan.Source.UnknownFields != pipeline.UnknownIgnore {
+		in.unknown = x.unknownFields(fields, in.fields)
+		x.keepUnknown(fields, in.fields)
+		for _, n := range fields {
+			if !slices.Contains(x.p.plan.RawFields, n) {
+				reads.readText(n)
+			}
 		}
-		p.rows, err = c.createFrom(ctx, p.table, p.r.sql, b, in.from)
+	}
+	in.from, in.reads = x.e.name("input_"), reads
+	if p.r, err = x.p.render(in); err != nil {
+		return err
+	}
+	b := newRecordBatches(reads)
+	b.positions, b.occurrence, b.stream = in.position != "", in.occurrence != "", in.records
+	stream := newBatchStream(ctx, b.arrowSchema(), func(ctx context.Context, send func(arrow.RecordBatch) bool) error {
+		return produce(ctx, b, send)
+	})
+	err = x.e.with(ctx, func(c *conn) error {
+		var err error
+		p.rows, err = c.createFrom(ctx, p.table, p.r.sql, stream, in.from)
 		return err
 	})
-	if streamErr := b.stop(); streamErr != nil {
+	if streamErr := stream.stop(); streamErr != nil {
 		return streamErr // DuckDB only knows that the stream failed
 	}
 	return err

@@ -257,19 +257,24 @@ func (x *epoch) dedupe(ctx context.Context, c *conn, rel *relation, res *pipelin
 		keys = append(keys, quoteName(rel.columnName(k)))
 	}
 	keyList := strings.Join(keys, ", ")
-	// Which keys occur twice is found by their hashes alone; only the few rows that have one are looked at closely.
-	dup := x.schema + ".duplicates"
-	n, err := c.create(ctx, dup, "SELECT h FROM (SELECT hash("+keyList+") AS h FROM ("+rel.query(t.MergeKey(), false)+")) GROUP BY h HAVING count(*) > 1")
-	if err != nil {
+	ids, err := x.duplicates(ctx, rel, t.MergeKey(), keyList)
+	if err != nil || len(ids) == 0 {
 		return err
 	}
+	dup := x.schema + ".duplicates"
 	defer func() { _ = c.exec(context.WithoutCancel(ctx), "DROP TABLE IF EXISTS "+dup) }()
-	if n == 0 {
-		return nil
+	next := 0
+	view := x.e.name("input_")
+	if _, err := c.createFrom(ctx, dup, "SELECT g FROM "+view, newIDReader(func() (int64, bool) {
+		if next++; next > len(ids) {
+			return 0, false
+		}
+		return ids[next-1], true
+	}), view); err != nil {
+		return err
 	}
 	candidates := x.schema + ".candidates"
 	defer func() { _ = c.exec(context.WithoutCancel(ctx), "DROP TABLE IF EXISTS "+candidates) }()
-	var order []string
 	var hashOf []string
 	cols := slices.Clone(t.MergeKey())
 	for _, o := range t.Order() {
@@ -277,12 +282,11 @@ func (x *epoch) dedupe(ctx context.Context, c *conn, rel *relation, res *pipelin
 			hashOf = o.HashOf
 			continue
 		}
-		order = append(order, rel.columnName(o.Column))
 		if !contains(cols, o.Column) {
 			cols = append(cols, o.Column)
 		}
 	}
-	where := "hash(" + keyList + ") IN (SELECT h FROM " + dup + ")"
+	where := quoteName(colGlobal) + " IN (SELECT g FROM " + dup + ")"
 	if _, err := c.create(ctx, candidates, "SELECT * FROM ("+rel.query(append(cols, colGlobal), false)+") WHERE "+where); err != nil {
 		return err
 	}
@@ -300,7 +304,6 @@ func (x *epoch) dedupe(ctx context.Context, c *conn, rel *relation, res *pipelin
 		hash = "h"
 		terms = append(terms, "h DESC")
 	}
-	_ = order
 	if hash != "" {
 		// The row hash costs more than everything else here and decides only ties of what stands before it.
 		ties, err := c.one(ctx, "SELECT 1 FROM "+candidates+" GROUP BY "+strings.Join(append(slices.Clone(keys), before...), ", ")+" HAVING count(*) > 1 LIMIT 1")

@@ -3,6 +3,7 @@ package duckdb
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -188,10 +189,11 @@ type input struct {
 	fields   map[string]string // raw name -> its column in from
 	name     string            // object key of the file, "" for streams
 	position string            // SQL of the record's position in from; "" if it is the row's ordinal in the part's table
-	extra    []string          // further columns of from that the part's table keeps
+	records  bool              // from has the records of a stream, with colRecord and colOrigin, which the part's table keeps
 	unknown  string            // SQL that is not null where a record has fields that nothing refers to
 	// occurrence is the SQL of occurrence(); "" for streams, where it is 1.
 	occurrence string
+	reads      *rawReads // what of the raw fields the query reads is noted here; nil: all of them are columns of text
 	ingestedAt time.Time // of the epoch
 }
 
@@ -215,21 +217,24 @@ func (p *program) render(in input) (*rendering, error) {
 		out.rules = append(out.rules, r)
 		return len(out.rules)
 	}
-	raw := &renderer{zone: p.zone(), fileName: path.Base(in.name), groups: plan.Source.FileGroups(in.name), occurrence: in.occurrence}
+	raw := &renderer{zone: p.zone(), fileName: path.Base(in.name), groups: plan.Source.FileGroups(in.name), occurrence: in.occurrence, reads: in.reads}
 	raw.name = func(n string) (rendered, error) {
 		if c, ok := in.fields[n]; ok {
-			return rendered{value: c, kind: kindText, plain: true}, nil
+			return rendered{value: c, kind: kindText, plain: true, field: n, isField: in.reads.readText(n)}, nil
 		}
 		return rendered{value: "CAST(NULL AS VARCHAR)", kind: kindText, plain: true}, nil
 	}
-	keep := append([]string(nil), in.extra...)
+	var keep []string
+	if in.records {
+		keep = append(keep, colRecord, colOrigin)
+	}
+	sel := slices.Clone(keep)
 	if in.position != "" {
 		keep = append(keep, colPosition)
 	}
 	status := "NULL" // status before the layer that is being written
 
 	// Filter and fields.
-	sel := append([]string(nil), in.extra...)
 	if in.position != "" {
 		sel = append(sel, in.position+" AS "+colPosition)
 	}
@@ -270,6 +275,12 @@ func (p *program) render(in input) (*rendering, error) {
 			mapped[i] = rendered{value: x.value, kind: x.kind, plain: true}
 			continue
 		}
+		if n, ok := raw.native(x, c.Type, false); ok {
+			failed := "x" + strconv.Itoa(i)
+			sel = append(sel, n.value+" AS "+value(i), n.fail+" AS "+failed)
+			mapped[i] = rendered{value: value(i), kind: c.kind, plain: true, failed: failed}
+			continue
+		}
 		sel = append(sel, x.value+" AS "+value(i))
 		mapped[i] = rendered{value: value(i), kind: x.kind, plain: true}
 	}
@@ -304,7 +315,11 @@ func (p *program) render(in input) (*rendering, error) {
 				continue
 			}
 			x := mapped[i]
-			if changed(i) {
+			if x.failed != "" {
+				e, fromRaw := exprOf(i)
+				sel = append(sel, x.failed)
+				checks.add(x.failed, addRule(rule{name: "cast:" + c.Name, column: i, expr: e, fromRaw: fromRaw, describe: "is no " + typeName(c.Type)}))
+			} else if changed(i) {
 				y := r.cast(x, c.Type)
 				if y.fail != "" {
 					// The text stays beside the value for one layer, so that failing can be told from null.

@@ -15,13 +15,15 @@ import (
 	"github.com/cauce-data/cauce/pipeline"
 )
 
-// recordBatches builds Arrow batches of raw records: text columns c0 …, then pos, and where wanted occ, rec, o and u.
+// recordBatches builds Arrow batches of raw records: of each field what reads says, then where wanted pos, occ, rec, o
+// and u.
 type recordBatches struct {
+	positions  bool
 	occurrence bool
 	stream     bool
-	n          int
 
-	fields  []*array.StringBuilder
+	fields  []rawColumn
+	natives []*nativeColumn // in the order of reads
 	pos     *array.Int64Builder
 	occ     *array.Int64Builder
 	rec     *array.Int32Builder
@@ -32,17 +34,33 @@ type recordBatches struct {
 	schema  *arrow.Schema
 }
 
+// rawColumn takes the values of one field.
+type rawColumn struct {
+	text    *array.StringBuilder // nil: nothing reads it
+	natives []*nativeColumn
+}
+
+func (f *rawColumn) wanted() bool { return f.text != nil || len(f.natives) > 0 }
+
 // Bounds of a batch.
 const (
 	batchRowsMax  = 16 << 10
 	batchBytesMax = 8 << 20
 )
 
-func newRecordBatches(fields int) *recordBatches {
-	b := &recordBatches{n: fields}
+func newRecordBatches(reads *rawReads) *recordBatches {
+	b := &recordBatches{fields: make([]rawColumn, len(reads.fields))}
 	mem := memory.DefaultAllocator
-	for range fields {
-		b.fields = append(b.fields, array.NewStringBuilder(mem))
+	for i, n := range reads.texts {
+		if n > 0 {
+			b.fields[i].text = array.NewStringBuilder(mem)
+		}
+	}
+	for _, n := range reads.natives {
+		f := &b.fields[n.field]
+		c := newNativeColumn(n, reads.zone)
+		f.natives = append(f.natives, c)
+		b.natives = append(b.natives, c)
 	}
 	b.pos, b.occ = array.NewInt64Builder(mem), array.NewInt64Builder(mem)
 	b.rec, b.origin = array.NewInt32Builder(mem), array.NewInt32Builder(mem)
@@ -52,39 +70,72 @@ func newRecordBatches(fields int) *recordBatches {
 
 func (b *recordBatches) full() bool { return b.rows >= batchRowsMax || b.bytes >= batchBytesMax }
 
-func (b *recordBatches) null(i int) { b.fields[i].AppendNull() }
-
-func (b *recordBatches) text(i int, s string) {
-	b.fields[i].Append(s)
-	b.bytes += len(s)
+func (b *recordBatches) null(i int) {
+	f := &b.fields[i]
+	if f.text != nil {
+		f.text.AppendNull()
+	}
+	for _, n := range f.natives {
+		n.null()
+	}
 }
 
+func (b *recordBatches) text(i int, s string) {
+	f := &b.fields[i]
+	if f.text != nil {
+		f.text.Append(s)
+		b.bytes += len(s)
+	}
+	for _, n := range f.natives {
+		n.text(s)
+	}
+}
+
+// arrowSchema is called when it is settled what the batches have beside the fields.
 func (b *recordBatches) arrowSchema() *arrow.Schema {
-	if b.schema == nil {
-		var f []arrow.Field
-		for i := range b.n {
+	if b.schema != nil {
+		return b.schema
+	}
+	var f []arrow.Field
+	for i := range b.fields {
+		if b.fields[i].text != nil {
 			f = append(f, arrow.Field{Name: "c" + strconv.Itoa(i), Type: arrow.BinaryTypes.String, Nullable: true})
 		}
-		f = append(f, arrow.Field{Name: "pos", Type: arrow.PrimitiveTypes.Int64})
-		if b.occurrence {
-			f = append(f, arrow.Field{Name: "occ", Type: arrow.PrimitiveTypes.Int64})
-		}
-		if b.stream {
-			f = append(f, arrow.Field{Name: colRecord, Type: arrow.PrimitiveTypes.Int32}, arrow.Field{Name: colOrigin, Type: arrow.PrimitiveTypes.Int32},
-				arrow.Field{Name: colUnknown, Type: arrow.BinaryTypes.String, Nullable: true})
-		}
-		b.schema = arrow.NewSchema(f, nil)
 	}
+	for k, n := range b.natives {
+		f = append(f, arrow.Field{Name: "n" + strconv.Itoa(k), Type: n.arrowType(), Nullable: true},
+			arrow.Field{Name: "f" + strconv.Itoa(k), Type: arrow.FixedWidthTypes.Boolean})
+	}
+	b.positions = b.positions || len(f) == 0 // a batch has at least one column
+	if b.positions {
+		f = append(f, arrow.Field{Name: "pos", Type: arrow.PrimitiveTypes.Int64})
+	}
+	if b.occurrence {
+		f = append(f, arrow.Field{Name: "occ", Type: arrow.PrimitiveTypes.Int64})
+	}
+	if b.stream {
+		f = append(f, arrow.Field{Name: colRecord, Type: arrow.PrimitiveTypes.Int32}, arrow.Field{Name: colOrigin, Type: arrow.PrimitiveTypes.Int32},
+			arrow.Field{Name: colUnknown, Type: arrow.BinaryTypes.String, Nullable: true})
+	}
+	b.schema = arrow.NewSchema(f, nil)
 	return b.schema
 }
 
 // flush makes a batch of what was appended.
 func (b *recordBatches) flush() arrow.RecordBatch {
 	var cols []arrow.Array
-	for _, f := range b.fields {
-		cols = append(cols, f.NewArray())
+	for i := range b.fields {
+		if t := b.fields[i].text; t != nil {
+			cols = append(cols, t.NewArray())
+		}
 	}
-	cols = append(cols, b.pos.NewArray())
+	for _, n := range b.natives {
+		values, failed := n.flush()
+		cols = append(cols, values, failed)
+	}
+	if b.positions {
+		cols = append(cols, b.pos.NewArray())
+	}
 	if b.occurrence {
 		cols = append(cols, b.occ.NewArray())
 	}
@@ -124,7 +175,7 @@ func (x *epoch) AddRecords(ctx context.Context, recs []pipeline.Record) error {
 	p.positions = true
 	p.reasons = map[int]string{}
 	p.read = int64(len(recs))
-	in := input{fields: map[string]string{}, position: "pos", extra: []string{colRecord, colOrigin}, ingestedAt: x.ingestedAt}
+	in := input{fields: map[string]string{}, position: "pos", records: true, ingestedAt: x.ingestedAt}
 	raw := x.p.plan.RawFields
 	for i, n := range raw {
 		in.fields[n] = "c" + strconv.Itoa(i)
@@ -137,12 +188,10 @@ func (x *epoch) AddRecords(ctx context.Context, recs []pipeline.Record) error {
 	if keepUnknown {
 		in.fields[pipeline.RawUnknown] = colUnknown
 	}
-	b := newRecordBatches(len(raw))
-	b.stream = true
 	scan := newJSONScanner(raw)
 	scan.keep = keepUnknown
 	origins := map[string]int32{}
-	stream := newBatchStream(ctx, b.arrowSchema(), func(_ context.Context, send func(arrow.RecordBatch) bool) error {
+	err := x.loadRecords(ctx, p, in, raw, func(_ context.Context, b *recordBatches, send func(arrow.RecordBatch) bool) error {
 		for i := range p.recs {
 			r := &p.recs[i]
 			if err := scan.record(r.Value); err != nil {
@@ -180,7 +229,7 @@ func (x *epoch) AddRecords(ctx context.Context, recs []pipeline.Record) error {
 		}
 		return nil
 	})
-	if err := x.loadArrow(ctx, p, in, stream); err != nil {
+	if err != nil {
 		return fmt.Errorf("source %s: %w", x.p.plan.Source.Name, err)
 	}
 	p.filtered = p.read - p.rows - int64(len(p.reasons))

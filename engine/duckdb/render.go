@@ -122,6 +122,11 @@ type rendered struct {
 	kind  kind
 	// plain says that value is a bare column or constant, so that it costs nothing to repeat it.
 	plain bool
+	// isField says that value is the text of the raw field of that name, as it was read.
+	field   string
+	isField bool
+	// failed is, of a value that was cast while it was read, the column that tells whether the text could not be cast.
+	failed string
 }
 
 // renderer renders pipeline expressions in one place of a plan.
@@ -132,6 +137,16 @@ type renderer struct {
 	groups   map[string]string
 	// occurrence is the SQL of occurrence(); "" where it has no meaning.
 	occurrence string
+	reads      *rawReads // casts raw fields while they are read; nil: they are columns of text only
+}
+
+// native gives the cast of a raw field's text that is made while the field is read.
+func (r *renderer) native(a rendered, t delta.Type, eventTime bool) (rendered, bool) {
+	if !a.isField || r.reads == nil {
+		return rendered{}, false
+	}
+	value, failed, ok := r.reads.native(a.field, t, eventTime)
+	return rendered{value: value, fail: failed, kind: kindOf(t), plain: true}, ok
 }
 
 func anyOf(conds ...string) string {
@@ -215,6 +230,9 @@ func notBlank(x string) string { return "trim(" + x + ", " + blankSQL + ") <> ''
 
 // cast renders a strict cast of a rendered value to a Delta type.
 func (r *renderer) cast(a rendered, t delta.Type) rendered {
+	if n, ok := r.native(a, t, false); ok {
+		return n
+	}
 	to := kindOf(t)
 	typ := sqlType(t, true)
 	x := a.value
@@ -613,6 +631,9 @@ func (r *renderer) eventTime(c pipeline.Call, args []rendered, fail string) (ren
 		}
 		out.value = "make_timestamp(cauce_pattern_time(" + x + ", " + quoteText(p) + ", " + quoteText(r.zone) + "))"
 	} else {
+		if n, ok := r.native(args[0], delta.Timestamp, true); ok {
+			return n, nil
+		}
 		// The common case, a whole positive number of at most 17 digits, stays in SQL.
 		n := "TRY_CAST(" + x + " AS BIGINT)"
 		if args[0].kind == kindInt {

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -35,7 +37,8 @@ type writeJob struct {
 	local  objstore.LocalPather
 	id     string // part of every file name of this write
 	serial int
-	shares []string // source in several queries over neighbouring parts, for writing them at once; nil: not worth while
+	rel    *relation
+	over   func(*relation) string // the query of the rows to write of a relation that has some parts of rel
 }
 
 // sharedRowsMin is the number of rows from which a write is shared. A partitioned COPY keeps little more than one
@@ -133,21 +136,33 @@ func (j *writeJob) source(ctx context.Context, rel *relation) (query string, cle
 		}
 		return q
 	}
-	query = over(rel)
-	if rel.total >= sharedRowsMin {
-		j.shares = nil
-		from, rows := 0, int64(0)
-		for i, p := range rel.parts {
-			rows += p.rows
-			if rows >= rel.total*int64(len(j.shares)+1)/int64(j.e.threads) || i == len(rel.parts)-1 {
-				share := *rel
-				share.parts = rel.parts[from : i+1]
-				j.shares = append(j.shares, over(&share))
-				from = i + 1
-			}
+	j.rel, j.over = rel, over
+	return over(rel), cleanup, nil
+}
+
+// of is the query of the rows to write of some parts.
+func (j *writeJob) of(parts ...relationPart) string {
+	some := *j.rel
+	some.parts = parts
+	return j.over(&some)
+}
+
+// shares are the rows to write in several queries over neighbouring parts, for writing them at once; less than two
+// where that is not worth while.
+func (j *writeJob) shares() []string {
+	if j.rel.total < sharedRowsMin {
+		return nil
+	}
+	var out []string
+	from, rows := 0, int64(0)
+	for i, p := range j.rel.parts {
+		rows += p.rows
+		if rows >= j.rel.total*int64(len(out)+1)/int64(j.e.threads) || i == len(j.rel.parts)-1 {
+			out = append(out, j.of(j.rel.parts[from:i+1]...))
+			from = i + 1
 		}
 	}
-	return query, cleanup, nil
+	return out
 }
 
 // idTable makes a table g of the global ids of some ordinals.
@@ -204,9 +219,9 @@ func bytesPerRow(s *delta.Schema) int64 {
 	return max(n, 1)
 }
 
-// copyAll writes the files. Rows of a partitioned table that need no order go out in one COPY; those that do, and those
-// that would make too large a file, go partition by partition, since a partitioned COPY neither keeps an order nor
-// bounds a file.
+// copyAll writes the files. A partitioned COPY neither keeps an order nor bounds a file, and it costs more than a COPY a
+// partition where each part of the rows has few partitions, as files of one day have. Many small partitions go out in
+// one COPY, or in several at once.
 func (j *writeJob) copyAll(ctx context.Context, from string, rows int64) ([]delta.WrittenFile, error) {
 	parts := partitionColumns(j.table)
 	var order []string
@@ -224,60 +239,27 @@ func (j *writeJob) copyAll(ctx context.Context, from string, rows int64) ([]delt
 	if len(parts) == 0 {
 		return j.copy(ctx, from+orderBy, "", nil, tooLarge)
 	}
-	if orderBy == "" && !tooLarge {
-		if len(j.shares) > 1 {
-			return j.copyShares(ctx, parts)
-		}
+	apart := orderBy != "" || tooLarge
+	if !apart && j.rel.total < sharedRowsMin {
 		return j.copy(ctx, from, "", parts, false)
 	}
-	// The partitions, each with its folder.
-	type group struct {
-		cond, folder string
-		values       map[string]*string
-		rows         int64
-	}
-	var names []string
-	for _, p := range parts {
-		names = append(names, quoteName(p.name))
-	}
-	var groups []group
-	err := j.e.with(ctx, func(c *conn) error {
-		var texts []string
-		for _, n := range names {
-			texts = append(texts, "CAST("+n+" AS VARCHAR)")
-		}
-		list := strings.Join(texts, ", ")
-		return c.each(ctx, "SELECT "+list+", count(*) FROM ("+from+") GROUP BY "+strings.Join(names, ", "), func(row []any) error {
-			g := group{values: map[string]*string{}, rows: integer(row[len(parts)])}
-			var conds []string
-			for i, p := range parts {
-				v, notNull := row[i].(string)
-				if !notNull {
-					conds = append(conds, names[i]+" IS NULL")
-					g.values[p.name] = nil
-					continue
-				}
-				conds = append(conds, names[i]+" = CAST("+quoteText(v)+" AS "+sqlType(p.typ, false)+")")
-				s, err := partitionText(p.typ, v)
-				if err != nil {
-					return err
-				}
-				g.values[p.name] = s
-			}
-			var order []string
-			for _, p := range parts {
-				order = append(order, p.name)
-			}
-			g.folder = delta.PartitionFolder(order, g.values)
-			g.cond = strings.Join(conds, " AND ")
-			groups = append(groups, g)
-			return nil
-		})
-	})
+	groups, err := j.groups(ctx, parts)
 	if err != nil {
 		return nil, err
 	}
-	sort.Slice(groups, func(a, b int) bool { return groups[a].folder < groups[b].folder })
+	scanned := int64(0)
+	for _, g := range groups {
+		scanned += g.scanned
+	}
+	if !apart && scanned > j.rel.total*3/2 {
+		if shares := j.shares(); len(shares) > 1 {
+			return j.copyShares(ctx, shares, parts)
+		}
+		return j.copy(ctx, from, "", parts, false)
+	}
+	if len(groups) >= j.e.threads {
+		defer j.e.crew(ctx)()
+	}
 	out := make([][]delta.WrittenFile, len(groups))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(max(j.e.threads, 1))
@@ -290,13 +272,16 @@ func (j *writeJob) copyAll(ctx context.Context, from string, rows int64) ([]delt
 			sel += quoteName(f.PhysicalName())
 		}
 	}
-	for i := range groups {
-		serial := i
+	for i, gr := range groups {
 		g.Go(func() error {
-			k := &writeJob{e: j.e, table: j.table, req: j.req, dir: j.dir, local: j.local, id: j.id, serial: serial}
-			gr := groups[i]
+			k := *j
+			k.serial = i
 			large := target > 0 && gr.rows*bytesPerRow(j.table.Schema) > target
-			files, err := k.copy(gctx, "SELECT "+sel+" FROM ("+from+") WHERE "+gr.cond+orderBy, gr.folder, nil, large)
+			query := "SELECT " + sel + " FROM (" + j.of(gr.parts...) + ")"
+			if gr.cond != "" {
+				query += " WHERE " + gr.cond
+			}
+			files, err := k.copy(gctx, query+orderBy, gr.folder, nil, large)
 			for n := range files {
 				files[n].PartitionValues = gr.values
 			}
@@ -312,16 +297,104 @@ func (j *writeJob) copyAll(ctx context.Context, from string, rows int64) ([]delt
 	return all, err
 }
 
+// partitionGroup is the rows of one partition.
+type partitionGroup struct {
+	folder  string
+	values  map[string]*string
+	rows    int64
+	parts   []relationPart // that have rows of the partition
+	scanned int64          // rows of these parts
+	cond    string         // which of their rows are the partition's; "": all
+}
+
+// groups finds the partitions of the rows to write, in the order of their folders.
+func (j *writeJob) groups(ctx context.Context, parts []partitionColumn) ([]*partitionGroup, error) {
+	var order, names, texts []string
+	for _, p := range parts {
+		order = append(order, p.name)
+		names = append(names, quoteName(p.name))
+		texts = append(texts, "CAST("+quoteName(p.name)+" AS VARCHAR)")
+	}
+	type count struct {
+		values []*string
+		rows   int64
+	}
+	counts := make([][]count, len(j.rel.parts))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(max(j.e.threads, 1))
+	for i, p := range j.rel.parts {
+		g.Go(func() error {
+			return j.e.with(gctx, func(c *conn) error {
+				query := "SELECT " + strings.Join(texts, ", ") + ", count(*) FROM (" + j.of(p) + ") GROUP BY " + strings.Join(names, ", ")
+				return c.each(gctx, query, func(row []any) error {
+					n := count{rows: integer(row[len(parts)])}
+					for k := range parts {
+						var v *string
+						if s, ok := row[k].(string); ok {
+							v = &s
+						}
+						n.values = append(n.values, v)
+					}
+					counts[i] = append(counts[i], n)
+					return nil
+				})
+			})
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	byFolder := map[string]*partitionGroup{}
+	for i, p := range j.rel.parts {
+		for _, n := range counts[i] {
+			values := map[string]*string{}
+			var conds []string
+			for k, c := range parts {
+				if n.values[k] == nil {
+					conds = append(conds, names[k]+" IS NULL")
+					values[c.name] = nil
+					continue
+				}
+				conds = append(conds, names[k]+" = CAST("+quoteText(*n.values[k])+" AS "+sqlType(c.typ, false)+")")
+				s, err := partitionText(c.typ, *n.values[k])
+				if err != nil {
+					return nil, err
+				}
+				values[c.name] = s
+			}
+			// Null and the empty text share a folder, but they are two partitions.
+			id := delta.PartitionFolder(order, values) + "\x00" + strings.Join(conds, " AND ")
+			gr := byFolder[id]
+			if gr == nil {
+				gr = &partitionGroup{folder: delta.PartitionFolder(order, values), values: values}
+				byFolder[id] = gr
+			}
+			gr.parts = append(gr.parts, p)
+			gr.rows += n.rows
+			gr.scanned += p.rows
+			if len(counts[i]) > 1 {
+				gr.cond = strings.Join(conds, " AND ")
+			}
+		}
+	}
+	var out []*partitionGroup
+	for _, id := range slices.Sorted(maps.Keys(byFolder)) {
+		out = append(out, byFolder[id])
+	}
+	return out, nil
+}
+
 // copyShares runs one partitioned COPY for each share, at the same time.
-func (j *writeJob) copyShares(ctx context.Context, parts []partitionColumn) ([]delta.WrittenFile, error) {
-	if len(j.shares) >= j.e.threads {
+func (j *writeJob) copyShares(ctx context.Context, shares []string, parts []partitionColumn) ([]delta.WrittenFile, error) {
+	if len(shares) >= j.e.threads {
 		defer j.e.crew(ctx)()
 	}
-	out := make([][]delta.WrittenFile, len(j.shares))
+	out := make([][]delta.WrittenFile, len(shares))
 	g, gctx := errgroup.WithContext(ctx)
-	for i, query := range j.shares {
+	for i, query := range shares {
 		g.Go(func() (err error) {
-			k := &writeJob{e: j.e, table: j.table, req: j.req, dir: j.dir, local: j.local, id: j.id, serial: i}
+			k := *j
+			k.serial = i
 			out[i], err = k.copy(gctx, query, "", parts, false)
 			return err
 		})
