@@ -422,17 +422,6 @@ func (c CSV) HasHeader(first []string) bool {
 	return false
 }
 
-// Produce says which producer fills a topic.
-type Produce struct {
-	Kind    string   // ProduceBinance
-	URL     string   // WebSocket address
-	RESTURL string   // HTTP address for repairs; may be empty
-	Symbols []string // what to subscribe to
-}
-
-// ProduceBinance is the exchange's WebSocket market data.
-const ProduceBinance = "binance"
-
 // Stream says when a micro-batch ends: when the first of the three is reached.
 type Stream struct {
 	Trigger  time.Duration

@@ -99,7 +99,7 @@ var repairShape = &shape{
 		{"rest_url", text("HTTP address. Default: that of produce, else the exchange's.", "https://data-api.binance.vision"), false},
 		{"archive_url", text("Address of the daily archives. Default: the exchange's.", "https://data.binance.vision"), false},
 		{"market", choice("Which market: spot, or um for USD-M futures, whose single trades need a key, so that only aggTrade can be fetched.", RepairSpot, RepairSpot, RepairUM), false},
-		{"channel", choice("Which ids the series counts.", RepairTrade, RepairTrade, RepairAggTrade), false},
+		{"channel", choice("Which ids the series counts. A producer of aggTrade beside it makes that the default.", RepairTrade, RepairTrade, RepairAggTrade), false},
 		{"series", &shape{kind: kindText, doc: "The series that are fetched here; {symbol} stands for the symbol, which holds no '-'.", def: "{symbol}", example: `"{symbol}-agg"`}, false},
 		{"every", &shape{kind: kindDuration, min: 1_000_000, doc: "How often `cauce up` looks for holes.", def: "1m", example: "5m"}, false},
 		{"ids_max", &shape{kind: kindInt, min: 1, max: 100_000_000, doc: "A hole of more ids is fetched from the archive, day by day.", def: "100000", example: "100000"}, false},
@@ -146,7 +146,10 @@ func (b *builder) ledger(t *Table, v *value) *Ledger {
 
 // repair reads sources.*.repair.
 func (b *builder) repair(v *value, p *Produce) *Repair {
-	if v == nil && (p == nil || p.Kind != ProduceBinance) {
+	channel := RepairTrade
+	if p != nil && p.Kind == ProduceBinance {
+		channel = p.Channel
+	} else if p = nil; v == nil {
 		return nil
 	}
 	every, err := parseDuration(defaultOf("sources.*.repair.every"))
@@ -159,7 +162,7 @@ func (b *builder) repair(v *value, p *Produce) *Repair {
 	}
 	r := &Repair{
 		Kind: v.get("kind").str(RepairBinance), RESTURL: v.get("rest_url").str(""), ArchiveURL: v.get("archive_url").str(""),
-		Market: v.get("market").str(RepairSpot), Channel: v.get("channel").str(RepairTrade), Series: v.get("series").str(defaultOf("sources.*.repair.series")),
+		Market: v.get("market").str(RepairSpot), Channel: v.get("channel").str(channel), Series: v.get("series").str(defaultOf("sources.*.repair.series")),
 		Every: every, IDsMax: v.get("ids_max").int(idsMax),
 	}
 	if m := v.get("market"); m != nil && r.Market == RepairUM && r.Channel != RepairAggTrade {

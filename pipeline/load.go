@@ -626,26 +626,6 @@ func (b *builder) csv(v *value) CSV {
 
 var encodings = []string{"utf-8", "utf-16le", "utf-16be", "windows-1252", "windows-1250", "windows-1251", "iso-8859-1", "iso-8859-2", "iso-8859-15", "latin1", "macintosh", "ibm866", "koi8-r", "gbk", "gb18030", "big5", "shift_jis", "euc-jp", "euc-kr"}
 
-func (b *builder) produce(v *value) *Produce {
-	p := &Produce{Kind: v.get("kind").str(""), URL: v.get("url").str(""), RESTURL: v.get("rest_url").str(""), Symbols: v.get("symbols").strs()}
-	check := func(key string, schemes ...string) {
-		uv := v.get(key)
-		if uv == nil {
-			return
-		}
-		u, err := url.Parse(uv.text)
-		if err != nil || !slices.Contains(schemes, u.Scheme+"://") || u.Host == "" {
-			b.r.errorf(uv.at, "it must begin with "+orList(schemes), "produce.%s: %s is no address", key, strconv.Quote(clip(uv.shown)))
-		}
-	}
-	check("url", "ws://", "wss://")
-	check("rest_url", "http://", "https://")
-	if s := v.get("symbols"); s != nil && len(p.Symbols) == 0 {
-		b.r.errorf(s.at, "", "produce.symbols is empty")
-	}
-	return p
-}
-
 // compileTable compiles what all sources of a table share.
 func (b *builder) compileTable(t *Table, v *value) *compiledTable {
 	ct := &compiledTable{set: map[string]bool{}, ok: true}
@@ -1066,7 +1046,7 @@ func (b *builder) settings(v *value) {
 		if x != nil {
 			return x.num
 		}
-		n, err := parseSize(defaultOf(path))
+		n, err := ParseSize(defaultOf(path))
 		if err != nil {
 			panic("BUG: default of " + path)
 		}

@@ -201,17 +201,6 @@ var csvShape = &shape{
 	},
 }
 
-var produceShape = &shape{
-	kind: kindObject, example: "{kind: binance, url: wss://data-stream.binance.vision, symbols: [BTCUSDT]}",
-	doc: "A producer that `cauce up` runs to fill the topic, and the defaults of `cauce produce`.",
-	keys: []keyShape{
-		{"kind", choice("Which producer.", "", ProduceBinance), true},
-		{"url", text("WebSocket address.", "wss://data-stream.binance.vision"), true},
-		{"rest_url", text("HTTP address.", "https://data-api.binance.vision"), false},
-		{"symbols", names("What to subscribe to.", "[BTCUSDT, ETHUSDT]"), true},
-	},
-}
-
 var sourceShape = &shape{
 	kind: kindObject, example: "{table: events, kind: files, location: raw/batch/*.csv}",
 	doc: "Where rows of a table come from, and how raw fields become columns.",

@@ -586,7 +586,7 @@ func (r *reader) readScalar(n ast.Node, sh *shape, what string) *value {
 		}
 		v.num = int64(d)
 	case kindSize:
-		b, err := parseSize(v.text)
+		b, err := ParseSize(v.text)
 		if err != nil || b < sh.min {
 			return bad()
 		}
@@ -699,8 +699,8 @@ func parseDuration(s string) (time.Duration, error) {
 	return time.ParseDuration(s)
 }
 
-// parseSize reads bytes: "1048576", "128MiB", "64 MB", "1GiB".
-func parseSize(s string) (int64, error) {
+// ParseSize reads a size as the lake file has it: "1048576", "128MiB", "64 MB", "1GiB".
+func ParseSize(s string) (int64, error) {
 	s = strings.TrimSpace(s)
 	i := strings.IndexFunc(s, func(c rune) bool { return (c < '0' || c > '9') && c != '_' })
 	unit := ""

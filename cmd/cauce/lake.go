@@ -21,6 +21,8 @@ import (
 )
 
 func bufferDir(l *pipeline.Lake) string   { return filepath.Join(l.StateDir(), "buffer") }
+func spoolDir(l *pipeline.Lake) string    { return filepath.Join(l.StateDir(), "spool") }
+func produceDir(l *pipeline.Lake) string  { return filepath.Join(l.StateDir(), "produce") }
 func runsDir(l *pipeline.Lake) string     { return filepath.Join(l.StateDir(), "runs") }
 func tempDir(l *pipeline.Lake) string     { return filepath.Join(l.StateDir(), "tmp") }
 func historyFile(l *pipeline.Lake) string { return filepath.Join(l.StateDir(), "history") }

@@ -10,7 +10,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/cauce-data/cauce/connect/spool"
 	"github.com/cauce-data/cauce/ingest"
+	"github.com/cauce-data/cauce/internal/live"
 )
 
 // metrics are what /metrics shows. deploy/monitoring uses their names; a test compares the two.
@@ -26,6 +28,7 @@ type metrics struct {
 	maintenance, maintenanceSeconds, filesCompacted, filesVacuumed      *prometheus.CounterVec
 	missing, bufferMessages, bufferBytes                                *prometheus.GaugeVec
 	produced, ignored, malformed, reconnects, producing, unacknowledged *prometheus.Desc
+	repeated, dropped, producerLag, spooled                             *prometheus.Desc
 }
 
 // secondsBuckets reach from a quick phase to a batch of many files.
@@ -89,9 +92,13 @@ func newMetrics() *metrics {
 	m.produced = desc("events_total", "Events that a producer has sent.")
 	m.ignored = desc("ignored_total", "Events of kinds that nobody asked for.", "kind")
 	m.malformed = desc("malformed_total", "Frames that could not be read.")
-	m.reconnects = desc("reconnects_total", "Connections to the exchange after the first.")
-	m.producing = desc("connected", "1 if the producer is connected to the exchange.")
+	m.reconnects = desc("reconnects_total", "Connections to the source after the first.")
+	m.producing = desc("connected", "1 if the producer is connected to its source.")
 	m.unacknowledged = desc("unacknowledged", "Events that wait for the acknowledgement of the stream.")
+	m.repeated = desc("duplicates_total", "Events that came again and were not sent again.")
+	m.dropped = desc("dropped_total", "Events that came and were not taken, for lack of room on disk.")
+	m.producerLag = desc("lag_seconds", "Time between the last event and its arrival.")
+	m.spooled = desc("spool_bytes", "Bytes of events that wait on disk for the stream.")
 	return m
 }
 
@@ -156,11 +163,8 @@ func (m *metrics) maintained(table string, t ingest.TableMaintenance, took time.
 
 // producerStats is what a producer tells of itself when it is asked.
 type producerStats struct {
-	Events, Malformed, Reconnects int64
-	Ignored                       map[string]int64 // by kind
-	Waiting                       int64            // events that the stream has not acknowledged
-	Connected                     bool
-	Last                          time.Time // when the last event came
+	live.Stats
+	Spool spool.Stats
 }
 
 // why tells why a producer is not ready; "": it is.
@@ -179,7 +183,7 @@ type producers struct{ m *monitor }
 
 // Describe implements prometheus.Collector.
 func (c producers) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.m.produced, c.m.ignored, c.m.malformed, c.m.reconnects, c.m.producing, c.m.unacknowledged} {
+	for _, d := range []*prometheus.Desc{c.m.produced, c.m.ignored, c.m.malformed, c.m.reconnects, c.m.producing, c.m.unacknowledged, c.m.repeated, c.m.dropped, c.m.producerLag, c.m.spooled} {
 		ch <- d
 	}
 }
@@ -197,10 +201,18 @@ func (c producers) Collect(ch chan<- prometheus.Metric) {
 		tell(c.m.produced, prometheus.CounterValue, s.Events)
 		tell(c.m.malformed, prometheus.CounterValue, s.Malformed)
 		tell(c.m.reconnects, prometheus.CounterValue, s.Reconnects)
-		for kind, n := range s.Ignored {
+		for kind, n := range s.IgnoredKinds {
 			tell(c.m.ignored, prometheus.CounterValue, n, kind)
 		}
-		tell(c.m.unacknowledged, prometheus.GaugeValue, s.Waiting)
+		tell(c.m.repeated, prometheus.CounterValue, s.Duplicates)
+		dropped := int64(0)
+		for _, d := range s.Dropped {
+			dropped += d.Events
+		}
+		tell(c.m.dropped, prometheus.CounterValue, dropped)
+		tell(c.m.unacknowledged, prometheus.GaugeValue, s.Spool.Events)
+		tell(c.m.spooled, prometheus.GaugeValue, s.Spool.Bytes)
+		ch <- prometheus.MustNewConstMetric(c.m.producerLag, prometheus.GaugeValue, s.Lag.Seconds(), source)
 		connected := int64(0)
 		if s.Connected {
 			connected = 1

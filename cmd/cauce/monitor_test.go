@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cauce-data/cauce/internal/live"
 	"github.com/cauce-data/cauce/internal/prereq"
 )
 
@@ -242,7 +243,7 @@ func TestReadinessSaysWhy(t *testing.T) {
 	defer m.Close()
 	url := "http://" + m.addr.String()
 	m.begin("stream a", nil)
-	m.begin("producer a", func() string { return producerStats{Connected: true}.why() })
+	m.begin("producer a", func() string { return producerStats{Stats: live.Stats{Connected: true}}.why() })
 	expect := func(code int, want string) {
 		t.Helper()
 		if got, body := ask(url + "/readyz"); got != code || !strings.Contains(body, want) {

@@ -8,6 +8,9 @@ import (
 	"time"
 )
 
+// tickEvery is how often a line of progress is renewed.
+const tickEvery = time.Second
+
 // tick shows a line of progress on standard error, renewed in place, while it is a terminal. The returned function
 // ends it and waits.
 func (a *app) tick(line func() string) (stop func()) {

@@ -31,6 +31,7 @@ func TestScript(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("EXAMPLES", filepath.Join(prereq.Root(), "examples"))
 			env.Setenv("EXCHANGE", freePorts(t, "127.0.0.1:1"))
+			env.Setenv("JETSTREAM", freePorts(t, "127.0.0.1:1"))
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){

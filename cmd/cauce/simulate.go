@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/cauce-data/cauce/connect/simulate"
 )
@@ -18,15 +19,13 @@ func newSimulate(a *app) *cobra.Command {
 	return group(&cobra.Command{
 		Use:   "simulate",
 		Short: "Play an outside system on this machine",
-	}, newSimulateExchange(a))
+	}, newSimulateExchange(a), newSimulateBluesky(a), newSimulateX(a))
 }
 
 func newSimulateExchange(a *app) *cobra.Command {
 	var (
-		listen  string
-		o       simulate.Options
-		journal string
-		start   string
+		common simulated
+		o      simulate.Options
 	)
 	cmd := &cobra.Command{
 		Use:   "exchange",
@@ -38,64 +37,23 @@ Runs until it is stopped (SIGINT, SIGTERM); with --count it stops making trades 
   cauce produce binance --url ws://127.0.0.1:9443`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o.Rate <= 0 {
-				return usagef("--rate %v: it must be greater than 0", o.Rate)
+			if err := common.check(); err != nil {
+				return err
 			}
-			if start != "" {
-				t, err := parseTime(start)
-				if err != nil {
-					return usagef("--start: %w", err)
-				}
-				o.Start = t
-			}
-			var trades countLines
-			out := io.Writer(&trades)
-			if journal != "" {
-				f, err := os.Create(journal)
-				if err != nil {
-					return usagef("--journal: %w", err)
-				}
-				defer f.Close()
-				out = io.MultiWriter(f, &trades)
-			}
-			o.Journal = out
+			o.Seed, o.Rate, o.Count, o.Start = common.seed, common.rate, common.count, common.at
 			o.Log = a.logger()
-			x, err := simulate.New(o)
-			if err != nil {
-				return usagef("simulate exchange: %w", err)
-			}
-			ln, err := net.Listen("tcp", listen)
-			if err != nil {
-				return fmt.Errorf("--listen %s: %w; choose another port, 0 takes a free one", listen, err)
-			}
-			a.note("exchange: ws://%s (seed %d, %g trades a second)", ln.Addr(), o.Seed, o.Rate)
-			if err := simulate.Serve(cmd.Context(), ln, x); err != nil && cmd.Context().Err() == nil {
-				return err
-			}
-			result := struct {
-				Address string `json:"address"`
-				Seed    uint64 `json:"seed"`
-				Trades  int64  `json:"trades"`
-			}{ln.Addr().String(), o.Seed, trades.n.Load()}
-			return a.print(result, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "made %d trades\n", result.Trades)
-				return err
+			return a.simulate(cmd, &common, "exchange: ws://%s (seed %d, %g trades a second)", "trades", func(journal io.Writer) (simulate.System, error) {
+				o.Journal = journal
+				return simulate.New(o)
 			})
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&listen, "listen", "127.0.0.1:9443", "`HOST:PORT` to serve on; port 0 takes a free one")
-	f.Uint64Var(&o.Seed, "seed", 1, "what the trades are made from")
-	f.Float64Var(&o.Rate, "rate", 100, "trades a second, over all symbols")
-	f.Int64Var(&o.Count, "count", 0, "make this many trades, then none (0: no end)")
+	common.add(f, "trade", 9443, 100)
 	f.Int64Var(&o.FirstID, "first-id", 1, "trade id that each symbol begins with")
 	f.Int64Var(&o.SkipEvery, "skip-every", 0, "let no trade have each `N`-th id, as the real exchange does at times (0: never)")
 	f.StringSliceVar(&o.Symbols, "symbols", nil, "symbols to trade (default BTCUSDT,ETHUSDT,SOLUSDT)")
-	f.StringVar(&start, "start", "", "time of the first trade (default: now)")
-	f.StringVar(&journal, "journal", "", "write every trade to this `file`")
-	fault := func(p *int, name, what string) {
-		f.IntVar(p, name, 0, what+" after every `N` events of a connection (0: never)")
-	}
+	fault := faults(f)
 	fault(&o.Faults.DropEvery, "drop-every", "cut the connection without a close frame")
 	fault(&o.Faults.ShutdownEvery, "shutdown-every", "send serverShutdown and close")
 	fault(&o.Faults.HalfOpenEvery, "half-open-every", "go silent without closing")
@@ -105,6 +63,77 @@ Runs until it is stopped (SIGINT, SIGTERM); with --count it stops making trades 
 	fault(&o.Faults.UnknownEvery, "unknown-every", "send an event of an unknown type")
 	fault(&o.Faults.LoseEvery, "lose-every", "leave an event out of the socket (REST has it)")
 	return cmd
+}
+
+// faults gives the function that adds a flag for a fault which comes again and again.
+func faults(f *pflag.FlagSet) func(p *int, name, what string) {
+	return func(p *int, name, what string) {
+		f.IntVar(p, name, 0, what+" after every `N` events of a connection (0: never)")
+	}
+}
+
+// simulated are the flags that all simulated systems have.
+type simulated struct {
+	listen, journal, start string
+	seed                   uint64
+	rate                   float64
+	count                  int64
+	at                     time.Time // of start
+}
+
+// add adds the flags; event is what the system makes.
+func (s *simulated) add(f *pflag.FlagSet, event string, port int, rate float64) {
+	f.StringVar(&s.listen, "listen", fmt.Sprintf("127.0.0.1:%d", port), "`HOST:PORT` to serve on; port 0 takes a free one")
+	f.Uint64Var(&s.seed, "seed", 1, "what the "+event+"s are made from")
+	f.Float64Var(&s.rate, "rate", rate, event+"s a second, all together")
+	f.Int64Var(&s.count, "count", 0, "make this many "+event+"s, then none (0: no end)")
+	f.StringVar(&s.start, "start", "", "time of the first "+event+" (default: now)")
+	f.StringVar(&s.journal, "journal", "", "write every "+event+" to this `file`")
+}
+
+func (s *simulated) check() error {
+	if s.rate <= 0 {
+		return usagef("--rate %v: it must be greater than 0", s.rate)
+	}
+	if s.start != "" {
+		t, err := parseTime(s.start)
+		if err != nil {
+			return usagef("--start: %w", err)
+		}
+		s.at = t
+	}
+	return nil
+}
+
+// simulate serves a system until it is stopped. greeting has the address, the seed and the rate; events is what it makes.
+func (a *app) simulate(cmd *cobra.Command, s *simulated, greeting, events string, open func(journal io.Writer) (simulate.System, error)) error {
+	var lines countLines
+	out := io.Writer(&lines)
+	if s.journal != "" {
+		f, err := os.Create(s.journal)
+		if err != nil {
+			return usagef("--journal: %w", err)
+		}
+		defer f.Close()
+		out = io.MultiWriter(f, &lines)
+	}
+	x, err := open(out)
+	if err != nil {
+		return usagef("%s: %w", cmd.CommandPath(), err)
+	}
+	ln, err := net.Listen("tcp", s.listen)
+	if err != nil {
+		return fmt.Errorf("--listen %s: %w; choose another port, 0 takes a free one", s.listen, err)
+	}
+	a.note(greeting, ln.Addr(), s.seed, s.rate)
+	if err := simulate.Serve(cmd.Context(), ln, x); err != nil && cmd.Context().Err() == nil {
+		return err
+	}
+	result := map[string]any{"address": ln.Addr().String(), "seed": s.seed, events: lines.n.Load()}
+	return a.print(result, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "made %d %s\n", lines.n.Load(), events)
+		return err
+	})
 }
 
 // countLines counts the lines written to it.

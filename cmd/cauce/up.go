@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/cauce-data/cauce/connect/binance"
 	"github.com/cauce-data/cauce/ingest"
 	"github.com/cauce-data/cauce/pipeline"
 	"github.com/cauce-data/cauce/schedule"
@@ -52,7 +51,7 @@ rule with on_fail: fail ends the process with its exit code. Stops cleanly on SI
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&u.url, "url", "", "WebSocket `address` for the producers instead of the lake file's")
+	f.StringVar(&u.url, "url", "", "`address` for the producers instead of the lake file's")
 	f.StringVar(&u.restURL, "rest-url", "", "HTTP `address` for repairs instead of the lake file's")
 	f.StringVar(&u.listen, "metrics-listen", "", metricsListen+"; the lake file's metrics.listen is the default")
 	f.BoolVar(&u.noRepair, "no-repair", false, "do not fetch what the tables lack")
@@ -86,6 +85,9 @@ func (u *up) run(ctx context.Context) error {
 		}
 	}
 	u.l.watch.watchTables(ctx, u.l)
+	if err := u.oneKind(streams); err != nil {
+		return err
+	}
 	if len(streams) > 0 {
 		st := u.a.streams(u.l.Lake)
 		defer st.Close()
@@ -93,7 +95,11 @@ func (u *up) run(ctx context.Context) error {
 			u.l.watch.watchBuffer(ctx, st)
 		}
 		for _, src := range streams {
-			if src.Produce != nil && !u.noProduce {
+			switch p := src.Produce; {
+			case p == nil || u.noProduce:
+			case p.Kind == pipeline.ProduceX && p.Token == "":
+				u.log.Warn("producer "+src.Name+" is not started: X wants a bearer token, and produce.token is empty", "lake", u.l.File)
+			default:
 				g.Go(func() error {
 					return u.keep(ctx, "producer "+src.Name, func() error { return u.produce(ctx, st, src) })
 				})
@@ -187,23 +193,32 @@ func (u *up) fatal(err error) error {
 	return err
 }
 
+// oneKind refuses an address for producers that cannot share one.
+func (u *up) oneKind(streams []*pipeline.Source) error {
+	kind := ""
+	for _, s := range streams {
+		if s.Produce == nil || u.url == "" || u.noProduce {
+			continue
+		}
+		if kind != "" && kind != s.Produce.Kind {
+			return usagef("--url names one address, and the lake file has producers of kind %s and %s; give each its own produce.url", kind, s.Produce.Kind)
+		}
+		kind = s.Produce.Kind
+	}
+	return nil
+}
+
 func (u *up) produce(ctx context.Context, st *streams, src *pipeline.Source) error {
-	o, err := binanceOptions(src, u.url, nil)
+	p := *src.Produce
+	if u.url != "" {
+		p.URL = u.url
+	}
+	live, err := st.producer(ctx, src, p, u.log)
 	if err != nil {
 		return err
 	}
-	sink, err := st.sink(ctx, src)
-	if err != nil {
-		return err
-	}
-	defer sink.Close()
-	o.Sink, o.Log = sink, u.log
-	client, err := binance.New(o)
-	if err != nil {
-		return &usageError{err: err}
-	}
-	u.l.watch.produce(src.Name, binanceStats(client, sink))
-	return client.Run(ctx)
+	u.l.watch.produce(src.Name, live.stats)
+	return errors.Join(live.run(ctx), live.close())
 }
 
 func (u *up) stream(ctx context.Context, st *streams, src *pipeline.Source, totals *streamTotals) error {

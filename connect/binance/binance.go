@@ -25,7 +25,6 @@ import (
 	"hash/fnv"
 	"io"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -36,6 +35,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/cauce-data/cauce/internal/live"
 )
 
 // DefaultURL is the exchange's address for market data, which needs no account.
@@ -55,14 +56,6 @@ const (
 // ErrRefused says that the exchange understood a request and refused it for good: trying again is no use.
 var ErrRefused = errors.New("exchange refuses the request")
 
-// Sink takes events. *buffer.Sink is one.
-type Sink interface {
-	// Publish hands over one message; it may block. A message whose id was published before is dropped.
-	Publish(ctx context.Context, key []byte, id string, value []byte) error
-	// Flush waits until everything published is safe.
-	Flush(ctx context.Context) error
-}
-
 // Options configure a Client. The zero value of each field means the default that stands beside it.
 type Options struct {
 	// URL is the exchange's address, DefaultURL. With a path that names streams (/ws/btcusdt@trade,
@@ -73,7 +66,7 @@ type Options struct {
 	Streams []string // names such as btcusdt@trade, instead of Symbols and Channel
 	// Microseconds asks for times in µs instead of ms.
 	Microseconds bool
-	Sink         Sink
+	Sink         live.Sink
 	Log          *slog.Logger // silent
 
 	IdleTimeout time.Duration // a connection on which nothing arrives so long is dead; 1 min
@@ -84,19 +77,6 @@ type Options struct {
 	HTTPClient *http.Client
 }
 
-// Stats counts what a client did.
-type Stats struct {
-	Events  int64 `json:"events"`  // published
-	Ignored int64 `json:"ignored"` // of other kinds
-	// IgnoredKinds are the ignored events by their kind; those that name none count under their stream's.
-	IgnoredKinds map[string]int64 `json:"ignored_kinds,omitempty"`
-	Malformed    int64            `json:"malformed"`  // published as they are, so that quarantine keeps them
-	Reconnects   int64            `json:"reconnects"` // connections after the first
-	Rate         float64          `json:"rate"`       // events a second, of about the last ten seconds
-	Connected    bool             `json:"connected"`
-	Last         time.Time        `json:"last"` // when the last event came
-}
-
 // Client is a running connection to the exchange.
 type Client struct {
 	o       Options
@@ -104,12 +84,7 @@ type Client struct {
 	later   []string // streams that do not stand in url
 	attempt []time.Time
 
-	events, ignored, malformed, connects, open atomic.Int64
-	mu                                         sync.Mutex
-	last                                       time.Time
-	windows                                    [11]int64        // events per second, in a ring
-	second                                     int64            // to which windows belongs
-	noted                                      map[string]int64 // ignored events by kind, under mu
+	meter live.Meter
 }
 
 // New checks the options.
@@ -149,7 +124,7 @@ func New(o Options) (*Client, error) {
 	default:
 		return nil, fmt.Errorf("binance: address %q does not begin with ws:// or wss://", o.URL)
 	}
-	c := &Client{o: o, url: u, noted: map[string]int64{}}
+	c := &Client{o: o, url: u}
 	streams := o.Streams
 	if len(streams) == 0 {
 		for _, s := range o.Symbols {
@@ -184,41 +159,7 @@ func New(o Options) (*Client, error) {
 }
 
 // Stats tells what the client did so far.
-func (c *Client) Stats() Stats {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.advance(time.Now().Unix())
-	var sum int64
-	for i, n := range c.windows {
-		if int64(i) != c.second%int64(len(c.windows)) { // the second that is not over does not count
-			sum += n
-		}
-	}
-	return Stats{
-		Events: c.events.Load(), Ignored: c.ignored.Load(), Malformed: c.malformed.Load(), Reconnects: max(0, c.connects.Load()-1),
-		Rate: float64(sum) / float64(len(c.windows)-1), Connected: c.open.Load() > 0, Last: c.last,
-		IgnoredKinds: maps.Clone(c.noted),
-	}
-}
-
-// advance moves the ring of seconds on. The lock is held.
-func (c *Client) advance(now int64) {
-	n := int64(len(c.windows))
-	for s := max(c.second+1, now-n+1); s <= now; s++ {
-		c.windows[s%n] = 0
-	}
-	c.second = max(c.second, now)
-}
-
-func (c *Client) count() {
-	c.events.Add(1)
-	now := time.Now()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.last = now
-	c.advance(now.Unix())
-	c.windows[c.second%int64(len(c.windows))]++
-}
+func (c *Client) Stats() live.Stats { return c.meter.Stats() }
 
 // ending is how a connection ended.
 type ending struct {
@@ -396,9 +337,7 @@ func (s *session) run() (err error) {
 		return refusal(resp, err)
 	}
 	s.ws = ws
-	c.connects.Add(1)
-	c.open.Add(1)
-	defer c.open.Add(-1)
+	defer c.meter.Opened()()
 	ws.SetReadLimit(1 << 20)
 	s.heard.Store(time.Now().UnixNano())
 	c.o.Log.Info("exchange connection stands", "url", c.url.Redacted())
@@ -508,9 +447,6 @@ type message struct {
 	} `json:"error"`
 }
 
-// kindsMax bounds the kinds of events that are counted by name.
-const kindsMax = 100
-
 // market begins the message ids of events that are not of the spot market, whose trade ids run beside those of spot:
 // only spot events say whether the trade was the best match.
 func (m *message) market() string {
@@ -518,6 +454,18 @@ func (m *message) market() string {
 		return "um-"
 	}
 	return ""
+}
+
+// at is when the exchange made the event, in ms or µs; zero if it does not say.
+func (m *message) at() time.Time {
+	n, err := strconv.ParseInt(string(m.EventTime), 10, 64)
+	switch {
+	case err != nil || n <= 0:
+		return time.Time{}
+	case n >= 1e15: // µs since 2001; ms would be of the year 33658
+		return time.UnixMicro(n)
+	}
+	return time.UnixMilli(n)
 }
 
 // take handles one frame.
@@ -548,25 +496,17 @@ func (s *session) take(kind websocket.MessageType, frame []byte) error {
 		s.soon()
 		return nil
 	case m.Kind == "trade" && m.Symbol != "" && number(m.TradeID):
-		return s.publish(m.Symbol, m.market()+"trade-"+m.Symbol+"-"+string(m.TradeID), frame)
+		return s.publish(m.Symbol, m.market()+"trade-"+m.Symbol+"-"+string(m.TradeID), frame, m.at())
 	case m.Kind == "aggTrade" && m.Symbol != "" && number(m.AggID):
-		return s.publish(m.Symbol, m.market()+"agg-"+m.Symbol+"-"+string(m.AggID), frame)
+		return s.publish(m.Symbol, m.market()+"agg-"+m.Symbol+"-"+string(m.AggID), frame, m.at())
 	case m.Kind == "trade" || m.Kind == "aggTrade": // without what makes it one
 		return s.malformed(frame)
 	}
-	c.ignored.Add(1)
-	c.mu.Lock()
 	name := m.Kind
 	if name == "" {
 		_, name, _ = strings.Cut(stream, "@")
 	}
-	if _, known := c.noted[name]; !known && len(c.noted) >= kindsMax {
-		name = "other"
-	}
-	c.noted[name]++
-	known := c.noted[name] > 1
-	c.mu.Unlock()
-	if !known {
+	if c.meter.Ignored(name) {
 		c.o.Log.Info("exchange sends events of a kind that is not used", "kind", name)
 	}
 	return nil
@@ -580,25 +520,42 @@ func number(b []byte) bool {
 
 // malformed publishes a frame that is no event, for quarantine to keep. Its id is made of its bytes.
 func (s *session) malformed(frame []byte) error {
-	if s.c.malformed.Add(1) == 1 {
-		s.c.o.Log.Warn("exchange sends frames that are no events", "first", string(frame[:min(len(frame), 200)]))
-	}
 	h := fnv.New128a()
 	_, _ = h.Write(frame)
-	if err := s.c.o.Sink.Publish(s.ctx, nil, "malformed-"+strconv.Itoa(len(frame))+"-"+fmt.Sprintf("%x", h.Sum(nil)), frame); err != nil {
-		return s.sinkError(err)
+	taken, err := s.hand(nil, "malformed-"+strconv.Itoa(len(frame))+"-"+fmt.Sprintf("%x", h.Sum(nil)), frame, "malformed")
+	if taken && s.c.meter.Malformed() {
+		s.c.o.Log.Warn("exchange sends frames that are no events", "first", string(frame[:min(len(frame), 200)]))
+	}
+	return err
+}
+
+func (s *session) publish(symbol, id string, frame []byte, at time.Time) error {
+	taken, err := s.hand([]byte(symbol), id, frame, symbol)
+	if err != nil {
+		return err
+	}
+	s.got.Add(1)
+	s.first.Do(func() { close(s.ready) })
+	if taken {
+		s.c.meter.Event(at)
 	}
 	return nil
 }
 
-func (s *session) publish(symbol, id string, frame []byte) error {
-	if err := s.c.o.Sink.Publish(s.ctx, []byte(symbol), id, frame); err != nil {
-		return s.sinkError(err)
+// hand gives a message to the sink. The exchange does not wait and cuts off whoever does not read: a message for which the
+// sink has no room is dropped and noted. REST has the trades.
+func (s *session) hand(key []byte, id string, frame []byte, series string) (taken bool, err error) {
+	err = s.c.o.Sink.Publish(s.ctx, key, id, frame)
+	switch {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, live.ErrFull):
+		if s.c.meter.Dropped(series, id) {
+			s.c.o.Log.Error("events are dropped; REST has them", "series", series, "first", id, "reason", err)
+		}
+		return false, nil
 	}
-	s.got.Add(1)
-	s.c.count()
-	s.first.Do(func() { close(s.ready) })
-	return nil
+	return false, s.sinkError(err)
 }
 
 func (s *session) sinkError(err error) error {

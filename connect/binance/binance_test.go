@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/cauce-data/cauce/connect/simulate"
+	"github.com/cauce-data/cauce/internal/live"
 	"github.com/cauce-data/cauce/internal/prereq"
 )
 
@@ -110,9 +111,9 @@ func (p *pipes) client() *http.Client {
 	}}
 }
 
-// live runs an exchange and a client on a clock of their own for a while, and returns what came of it: the sink, the
+// trade runs an exchange and a client on a clock of their own for a while, and returns what came of it: the sink, the
 // client's figures, and the message ids of all trades made while the client was connected.
-func live(t *testing.T, for_ time.Duration, so simulate.Options, co Options) (sink *memory, stats Stats, made []string) {
+func trade(t *testing.T, for_ time.Duration, so simulate.Options, co Options) (sink *memory, stats live.Stats, made []string) {
 	synctest.Test(t, func(t *testing.T) {
 		var journal bytes.Buffer
 		so.Symbols, so.Journal, so.Start = []string{"BTCUSDT"}, &journal, time.Now()
@@ -175,7 +176,7 @@ func missing(sink *memory, made []string) (ids []string) {
 }
 
 func TestEveryTradeArrivesAsItWasSent(t *testing.T) {
-	sink, stats, made := live(t, time.Minute, simulate.Options{Seed: 3, Rate: 50}, Options{})
+	sink, stats, made := trade(t, time.Minute, simulate.Options{Seed: 3, Rate: 50}, Options{})
 	if lost := missing(sink, made); len(lost) > 0 || len(sink.values) < 2900 {
 		t.Errorf("%d arrived, lost %v", len(sink.values), lost)
 	}
@@ -188,7 +189,7 @@ func TestEveryTradeArrivesAsItWasSent(t *testing.T) {
 }
 
 func TestAggregatesAndMicroseconds(t *testing.T) {
-	sink, _, _ := live(t, time.Minute, simulate.Options{Seed: 3, Rate: 50}, Options{Channel: "aggTrade", Microseconds: true})
+	sink, _, _ := trade(t, time.Minute, simulate.Options{Seed: 3, Rate: 50}, Options{Channel: "aggTrade", Microseconds: true})
 	if !sink.has("agg-BTCUSDT-20") {
 		t.Errorf("%d arrived, none of them aggregate 20", len(sink.values))
 	}
@@ -204,21 +205,21 @@ func TestAggregatesAndMicroseconds(t *testing.T) {
 
 // The exchange ends each connection after 24 hours; the client replaces it before, and loses nothing.
 func TestConnectionIsReplacedBeforeItsDayIsOver(t *testing.T) {
-	sink, stats, made := live(t, 49*time.Hour, simulate.Options{Seed: 3, Rate: 0.2}, Options{})
+	sink, stats, made := trade(t, 49*time.Hour, simulate.Options{Seed: 3, Rate: 0.2}, Options{})
 	if lost := missing(sink, made); len(lost) > 0 || stats.Reconnects != 2 || len(sink.values) < 35_000 {
 		t.Errorf("%d arrived, %d reconnects, lost %v", len(sink.values), stats.Reconnects, lost)
 	}
 }
 
 func TestAnnouncedShutdownLosesNothing(t *testing.T) {
-	sink, stats, made := live(t, 5*time.Minute, simulate.Options{Seed: 3, Rate: 20, Faults: simulate.Faults{ShutdownEvery: 500}}, Options{})
+	sink, stats, made := trade(t, 5*time.Minute, simulate.Options{Seed: 3, Rate: 20, Faults: simulate.Faults{ShutdownEvery: 500}}, Options{})
 	if lost := missing(sink, made); len(lost) > 0 || stats.Reconnects < 10 {
 		t.Errorf("%d arrived, %d reconnects, lost %v", len(sink.values), stats.Reconnects, lost)
 	}
 }
 
 func TestDuplicatesAndSwappedNeighbours(t *testing.T) {
-	sink, stats, made := live(t, time.Minute,
+	sink, stats, made := trade(t, time.Minute,
 		simulate.Options{Seed: 3, Rate: 50, Faults: simulate.Faults{DuplicateEvery: 7, SwapEvery: 11, UnknownEvery: 13, MalformedEvery: 17}}, Options{})
 	if lost := missing(sink, made); len(lost) > 0 {
 		t.Errorf("lost %v", lost)
@@ -238,7 +239,7 @@ func TestDuplicatesAndSwappedNeighbours(t *testing.T) {
 }
 
 func TestCutConnectionIsMadeAnew(t *testing.T) {
-	sink, stats, made := live(t, 5*time.Minute, simulate.Options{Seed: 3, Rate: 20, Faults: simulate.Faults{DropEvery: 500}}, Options{})
+	sink, stats, made := trade(t, 5*time.Minute, simulate.Options{Seed: 3, Rate: 20, Faults: simulate.Faults{DropEvery: 500}}, Options{})
 	if stats.Reconnects < 9 || stats.Reconnects > 12 {
 		t.Errorf("%d reconnects", stats.Reconnects)
 	}
@@ -249,7 +250,7 @@ func TestCutConnectionIsMadeAnew(t *testing.T) {
 }
 
 func TestHalfOpenConnectionIsNoticed(t *testing.T) {
-	sink, stats, made := live(t, 5*time.Minute, simulate.Options{Seed: 3, Rate: 20, Faults: simulate.Faults{HalfOpenEvery: 600}}, Options{})
+	sink, stats, made := trade(t, 5*time.Minute, simulate.Options{Seed: 3, Rate: 20, Faults: simulate.Faults{HalfOpenEvery: 600}}, Options{})
 	if stats.Reconnects < 2 || stats.Reconnects > 4 {
 		t.Errorf("%d reconnects", stats.Reconnects)
 	}
@@ -502,8 +503,8 @@ func FuzzTake(f *testing.F) {
 		if err := s.take(1, []byte(frame)); err != nil && !errors.Is(err, ErrRefused) {
 			t.Fatal(err)
 		}
-		if n := c.events.Load() + c.malformed.Load(); n > 1 || int(n) != len(sink.values) {
-			t.Fatalf("%d counted, %d published", n, len(sink.values))
+		if st := c.Stats(); st.Events+st.Malformed > 1 || int(st.Events+st.Malformed) != len(sink.values) {
+			t.Fatalf("%+v counted, %d published", st, len(sink.values))
 		}
 	})
 }

@@ -181,6 +181,11 @@ func explain(c Config, err error) error {
 	return err
 }
 
+// Permanent tells which errors of a Sink another try does not mend: somebody must change a role, a topic or a setting.
+func Permanent(err error) bool {
+	return errors.Is(err, ErrDenied) || errors.Is(err, ErrNoTopic) || errors.Is(err, kerr.MessageTooLarge)
+}
+
 // Topic describes a topic as the cluster has it.
 type Topic struct {
 	Name       string

@@ -1,11 +1,12 @@
-// Package simulate is an exchange that exists only here: it speaks the WebSocket and REST protocol of Binance's spot
-// market data, over trades that it makes up from a seed. It stands where the real exchange would, in demos and in
-// tests of clients, and it can misbehave in every way in which the real one does.
+// Package simulate plays outside systems that exist only here: an Exchange speaks the WebSocket and REST protocol of
+// Binance's spot market data, Bluesky that of a Jetstream server, X that of the filtered stream. Each makes up its events
+// from a seed. It stands where the real system would, in demos and in tests of clients, and it can misbehave in every
+// way in which the real one does.
 //
 // # What is reproducible
 //
-// Trade n of an exchange, its symbol, id, price, quantity, time and side, depends on the seed, the start time, the
-// rate, the symbols and the first id alone: not on the clock, nor on who listens. Options.Journal gets every trade
+// Event n of a system, such as a trade with its symbol, id, price, quantity, time and side, depends on the seed, the
+// start time, the rate and the other options alone: not on the clock, nor on who listens. The journal gets every event
 // before any client sees it, which makes it the oracle of a test: the ids that arrive somewhere must be the journal's.
 package simulate
 
@@ -301,8 +302,14 @@ func (x *Exchange) Trades(symbol string) []Trade {
 
 // Run makes trades at the rate until the context ends, which is no error, or Count is reached.
 func (x *Exchange) Run(ctx context.Context) error {
-	begin, before := time.Now(), x.Made()
-	tick := time.NewTicker(min(time.Second, max(5*time.Millisecond, time.Duration(float64(time.Second)/x.o.Rate))))
+	return pace(ctx, x.o.Rate, x.o.Count, x.Made, x.Step)
+}
+
+// pace calls step so often that what made counts grows by rate a second, until the context ends, which is no error, or
+// there are count (0: never).
+func pace(ctx context.Context, rate float64, count int64, made func() int64, step func(n int) error) error {
+	begin, before := time.Now(), made()
+	tick := time.NewTicker(min(time.Second, max(5*time.Millisecond, time.Duration(float64(time.Second)/rate))))
 	defer tick.Stop()
 	for {
 		select {
@@ -310,25 +317,34 @@ func (x *Exchange) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		made := x.Made()
-		due := before + int64(time.Since(begin).Seconds()*x.o.Rate)
-		if x.o.Count > 0 {
-			due = min(due, x.o.Count)
+		have := made()
+		due := before + int64(time.Since(begin).Seconds()*rate)
+		if count > 0 {
+			due = min(due, count)
 		}
-		if due > made {
-			if err := x.Step(int(due - made)); err != nil {
+		if due > have {
+			if err := step(int(due - have)); err != nil {
 				return err
 			}
 		}
-		if x.o.Count > 0 && due >= x.o.Count {
+		if count > 0 && due >= count {
 			return nil
 		}
 	}
 }
 
-// Serve answers on a listener and makes trades, until the context ends; it returns when all connections are closed.
-// Reaching Count ends the trades, not the service.
-func Serve(ctx context.Context, ln net.Listener, x *Exchange) error {
+// System is an outside system that is played here: *Exchange, *Bluesky and *X are.
+type System interface {
+	Handler() http.Handler
+	// Run makes events until the context ends, which is no error, or there are enough.
+	Run(ctx context.Context) error
+	// Close closes all connections; new ones are refused.
+	Close()
+}
+
+// Serve answers on a listener and makes events, until the context ends; it returns when all connections are closed.
+// Reaching Count ends the events, not the service.
+func Serve(ctx context.Context, ln net.Listener, x System) error {
 	srv := &http.Server{Handler: x.Handler(), ReadHeaderTimeout: 10 * time.Second}
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Serve(ln) }()

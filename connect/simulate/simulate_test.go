@@ -120,7 +120,7 @@ func TestOptionsAreChecked(t *testing.T) {
 	}
 }
 
-func serve(t *testing.T, x *Exchange) (httpURL, wsURL string) {
+func serve(t *testing.T, x System) (httpURL, wsURL string) {
 	t.Helper()
 	s := httptest.NewServer(x.Handler())
 	t.Cleanup(func() {
@@ -128,6 +128,14 @@ func serve(t *testing.T, x *Exchange) (httpURL, wsURL string) {
 		s.Close()
 	})
 	return s.URL, "ws" + strings.TrimPrefix(s.URL, "http")
+}
+
+func tryDial(url string) (*websocket.Conn, error) {
+	c, resp, err := websocket.DefaultDialer.Dial(url, nil)
+	if err != nil && resp != nil {
+		err = fmt.Errorf("%s: %w", resp.Status, err)
+	}
+	return c, err
 }
 
 func dial(t *testing.T, url string) *websocket.Conn {

@@ -58,6 +58,41 @@ var faults = []fault{
 		pkg:   "./test/flow", test: "^TestIdsOfDifferentSequences$",
 	},
 	{
+		name: "cursor-before-the-sink", what: "a producer's cursor is saved before what it covers is safe",
+		edits: []edit{{"connect/bluesky/bluesky.go", "\tif err := c.o.Sink.Flush(ctx); err != nil {\n\t\treturn err\n\t}\n", "\t_ = c.o.Sink.Flush(ctx)\n"}},
+		pkg:   "./connect/bluesky", test: "^TestCursorFollowsTheSink$",
+	},
+	{
+		name: "clamp-unnoticed", what: "a cursor that the server moved forward is taken for what was asked",
+		edits: []edit{{"connect/bluesky/bluesky.go", "first.Sub(s.resume) <= s.c.o.GapMin", "true"}},
+		pkg:   "./connect/bluesky", test: "^TestClampedCursorIsTold$",
+	},
+	{
+		name: "no-overlap", what: "a connection resumes at the newest event, though older ones are still on their way",
+		edits: []edit{{"connect/bluesky/bluesky.go", "s.resume.Add(-c.o.Overlap).UnixMicro()", "s.resume.UnixMicro()+1"}},
+		pkg:   "./connect/bluesky", test: "^TestEveryPostArrivesOnceWhateverTheServerDoes$",
+	},
+	{
+		name: "half-a-backfill", what: "a backfill that was cut off is not asked for again",
+		edits: []edit{{"connect/x/x.go", "\t\t\t\tmade = at.Add(-disorder)\n", "\t\t\t\tmade = time.Now()\n"}},
+		pkg:   "./connect/x", test: "^TestWhatIsLostIsTold$",
+	},
+	{
+		name: "impatient-after-429", what: "the time that X names in its answer is not waited for",
+		edits: []edit{{"connect/x/rules.go", "if reset := time.Unix(n, 0); reset.After(at) &&", "if reset := time.Unix(n, 0); false &&"}},
+		pkg:   "./connect/x", test: "^TestPausesAreThosePrescribed$",
+	},
+	{
+		name: "spool-forgets-unacknowledged", what: "a spool forgets events that the topic has not acknowledged",
+		edits: []edit{{"connect/spool/drain.go", "\treturn t.Flush(ctx)\n", "\treturn nil\n"}},
+		pkg:   "./connect/spool", test: "^TestNothingAcceptedIsLost$",
+	},
+	{
+		name: "spool-keeps-half-a-write", what: "a write that was cut off by a kill stays before the next one",
+		edits: []edit{{"connect/spool/files.go", "\tif err := s.w.Truncate(last.size); err != nil {\n\t\treturn err\n\t}\n\t_, err = s.w.Seek(last.size, 0)\n", "\t_, err = s.w.Seek(0, 2)\n"}},
+		pkg:   "./connect/spool", test: "^TestNothingAcceptedIsLost$",
+	},
+	{
 		name: "forget-old-vector", what: "a new deletion vector leaves out the rows of the one before",
 		edits: []edit{{"delta/merge.go", "\t\t\trows.Or(old)\n", ""}},
 		pkg:   "./delta", test: "^TestMerge",
