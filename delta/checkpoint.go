@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"math"
 	"strconv"
 	"sync"
@@ -16,8 +15,6 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/decimal128"
 	"github.com/apache/arrow-go/v18/arrow/memory"
-	"github.com/apache/arrow-go/v18/parquet"
-	"github.com/apache/arrow-go/v18/parquet/compress"
 	"github.com/apache/arrow-go/v18/parquet/file"
 	"github.com/apache/arrow-go/v18/parquet/pqarrow"
 	"golang.org/x/sync/errgroup"
@@ -28,19 +25,24 @@ import (
 // checkpointBatchRows bounds the rows of a checkpoint that are held as Arrow data at a time.
 const checkpointBatchRows = 8192
 
-// checkpointGroupRows are the rows of a row group of the checkpoints written here.
-const checkpointGroupRows = 1 << 15
-
 // sidecar names a file of a V2 checkpoint that holds file actions (PROTOCOL.md, "Sidecar File Information").
 type sidecar struct {
-	Path        string
-	SizeInBytes int64
+	Path             string `json:"path"`
+	SizeInBytes      int64  `json:"sizeInBytes"`
+	ModificationTime int64  `json:"modificationTime"` // ms since the epoch
 }
 
-// checkpointAction is one row of a checkpoint: exactly one member of wireAction or Sidecar is set.
+// checkpointMetadata says that a checkpoint follows the V2 spec (PROTOCOL.md, "Checkpoint Metadata").
+type checkpointMetadata struct {
+	Version Version           `json:"version"`
+	Tags    map[string]string `json:"tags,omitempty"`
+}
+
+// checkpointAction is one row of a checkpoint: exactly one member, of wireAction or of its own, is set.
 type checkpointAction struct {
 	wireAction
-	Sidecar *sidecar
+	Sidecar            *sidecar            `json:"sidecar,omitempty"`
+	CheckpointMetadata *checkpointMetadata `json:"checkpointMetadata,omitempty"`
 }
 
 // readCheckpointFile yields the actions of one Parquet checkpoint file: classic, one part of several, V2 top level or
@@ -260,7 +262,7 @@ func eachCheckpointRow(rec arrow.RecordBatch, each func(*checkpointAction) error
 		case domain.valid(i):
 			a.DomainMetadata = &DomainMetadata{Domain: domain.str("domain", i), Configuration: domain.str("configuration", i), Removed: domain.bool("removed", i)}
 		case side.valid(i):
-			a.Sidecar = &sidecar{Path: side.str("path", i), SizeInBytes: side.int("sizeInBytes", i)}
+			a.Sidecar = &sidecar{Path: side.str("path", i), SizeInBytes: side.int("sizeInBytes", i), ModificationTime: side.int("modificationTime", i)}
 		default: // an action this reader does not know, or checkpointMetadata
 			continue
 		}
@@ -496,268 +498,6 @@ func finite(f float64, bits int) any {
 		return nil
 	}
 	return json.Number(strconv.FormatFloat(f, 'g', -1, bits))
-}
-
-// checkpointArrowSchema is the schema of the classic checkpoints written here (PROTOCOL.md, "Checkpoint Schema").
-// Tombstones have neither stats nor tags, as the protocol asks.
-var checkpointArrowSchema = func() *arrow.Schema {
-	str, i64, i32, boolean := arrow.BinaryTypes.String, arrow.PrimitiveTypes.Int64, arrow.PrimitiveTypes.Int32, arrow.FixedWidthTypes.Boolean
-	opt := func(name string, t arrow.DataType) arrow.Field {
-		return arrow.Field{Name: name, Type: t, Nullable: true}
-	}
-	strMap := arrow.MapOf(str, str)
-	dv := arrow.StructOf(opt("storageType", str), opt("pathOrInlineDv", str), opt("offset", i32), opt("sizeInBytes", i32), opt("cardinality", i64))
-	strList := arrow.ListOf(str)
-	return arrow.NewSchema([]arrow.Field{
-		opt("txn", arrow.StructOf(opt("appId", str), opt("version", i64), opt("lastUpdated", i64))),
-		opt("add", arrow.StructOf(opt("path", str), opt("partitionValues", strMap), opt("size", i64), opt("modificationTime", i64),
-			opt("dataChange", boolean), opt("tags", strMap), opt("deletionVector", dv), opt("baseRowId", i64),
-			opt("defaultRowCommitVersion", i64), opt("clusteringProvider", str), opt("stats", str))),
-		opt("remove", arrow.StructOf(opt("path", str), opt("deletionTimestamp", i64), opt("dataChange", boolean),
-			opt("extendedFileMetadata", boolean), opt("partitionValues", strMap), opt("size", i64), opt("deletionVector", dv),
-			opt("baseRowId", i64), opt("defaultRowCommitVersion", i64))),
-		opt("metaData", arrow.StructOf(opt("id", str), opt("name", str), opt("description", str),
-			opt("format", arrow.StructOf(opt("provider", str), opt("options", strMap))), opt("schemaString", str),
-			opt("partitionColumns", strList), opt("configuration", strMap), opt("createdTime", i64))),
-		opt("protocol", arrow.StructOf(opt("minReaderVersion", i32), opt("minWriterVersion", i32),
-			opt("readerFeatures", strList), opt("writerFeatures", strList))),
-		opt("domainMetadata", arrow.StructOf(opt("domain", str), opt("configuration", str), opt("removed", boolean))),
-	}, nil)
-}()
-
-// writeCheckpointFile writes a classic checkpoint of one part, whole or not at all, and returns the number of
-// actions and the bytes written.
-func writeCheckpointFile(ctx context.Context, store objstore.Store, key string, actions iter.Seq[*checkpointAction]) (rows, size int64, err error) {
-	pr, pw := io.Pipe()
-	put := make(chan error, 1)
-	go func() {
-		err := store.Put(ctx, key, pr, objstore.PutOptions{})
-		pr.CloseWithError(errors.Join(errors.New("checkpoint not stored"), err)) // unblocks the writer when Put gave up
-		put <- err
-	}()
-	count := &countingWriter{w: pw}
-	rows, err = encodeCheckpoint(count, actions)
-	pw.CloseWithError(err) // nil: end of file
-	if perr := <-put; perr != nil {
-		return 0, 0, fmt.Errorf("checkpoint %s: %w", key, perr)
-	}
-	if err != nil {
-		return 0, 0, fmt.Errorf("checkpoint %s: %w", key, err)
-	}
-	return rows, count.n, nil
-}
-
-func encodeCheckpoint(w io.Writer, actions iter.Seq[*checkpointAction]) (rows int64, err error) {
-	props := parquet.NewWriterProperties(parquet.WithCompression(compress.Codecs.Snappy), parquet.WithDictionaryDefault(true),
-		// Bounded in memory when written, and read by several processors.
-		parquet.WithMaxRowGroupLength(checkpointGroupRows))
-	pw, err := pqarrow.NewFileWriter(checkpointArrowSchema, w, props, pqarrow.NewArrowWriterProperties())
-	if err != nil {
-		return 0, err
-	}
-	b := array.NewRecordBuilder(memory.DefaultAllocator, checkpointArrowSchema)
-	defer b.Release()
-	pending := 0
-	flush := func() error {
-		if pending == 0 {
-			return nil
-		}
-		rec := b.NewRecordBatch()
-		defer rec.Release()
-		pending = 0
-		return pw.WriteBuffered(rec)
-	}
-	for a := range actions {
-		appendCheckpointRow(b, a)
-		rows++
-		if pending++; pending == checkpointBatchRows {
-			if err = flush(); err != nil {
-				break
-			}
-		}
-	}
-	if err == nil {
-		err = flush()
-	}
-	// Close writes the footer; w is a pipe or buffer that the caller closes.
-	return rows, errors.Join(err, pw.Close())
-}
-
-// appendCheckpointRow appends one row; members that the action does not have become null.
-func appendCheckpointRow(b *array.RecordBuilder, a *checkpointAction) {
-	member := func(i int, present bool) *array.StructBuilder {
-		s := b.Field(i).(*array.StructBuilder)
-		if !present {
-			s.AppendNull()
-			return nil
-		}
-		s.Append(true)
-		return s
-	}
-	if s := member(0, a.Txn != nil); s != nil {
-		appendText(s, 0, a.Txn.AppID)
-		appendInt(s, 1, &a.Txn.Version)
-		appendInt(s, 2, a.Txn.LastUpdated)
-	}
-	if s := member(1, a.Add != nil); s != nil {
-		f := a.Add
-		appendText(s, 0, f.Path)
-		appendMap(s, 1, f.PartitionValues, true)
-		appendInt(s, 2, &f.Size)
-		appendInt(s, 3, &f.ModificationTime)
-		s.FieldBuilder(4).(*array.BooleanBuilder).Append(false)
-		appendMap(s, 5, f.Tags, false)
-		appendVector(s, 6, f.DeletionVector)
-		appendInt(s, 7, f.BaseRowID)
-		appendInt(s, 8, f.DefaultRowCommitVersion)
-		appendTextPtr(s, 9, f.ClusteringProvider)
-		if f.Stats == "" {
-			s.FieldBuilder(10).AppendNull()
-		} else {
-			appendText(s, 10, f.Stats)
-		}
-	}
-	if s := member(2, a.Remove != nil); s != nil {
-		f := a.Remove
-		appendText(s, 0, f.Path)
-		appendInt(s, 1, &f.DeletionTimestamp)
-		s.FieldBuilder(2).(*array.BooleanBuilder).Append(false)
-		s.FieldBuilder(3).(*array.BooleanBuilder).Append(f.ExtendedFileMetadata)
-		appendMap(s, 4, f.PartitionValues, false)
-		appendInt(s, 5, f.Size)
-		appendVector(s, 6, f.DeletionVector)
-		appendInt(s, 7, f.BaseRowID)
-		appendInt(s, 8, f.DefaultRowCommitVersion)
-	}
-	if s := member(3, a.Metadata != nil); s != nil {
-		m := a.Metadata
-		appendText(s, 0, m.ID)
-		appendTextOrNull(s, 1, m.Name)
-		appendTextOrNull(s, 2, m.Description)
-		f := s.FieldBuilder(3).(*array.StructBuilder)
-		f.Append(true)
-		provider := m.Format.Provider
-		if provider == "" {
-			provider = "parquet"
-		}
-		appendText(f, 0, provider)
-		appendMap(f, 1, pointers(m.Format.Options), true)
-		appendText(s, 4, m.SchemaString)
-		appendList(s, 5, m.PartitionColumns, true)
-		appendMap(s, 6, pointers(m.Configuration), true)
-		appendInt(s, 7, m.CreatedTime)
-	}
-	if s := member(4, a.Protocol != nil); s != nil {
-		p := a.Protocol
-		s.FieldBuilder(0).(*array.Int32Builder).Append(int32(p.MinReaderVersion))
-		s.FieldBuilder(1).(*array.Int32Builder).Append(int32(p.MinWriterVersion))
-		appendList(s, 2, p.ReaderFeatures, p.MinReaderVersion >= 3)
-		appendList(s, 3, p.WriterFeatures, p.MinWriterVersion >= 7)
-	}
-	if s := member(5, a.DomainMetadata != nil); s != nil {
-		d := a.DomainMetadata
-		appendText(s, 0, d.Domain)
-		appendText(s, 1, d.Configuration)
-		s.FieldBuilder(2).(*array.BooleanBuilder).Append(d.Removed)
-	}
-}
-
-func appendText(s *array.StructBuilder, i int, v string) {
-	s.FieldBuilder(i).(*array.StringBuilder).Append(v)
-}
-
-func appendTextOrNull(s *array.StructBuilder, i int, v string) {
-	if v == "" {
-		s.FieldBuilder(i).AppendNull()
-		return
-	}
-	appendText(s, i, v)
-}
-
-func appendTextPtr(s *array.StructBuilder, i int, v *string) {
-	if v == nil {
-		s.FieldBuilder(i).AppendNull()
-		return
-	}
-	appendText(s, i, *v)
-}
-
-func appendInt(s *array.StructBuilder, i int, v *int64) {
-	b := s.FieldBuilder(i).(*array.Int64Builder)
-	if v == nil {
-		b.AppendNull()
-		return
-	}
-	b.Append(*v)
-}
-
-// appendMap appends a map; a nil one becomes null unless the field is required.
-func appendMap(s *array.StructBuilder, i int, m map[string]*string, required bool) {
-	b := s.FieldBuilder(i).(*array.MapBuilder)
-	if m == nil && !required {
-		b.AppendNull()
-		return
-	}
-	b.Append(true)
-	keys, items := b.KeyBuilder().(*array.StringBuilder), b.ItemBuilder().(*array.StringBuilder)
-	for k, v := range m {
-		keys.Append(k)
-		if v == nil {
-			items.AppendNull()
-		} else {
-			items.Append(*v)
-		}
-	}
-}
-
-func appendList(s *array.StructBuilder, i int, l []string, present bool) {
-	b := s.FieldBuilder(i).(*array.ListBuilder)
-	if !present {
-		b.AppendNull()
-		return
-	}
-	b.Append(true)
-	v := b.ValueBuilder().(*array.StringBuilder)
-	for _, e := range l {
-		v.Append(e)
-	}
-}
-
-func appendVector(s *array.StructBuilder, i int, dv *DeletionVector) {
-	b := s.FieldBuilder(i).(*array.StructBuilder)
-	if dv == nil {
-		b.AppendNull()
-		return
-	}
-	b.Append(true)
-	appendText(b, 0, dv.StorageType)
-	appendText(b, 1, dv.PathOrInlineDv)
-	if dv.Offset == nil {
-		b.FieldBuilder(2).AppendNull()
-	} else {
-		b.FieldBuilder(2).(*array.Int32Builder).Append(*dv.Offset)
-	}
-	b.FieldBuilder(3).(*array.Int32Builder).Append(dv.SizeInBytes)
-	appendInt(b, 4, &dv.Cardinality)
-}
-
-func pointers(m map[string]string) map[string]*string {
-	out := make(map[string]*string, len(m))
-	for k, v := range m {
-		out[k] = &v
-	}
-	return out
-}
-
-type countingWriter struct {
-	w io.Writer
-	n int64
-}
-
-func (c *countingWriter) Write(p []byte) (int, error) {
-	n, err := c.w.Write(p)
-	c.n += int64(n)
-	return n, err
 }
 
 // objectReader reads an object of a known size at random, as the Parquet library wants it. It remembers the first

@@ -61,7 +61,7 @@ func TestCheckpointFileKeepsEveryAction(t *testing.T) {
 	for range checkpointBatchRows {
 		want = append(want, sampleActions()[7])
 	}
-	rows, size, err := writeCheckpointFile(context.Background(), store, "t/_delta_log/c.parquet", slices.Values(want))
+	rows, size, err := writeCheckpointFile(context.Background(), store, "t/_delta_log/c.parquet", plainShape, slices.Values(want))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +88,7 @@ func TestCheckpointFileKeepsEveryAction(t *testing.T) {
 func TestCheckpointFileDamaged(t *testing.T) {
 	dir := t.TempDir()
 	store := localStore(t, dir)
-	if _, _, err := writeCheckpointFile(context.Background(), store, "c.parquet", slices.Values(sampleActions())); err != nil {
+	if _, _, err := writeCheckpointFile(context.Background(), store, "c.parquet", plainShape, slices.Values(sampleActions())); err != nil {
 		t.Fatal(err)
 	}
 	whole, err := os.ReadFile(filepath.Join(dir, "c.parquet"))
@@ -121,7 +121,7 @@ func FuzzReadCheckpointFile(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	if _, _, err := writeCheckpointFile(context.Background(), store, "c.parquet", slices.Values(sampleActions())); err != nil {
+	if _, _, err := writeCheckpointFile(context.Background(), store, "c.parquet", plainShape, slices.Values(sampleActions())); err != nil {
 		f.Fatal(err)
 	}
 	whole, err := os.ReadFile(filepath.Join(dir, "c.parquet"))

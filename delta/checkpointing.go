@@ -131,30 +131,40 @@ func (t *Table) readCheckpointJSON(ctx context.Context, key string, each func(*c
 		if raw = bytes.TrimSpace(raw); len(raw) == 0 {
 			continue
 		}
-		var a struct {
-			wireAction
-			Sidecar *struct {
-				Path        string `json:"path"`
-				SizeInBytes int64  `json:"sizeInBytes"`
-			} `json:"sidecar"`
-		}
+		var a checkpointAction
 		if err := json.Unmarshal(raw, &a); err != nil {
 			return &CorruptError{Key: key, Line: i + 1, Err: err}
 		}
-		act := &checkpointAction{wireAction: a.wireAction}
-		if a.Sidecar != nil {
-			act.Sidecar = &sidecar{Path: a.Sidecar.Path, SizeInBytes: a.Sidecar.SizeInBytes}
+		if a.CheckpointMetadata != nil {
+			continue
 		}
-		if err := each(act); err != nil {
+		if err := each(&a); err != nil {
 			return &CorruptError{Key: key, Line: i + 1, Err: err}
 		}
 	}
 	return nil
 }
 
-// Checkpoint writes a classic checkpoint of the newest version and points _last_checkpoint at it. It does nothing if
-// that version has one.
+// CheckpointOptions shape a checkpoint. The zero value is what follows every delta.checkpointInterval-th commit.
+type CheckpointOptions struct {
+	// Format of the top level of a V2 checkpoint: "json" (default) or "parquet". Only for tables whose
+	// delta.checkpointPolicy is v2.
+	Format string
+	// Classic gives a V2 checkpoint the classic name, by which older readers find the protocol that they do not support
+	// (PROTOCOL.md, "Handling Backward compatibility while moving to UUID-named v2 Checkpoints"). Its format is Parquet.
+	Classic bool
+	// SidecarActions bounds the files that one sidecar lists; 0: 100,000.
+	SidecarActions int
+}
+
+// Checkpoint writes a checkpoint of the newest version, classic or V2 as delta.checkpointPolicy says, and points
+// _last_checkpoint at it. It does nothing if that version has one.
 func (t *Table) Checkpoint(ctx context.Context) (Version, error) {
+	return t.CheckpointAs(ctx, CheckpointOptions{})
+}
+
+// CheckpointAs is Checkpoint with a shape.
+func (t *Table) CheckpointAs(ctx context.Context, o CheckpointOptions) (Version, error) {
 	s, err := t.Snapshot(ctx)
 	if err != nil {
 		return 0, err
@@ -162,46 +172,98 @@ func (t *Table) Checkpoint(ctx context.Context) (Version, error) {
 	if err := s.CheckWrite(); err != nil {
 		return 0, err
 	}
-	return s.version, s.writeCheckpoint(ctx)
+	switch v2 := s.v2Checkpoints(); {
+	case o.Format != "" && o.Format != "json" && o.Format != "parquet":
+		return 0, fmt.Errorf("checkpoint of %s: format %q is neither json nor parquet", t, o.Format)
+	case !v2 && (o.Format != "" || o.Classic || o.SidecarActions > 0):
+		return 0, fmt.Errorf("checkpoint of %s: %w: a V2 checkpoint needs %s=v2", t, ErrProperty, propCheckpointPolicy)
+	case o.Classic && o.Format == "json":
+		return 0, fmt.Errorf("checkpoint of %s: one with a classic name is Parquet", t)
+	}
+	return s.version, s.writeCheckpoint(ctx, o)
 }
 
-// checkpointKey is the object of a classic checkpoint in one part.
+// v2Checkpoints reports whether checkpoints of the table follow the V2 spec.
+func (s *Snapshot) v2Checkpoints() bool {
+	return strings.EqualFold(s.Config(propCheckpointPolicy), "v2") && s.protocol.hasWriterFeature("v2Checkpoint")
+}
+
+// checkpointKey is the object of a checkpoint in one part with the classic name.
 func (t *Table) checkpointKey(v Version) string {
 	return t.logKey(fmt.Sprintf("%020d.checkpoint.parquet", v))
 }
 
+// classicEvery says how often a V2 checkpoint gets the classic name: every n-th.
+const classicEvery = 10
+
+// checkpointAfterCommit writes the checkpoint that is due after a commit.
+func (s *Snapshot) checkpointAfterCommit(ctx context.Context) error {
+	o := CheckpointOptions{}
+	o.Classic = s.v2Checkpoints() && int64(s.version)/s.checkpointInterval()%classicEvery == 0
+	return s.writeCheckpoint(ctx, o)
+}
+
 // writeCheckpoint writes the state of the snapshot as a checkpoint. One that stands there already is kept: readers may
 // be inside it.
-func (s *Snapshot) writeCheckpoint(ctx context.Context) error {
+func (s *Snapshot) writeCheckpoint(ctx context.Context, o CheckpointOptions) error {
 	t := s.table
 	key := t.checkpointKey(s.version)
+	v2 := s.v2Checkpoints()
+	if v2 && !o.Classic {
+		ext := o.Format
+		if ext == "" {
+			ext = "json"
+		}
+		key = t.logKey(fmt.Sprintf("%020d.checkpoint.%s.%s", s.version, s.checkpointUUID(), ext))
+	}
 	switch _, err := t.store.Stat(ctx, key); {
 	case err == nil:
 		return nil
 	case !isNotFound(err):
 		return fmt.Errorf("checkpoint of version %d: %w", s.version, err)
 	}
-	rows, size, err := writeCheckpointFile(ctx, t.store, key, s.checkpointActions())
+	files := int64(s.live.n)
+	hint := lastCheckpoint{Version: s.version, NumOfAddFiles: &files}
+	var err error
+	if v2 {
+		err = s.writeV2(ctx, key, o, &hint)
+	} else {
+		var size int64
+		hint.Size, size, err = writeCheckpointFile(ctx, t.store, key, s.checkpointShape(classicFile), s.checkpointActions())
+		hint.SizeInBytes = &size
+	}
 	if err != nil {
 		return err
 	}
-	if hint, ok := t.readLastCheckpoint(ctx); ok && hint.Version >= s.version {
+	if last, ok := t.readLastCheckpoint(ctx); ok && last.Version >= s.version {
 		return nil
 	}
-	files := int64(s.live.n)
-	hint, err := json.Marshal(lastCheckpoint{Version: s.version, Size: rows, SizeInBytes: &size, NumOfAddFiles: &files})
+	data, err := hint.encode()
 	if err != nil {
 		return err
 	}
-	if err := t.store.Put(ctx, t.logKey("_last_checkpoint"), bytes.NewReader(hint), objstore.PutOptions{}); err != nil {
+	if err := t.store.Put(ctx, t.logKey("_last_checkpoint"), bytes.NewReader(data), objstore.PutOptions{}); err != nil {
 		return fmt.Errorf("checkpoint of version %d: %w", s.version, err)
 	}
 	return nil
 }
 
-// checkpointActions yields the state: protocol, metadata, applications, domains, live files, and those removed files
-// that older readers may still want (PROTOCOL.md, "Checkpoints"). commitInfo and cdc have no place in a checkpoint.
+// checkpointActions yields the state: first the small actions, then live files and tombstones.
 func (s *Snapshot) checkpointActions() iter.Seq[*checkpointAction] {
+	return func(yield func(*checkpointAction) bool) {
+		for _, part := range []iter.Seq[*checkpointAction]{s.smallActions(), s.fileActions()} {
+			for a := range part {
+				if !yield(a) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// smallActions yields protocol, metadata, applications and domains (PROTOCOL.md, "Checkpoints"). commitInfo and cdc have
+// no place in a checkpoint.
+func (s *Snapshot) smallActions() iter.Seq[*checkpointAction] {
 	return func(yield func(*checkpointAction) bool) {
 		put := func(a wireAction) bool { return yield(&checkpointAction{wireAction: a}) }
 		if !put(wireAction{Protocol: s.protocol}) || !put(wireAction{Metadata: s.metadata}) {
@@ -217,6 +279,13 @@ func (s *Snapshot) checkpointActions() iter.Seq[*checkpointAction] {
 				return
 			}
 		}
+	}
+}
+
+// fileActions yields live files, and those removed files that older readers may still want.
+func (s *Snapshot) fileActions() iter.Seq[*checkpointAction] {
+	return func(yield func(*checkpointAction) bool) {
+		put := func(a wireAction) bool { return yield(&checkpointAction{wireAction: a}) }
 		for f := range s.live.rows() {
 			if !put(wireAction{Add: f.add(f.i)}) {
 				return

@@ -81,13 +81,18 @@ func (t *Table) CleanupLog(ctx context.Context, o CleanupOptions) (*CleanupResul
 	}
 	prefix := t.logKey("")
 	sidecars := map[string]bool{}
+	// PROTOCOL.md, "Metadata Cleanup": those that are less than a day old may belong to a checkpoint that is not there yet,
+	// however short the retention is.
+	young := t.opts.Clock().Add(-24 * time.Hour).UTC().Truncate(24 * time.Hour)
+	if cut.Before(young) {
+		young = cut
+	}
 	for info, err := range t.store.List(ctx, prefix, "") {
 		if err != nil {
 			return nil, fmt.Errorf("list the log of %s: %w", t, err)
 		}
 		name := strings.TrimPrefix(info.Key, prefix)
-		// A sidecar that has just been written may belong to a checkpoint that is not there yet.
-		if strings.HasPrefix(name, "_sidecars/") && strings.HasSuffix(name, ".parquet") && info.ModTime.Before(cut) {
+		if strings.HasPrefix(name, "_sidecars/") && strings.HasSuffix(name, ".parquet") && info.ModTime.Before(young) {
 			sidecars[info.Key] = true
 		}
 		if crc, ok := strings.CutSuffix(name, ".crc"); ok {

@@ -151,7 +151,7 @@ func TestCheckpointColumnsAgainstRows(t *testing.T) {
 			}
 		}
 		var buf bytes.Buffer
-		if _, err := encodeCheckpoint(&buf, actions); err != nil {
+		if _, err := encodeCheckpoint(&buf, plainShape, actions); err != nil {
 			t.Fatal(err)
 		}
 		key := fmt.Sprint("c", round)

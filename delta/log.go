@@ -198,28 +198,6 @@ func (t *Table) readCommitInfo(ctx context.Context, v Version) (*CommitInfo, obj
 	return c.info, info, nil
 }
 
-// lastCheckpoint is the content of _last_checkpoint: a hint where to begin, nothing more.
-type lastCheckpoint struct {
-	Version       Version `json:"version"`
-	Size          int64   `json:"size"` // actions in the checkpoint
-	Parts         *int    `json:"parts,omitempty"`
-	SizeInBytes   *int64  `json:"sizeInBytes,omitempty"`
-	NumOfAddFiles *int64  `json:"numOfAddFiles,omitempty"`
-}
-
-// readLastCheckpoint gives the hint, or false if it is missing or cannot be read, which is no error.
-func (t *Table) readLastCheckpoint(ctx context.Context) (lastCheckpoint, bool) {
-	data, _, err := readObject(ctx, t.store, t.logKey("_last_checkpoint"))
-	if err != nil {
-		return lastCheckpoint{}, false
-	}
-	var h lastCheckpoint
-	if json.Unmarshal(data, &h) != nil || h.Version < 0 {
-		return lastCheckpoint{}, false
-	}
-	return h, true
-}
-
 // timeOf is the time of a commit: its in-commit timestamp if it has one and the table says so, else the time of its
 // object.
 func timeOf(c *commit, info objstore.Info) time.Time {

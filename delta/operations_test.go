@@ -297,7 +297,7 @@ func TestCleanupSidecars(t *testing.T) {
 		}
 		fmt.Fprintf(&text, `{"checkpointMetadata":{"version":%d}}`+"\n"+`{"sidecar":{"path":%q,"sizeInBytes":1,"modificationTime":1}}`+"\n", v, sidecar)
 		var file strings.Builder
-		if _, err := encodeCheckpoint(&file, func(yield func(*checkpointAction) bool) {
+		if _, err := encodeCheckpoint(&file, plainShape, func(yield func(*checkpointAction) bool) {
 			for a := range s.checkpointActions() {
 				if (a.Add != nil || a.Remove != nil) && !yield(a) {
 					return

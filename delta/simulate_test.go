@@ -559,6 +559,9 @@ func simulate(cfg simConfig) (*sim, error) {
 	if s.rng.IntN(3) > 0 {
 		conf["delta.enableDeletionVectors"] = "true"
 	}
+	if s.rng.IntN(3) == 0 {
+		conf[propCheckpointPolicy] = "v2"
+	}
 	if s.tracked = s.rng.IntN(2) == 0; s.tracked {
 		for _, p := range []string{propRowTracking, propICT, propChangeFeed} {
 			conf[p] = "true"

@@ -492,7 +492,7 @@ func (x *Tx) finish(ctx context.Context, o CommitOptions, res *Committed, c *com
 		if o.Hook != nil {
 			o.Hook("checkpoint")
 		}
-		res.CheckpointErr = next.writeCheckpoint(ctx)
+		res.CheckpointErr = next.checkpointAfterCommit(ctx)
 	}
 	return res, nil
 }
