@@ -158,23 +158,70 @@ func (a *Add) MarshalJSON() ([]byte, error) {
 	return marshal(&p)
 }
 
-// MarshalJSON writes empty lists and maps where the protocol demands them.
+// jsonMetadata is the metaData action as JSON has it.
+type jsonMetadata struct {
+	ID               string             `json:"id"`
+	Name             *string            `json:"name,omitempty"`
+	Description      *string            `json:"description,omitempty"`
+	Format           Format             `json:"format"`
+	SchemaString     string             `json:"schemaString"`
+	PartitionColumns []string           `json:"partitionColumns"`
+	Configuration    map[string]*string `json:"configuration"`
+	CreatedTime      *int64             `json:"createdTime,omitempty"`
+}
+
+// MarshalJSON writes empty lists and maps where the protocol demands them, and no name that the action did not have.
 func (m *Metadata) MarshalJSON() ([]byte, error) {
-	type plain Metadata
-	p := plain(*m)
-	if p.Format.Provider == "" {
-		p.Format.Provider = "parquet"
+	j := jsonMetadata{ID: m.ID, Format: m.Format, SchemaString: m.SchemaString, PartitionColumns: m.PartitionColumns,
+		Configuration: pointers(m.Configuration), CreatedTime: m.CreatedTime}
+	if m.Name != "" || m.named {
+		j.Name = &m.Name
 	}
-	if p.Format.Options == nil {
-		p.Format.Options = map[string]string{}
+	if m.Description != "" || m.described {
+		j.Description = &m.Description
 	}
-	if p.PartitionColumns == nil {
-		p.PartitionColumns = []string{}
+	if j.Format.Provider == "" {
+		j.Format.Provider = "parquet"
 	}
-	if p.Configuration == nil {
-		p.Configuration = map[string]string{}
+	if j.Format.Options == nil {
+		j.Format.Options = map[string]string{}
 	}
-	return marshal(&p)
+	if j.PartitionColumns == nil {
+		j.PartitionColumns = []string{}
+	}
+	if j.Configuration == nil {
+		j.Configuration = map[string]*string{}
+	}
+	return marshal(&j)
+}
+
+// UnmarshalJSON reads the action and notes what it says differently from how it would be written.
+func (m *Metadata) UnmarshalJSON(b []byte) error {
+	var j jsonMetadata
+	if err := json.Unmarshal(b, &j); err != nil {
+		return err
+	}
+	*m = Metadata{ID: j.ID, Format: j.Format, SchemaString: j.SchemaString, PartitionColumns: j.PartitionColumns, CreatedTime: j.CreatedTime}
+	m.setNames(j.Name, j.Description)
+	m.setConfiguration(j.Configuration)
+	return nil
+}
+
+func (m *Metadata) setNames(name, description *string) {
+	if m.named = name != nil; m.named {
+		m.Name = *name
+	}
+	if m.described = description != nil; m.described {
+		m.Description = *description
+	}
+}
+
+func (m *Metadata) setConfiguration(c map[string]*string) {
+	if c == nil {
+		return
+	}
+	m.Configuration = flatten(c)
+	m.lossy = len(m.Configuration) < len(c)
 }
 
 // MarshalJSON writes the feature lists exactly where the protocol allows them: readerFeatures at reader version 3,

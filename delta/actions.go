@@ -56,6 +56,9 @@ type Metadata struct {
 	PartitionColumns []string          `json:"partitionColumns"`
 	Configuration    map[string]string `json:"configuration"`
 	CreatedTime      *int64            `json:"createdTime,omitempty"` // ms since the epoch
+
+	// As the log has it: whether there are a name and a description, which may be empty, and whether a property was null.
+	named, described, lossy bool
 }
 
 // Format is the file format of a table; only "parquet" exists.

@@ -249,10 +249,15 @@ func eachCheckpointRow(rec arrow.RecordBatch, each func(*checkpointAction) error
 			a.Txn = &Txn{AppID: txn.str("appId", i), Version: txn.int("version", i), LastUpdated: txn.intPtr("lastUpdated", i)}
 		case meta.valid(i):
 			a.Metadata = &Metadata{
-				ID: meta.str("id", i), Name: meta.str("name", i), Description: meta.str("description", i),
+				ID:           meta.str("id", i),
 				Format:       Format{Provider: format.str("provider", i), Options: flatten(format.strMap("options", i))},
 				SchemaString: meta.str("schemaString", i), PartitionColumns: meta.strList("partitionColumns", i),
-				Configuration: flatten(meta.strMap("configuration", i)), CreatedTime: meta.intPtr("createdTime", i),
+				CreatedTime: meta.intPtr("createdTime", i),
+			}
+			a.Metadata.setNames(meta.strPtr("name", i), meta.strPtr("description", i))
+			a.Metadata.setConfiguration(meta.strMap("configuration", i))
+			if a.Metadata.Configuration == nil {
+				a.Metadata.Configuration = map[string]string{}
 			}
 		case protocol.valid(i):
 			a.Protocol = &Protocol{

@@ -24,7 +24,7 @@ func sampleActions() []*checkpointAction {
 		wire(wireAction{Protocol: &Protocol{MinReaderVersion: 3, MinWriterVersion: 7, ReaderFeatures: []string{"deletionVectors"}, WriterFeatures: []string{"deletionVectors", "appendOnly"}}}),
 		wire(wireAction{Protocol: &Protocol{MinReaderVersion: 1, MinWriterVersion: 2}}),
 		wire(wireAction{Metadata: &Metadata{ID: "id", Name: "n", Description: "d", Format: Format{Provider: "parquet", Options: map[string]string{}},
-			SchemaString: `{"type":"struct","fields":[]}`, PartitionColumns: []string{"a", "b"}, Configuration: map[string]string{"k": "v", "l": ""}, CreatedTime: ptr(int64(5))}}),
+			SchemaString: `{"type":"struct","fields":[]}`, PartitionColumns: []string{"a", "b"}, Configuration: map[string]string{"k": "v", "l": ""}, CreatedTime: ptr(int64(5)), named: true, described: true}}),
 		wire(wireAction{Txn: &Txn{AppID: "app", Version: 7, LastUpdated: ptr(int64(9))}}),
 		wire(wireAction{Txn: &Txn{AppID: "app2", Version: 0}}),
 		wire(wireAction{DomainMetadata: &DomainMetadata{Domain: "d", Configuration: "{}"}}),

@@ -29,9 +29,8 @@ type checkpointShape struct {
 }
 
 const (
-	propCheckpointPolicy = "delta.checkpointPolicy"
-	propStatsAsJSON      = "delta.checkpoint.writeStatsAsJson"
-	propStatsAsStruct    = "delta.checkpoint.writeStatsAsStruct"
+	propStatsAsJSON   = "delta.checkpoint.writeStatsAsJson"
+	propStatsAsStruct = "delta.checkpoint.writeStatsAsStruct"
 )
 
 // Kinds of checkpoint file.
@@ -263,8 +262,16 @@ func appendRemove(s *array.StructBuilder, f *Remove) {
 
 func appendMetadata(s *array.StructBuilder, m *Metadata) {
 	appendText(s, 0, m.ID)
-	appendTextOrNull(s, 1, m.Name)
-	appendTextOrNull(s, 2, m.Description)
+	for i, v := range []struct {
+		text  string
+		there bool
+	}{{m.Name, m.named}, {m.Description, m.described}} {
+		if v.there {
+			appendText(s, i+1, v.text)
+		} else {
+			appendTextOrNull(s, i+1, v.text)
+		}
+	}
 	f := s.FieldBuilder(3).(*array.StructBuilder)
 	f.Append(true)
 	provider := m.Format.Provider

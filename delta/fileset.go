@@ -472,6 +472,18 @@ type fileSet struct {
 	chunks []liveChunk
 	n      int
 	bytes  int64
+	// Of the deletion vectors: how many, and how many rows they mark. Not kept of removes.
+	vectors, marked int64
+}
+
+// count adds a row to the sums, or with -1 takes it away.
+func (s *fileSet) count(c *fileChunk, i int, by int64) {
+	s.n += int(by)
+	s.bytes += by * c.size[i]
+	if dv := c.dv(i); dv != nil {
+		s.vectors += by
+		s.marked += by * dv.Cardinality
+	}
 }
 
 // fileRow is a row of a set.
@@ -543,8 +555,7 @@ func (b *fileSetBuilder) kill(path string, dv *DeletionVector) bool {
 	}
 	l.dead[i>>6] |= 1 << (i & 63)
 	l.alive--
-	b.set.n--
-	b.set.bytes -= l.size[i]
+	b.set.count(l.fileChunk, i, -1)
 	return true
 }
 
@@ -565,8 +576,7 @@ func (b *fileSetBuilder) grow() *chunkBuilder {
 func (b *fileSetBuilder) grown() {
 	l := &b.set.chunks[len(b.set.chunks)-1]
 	l.alive++
-	b.set.n++
-	b.set.bytes += l.size[l.n-1]
+	b.set.count(l.fileChunk, l.n-1, 1)
 }
 
 func (b *fileSetBuilder) add(a *Add) {
@@ -595,6 +605,12 @@ func (b *fileSetBuilder) take(chunks []*fileChunk) {
 		for _, n := range c.size {
 			b.set.bytes += n
 		}
+		for _, v := range c.vector {
+			if v >= 0 {
+				b.set.vectors++
+				b.set.marked += c.vectors[v].Cardinality
+			}
+		}
 	}
 }
 
@@ -605,10 +621,9 @@ func (b *fileSetBuilder) takeSet(s fileSet) {
 		c := len(b.set.chunks) - 1
 		if l.alive < l.n {
 			b.set.chunks[c], b.owned[c] = l, false
-			b.set.n -= l.n - l.alive
 			for i := range l.n {
 				if !l.live(i) {
-					b.set.bytes -= l.size[i]
+					b.set.count(l.fileChunk, i, -1)
 				}
 			}
 		}

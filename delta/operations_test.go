@@ -321,10 +321,10 @@ func TestCleanupSidecars(t *testing.T) {
 		t.Fatal(err)
 	}
 	for v := Version(0); v < 4; v++ {
-		gone = append(gone, tab.commitKey(v))
+		gone = append(gone, tab.commitKey(v), tab.checksumKey(v))
 	}
 	for v := Version(4); v <= 6; v++ {
-		keep = append(keep, tab.commitKey(v))
+		keep = append(keep, tab.commitKey(v), tab.checksumKey(v))
 	}
 	want := stateText(mustSnapshot(t, tab))
 	if res, err := tab.CleanupLog(ctx, CleanupOptions{}); err != nil || len(res.Deleted) > 0 {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"reflect"
 	"strconv"
 	"time"
 
@@ -99,7 +98,7 @@ func (t *Table) restoreOnce(ctx context.Context, target *Snapshot, o RestoreOpti
 		}
 		meta.Configuration[propMaxColumnID] = last
 	}
-	metaSame := reflect.DeepEqual(*s.metadata, meta)
+	metaSame := actionText(s.metadata) == actionText(&meta)
 	if !metaSame {
 		tx.SetMetadata(meta)
 		if up := s.protocol.raisedFor(&meta, target.schema); up != nil {

@@ -19,6 +19,7 @@ type Options struct {
 	EngineInfo string           // commitInfo.engineInfo; "": "Cauce"
 	MaxTries   int              // bound of tries of one commit; 0: 20
 	MaxWait    time.Duration    // bound of the time of one commit; 0: 60 s
+	NoChecksum bool             // leave out the version checksum (.crc) after each commit
 	Isolation  string           // "Serializable" (default) or "WriteSerializable"; delta.isolationLevel goes before
 
 	NewID  func() string                              // nil: random UUIDs

@@ -72,8 +72,9 @@ type Committed struct {
 	Info     CommitInfo
 	Tries    int
 	Lost     int // races lost to other writers
-	// CheckpointErr is set if the checkpoint after the commit failed. The commit stands all the same.
-	CheckpointErr error
+	// CheckpointErr is set if the checkpoint after the commit failed, ChecksumErr if the version checksum could not be
+	// written. The commit stands all the same.
+	CheckpointErr, ChecksumErr error
 }
 
 // WinningCommit is a commit that took the version that a transaction wanted. Do not modify it.
@@ -488,6 +489,9 @@ func (x *Tx) finish(ctx context.Context, o CommitOptions, res *Committed, c *com
 	x.base = next
 	x.table.remember(next)
 	res.Version, res.Snapshot, res.Info = c.version, next, *c.info
+	if !x.table.opts.NoChecksum {
+		res.ChecksumErr = next.writeChecksum(ctx, c)
+	}
 	if n := next.checkpointInterval(); !o.NoCheckpoint && c.version > 0 && int64(c.version)%n == 0 {
 		if o.Hook != nil {
 			o.Hook("checkpoint")
