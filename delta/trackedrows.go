@@ -42,14 +42,16 @@ func rowIDColumns(s *Schema, config map[string]string) (id, version Field, err e
 	return id, version, err
 }
 
-// withRowIDs is the table as files of copied rows have it: with the columns of row ids and commit versions.
-func (t TableInfo) withRowIDs() (wide TableInfo, id, version Field, err error) {
+// WithRowIDs is the table as files of copied rows have it: with the columns of row ids and commit versions, which are null
+// or missing where the file's add says them (PROTOCOL.md, "Reader Requirements for Row Tracking"). An error that is
+// ErrCorrupt if the table's properties do not name them.
+func (t TableInfo) WithRowIDs() (wide TableInfo, id, version Field, err error) {
 	id, version, err = rowIDColumns(t.Schema, t.Config)
 	t.Schema = &Schema{Fields: append(slices.Clone(t.Schema.Fields), id, version)}
 	return t, id, version, err
 }
 
-// trackedReader reads tables of withRowIDs: it gives every row its id and its commit version, wherever they are kept.
+// trackedReader reads tables of TableInfo.WithRowIDs: it gives every row its id and its commit version, wherever they are kept.
 type trackedReader struct{ Reader }
 
 func (r trackedReader) Read(ctx context.Context, table TableInfo, files []File, opts ReadOptions) iter.Seq2[arrow.RecordBatch, error] {
@@ -146,7 +148,7 @@ func (t *Table) scanTracked(ctx context.Context, s *Snapshot, files []File, colu
 			yield(nil, fmt.Errorf("%s version %d: %w", t, s.version, ErrRowTracking))
 			return
 		}
-		info, id, version, err := s.TableInfo().withRowIDs()
+		info, id, version, err := s.TableInfo().WithRowIDs()
 		if err != nil {
 			yield(nil, err)
 			return
@@ -179,7 +181,7 @@ func (s *Snapshot) copyInfo(info TableInfo, r Reader) (TableInfo, Reader, error)
 	if !s.RowTracking() {
 		return info, r, nil
 	}
-	wide, _, _, err := info.withRowIDs()
+	wide, _, _, err := info.WithRowIDs()
 	return wide, trackedReader{r}, err
 }
 
@@ -315,7 +317,7 @@ func (a *mergeAttempt) keepIDs(ctx context.Context, j *judgement, groups []int) 
 			}
 		}
 	}
-	info, id, _, err := a.base.TableInfo().withRowIDs()
+	info, id, _, err := a.base.TableInfo().WithRowIDs()
 	if err != nil {
 		return nil, err
 	}
@@ -387,7 +389,7 @@ func (c *change) changed(as *assigner, files []File, hits []*roaring64.Bitmap) (
 		}
 		return out, nil
 	}
-	info, id, _, err := c.base.TableInfo().withRowIDs()
+	info, id, _, err := c.base.TableInfo().WithRowIDs()
 	if err != nil {
 		return nil, err
 	}

@@ -155,12 +155,11 @@ func (e *Engine) Query(ctx context.Context, sql string, tables []QueryTable) (_ 
 		for _, f := range files {
 			r.BytesRead += f.Add.Size
 		}
-		s, err := e.scan(ctx, c, t.Snapshot.TableInfo(), files, scanOptions{})
+		s, body, err := e.queryScan(ctx, c, t.Snapshot, files, q.metadata)
 		if err != nil {
 			return nil, err
 		}
 		r.scans = append(r.scans, s)
-		body := s.SQL
 		if t.Hide != "" {
 			body = "SELECT * FROM (" + body + "\n) WHERE " + t.Hide
 		}
@@ -219,7 +218,48 @@ type tableRef struct {
 
 // parsedQuery is a statement that passed the gate.
 type parsedQuery struct {
-	refs []*tableRef
+	refs     []*tableRef
+	metadata bool // it names the column _metadata
+}
+
+// metadataColumn is the struct of what is known of a row beside its values, under Spark's name. It is there only for
+// statements that name it.
+const metadataColumn = "_metadata"
+
+// queryScan is the scan of a table for a query, and the SELECT over it.
+func (e *Engine) queryScan(ctx context.Context, c *conn, snap *delta.Snapshot, files []delta.File, metadata bool) (*scan, string, error) {
+	info := snap.TableInfo()
+	if _, own := info.Schema.Field(metadataColumn); own || !metadata || !snap.RowTracking() {
+		s, err := e.scan(ctx, c, info, files, scanOptions{})
+		if err != nil {
+			return nil, "", err
+		}
+		return s, s.SQL, nil
+	}
+	info, id, version, err := info.WithRowIDs()
+	if err != nil {
+		return nil, "", err
+	}
+	s, err := e.scan(ctx, c, info, files, scanOptions{Position: true})
+	if err != nil {
+		return nil, "", err
+	}
+	var ids, versions []string
+	number := func(v *int64) string {
+		if v == nil {
+			return "NULL"
+		}
+		return strconv.FormatInt(*v, 10)
+	}
+	for _, f := range files {
+		ids, versions = append(ids, number(f.Add.BaseRowID)), append(versions, number(f.Add.DefaultRowCommitVersion))
+	}
+	at := func(list []string) string {
+		return "CAST([" + strings.Join(list, ", ") + "] AS BIGINT[])[" + fileIndexColumn + "::BIGINT + 1]"
+	}
+	return s, fmt.Sprintf("SELECT * EXCLUDE (%s, %s, %s, %s), struct_pack(row_id := coalesce(%s, %s + %s), row_commit_version := coalesce(%s, %s)) AS %s FROM (%s\n)",
+		quoteName(id.Name), quoteName(version.Name), fileIndexColumn, rowColumn, quoteName(id.Name), at(ids), rowColumn,
+		quoteName(version.Name), at(versions), metadataColumn, s.SQL), nil
 }
 
 // allowedTableFunctions make rows out of their arguments alone.
@@ -263,7 +303,7 @@ func parseQuery(ctx context.Context, c *conn, sql string) (*parsedQuery, error) 
 	if err := w.query(tree.Statements[0].Node, nil); err != nil {
 		return nil, err
 	}
-	return &parsedQuery{refs: w.refs}, nil
+	return &parsedQuery{refs: w.refs, metadata: w.metadata}, nil
 }
 
 // syntaxMessage points at the place of an error in the statement's text.
@@ -277,7 +317,10 @@ func syntaxMessage(sql, msg string, offset int) string {
 }
 
 // refWalker finds the places that name tables. ctes are the names of WITH clauses in scope, in lower case.
-type refWalker struct{ refs []*tableRef }
+type refWalker struct {
+	refs     []*tableRef
+	metadata bool // a column _metadata is named
+}
 
 // query walks a query node: a SELECT, a set operation or a recursive WITH.
 func (w *refWalker) query(n node, ctes map[string]bool) error {
@@ -360,6 +403,9 @@ func hasRecursive(v any) bool {
 func (w *refWalker) value(v any, ctes map[string]bool, _ *tableRef) error {
 	switch v := v.(type) {
 	case node:
+		if names, ok := v["column_names"].([]any); ok {
+			w.metadata = w.metadata || slices.ContainsFunc(names, func(n any) bool { s, _ := n.(string); return strings.EqualFold(s, metadataColumn) })
+		}
 		if t, _ := v["type"].(string); strings.HasSuffix(t, "_NODE") && v["class"] == nil {
 			return w.query(v, ctes)
 		}
