@@ -31,6 +31,19 @@
 // An operation that carries a [Txn] (an application and its version) is done at most once however often it is repeated:
 // the second time it answers [ErrTxnApplied]. That is how a stream of batches becomes exactly once.
 //
+// # What a table can be asked to do beside
+//
+// Properties in [CreateOptions].Config turn features on, under the names that Spark has for them; the protocol is raised as
+// far as they need it. With delta.enableRowTracking every row has an id that it keeps while it is changed and moved, and
+// the version in which that happened last: [ScanOptions].RowTracking gives both, and [Table.EnableRowTracking] turns it on
+// for a table that has rows. With delta.enableInCommitTimestamps the times of versions rise whatever clocks do. With
+// delta.checkpointPolicy=v2 checkpoints have sidecars ([Table.CheckpointAs]). [Table.SetDomain] keeps a text of one's own in
+// the log, which all writers preserve.
+//
+// Each commit is followed by a version checksum where it is exact. [ReadHead] reads a table's protocol, metadata and size
+// from it, at the same cost for a table of any size, and [Snapshot.VerifyChecksum] compares a version with what its writer
+// said of it.
+//
 // # Writers beside each other
 //
 // Any number of processes may write one table; the store's PutIfAbsent decides who gets a version. A writer that loses

@@ -269,3 +269,90 @@ func ExampleTable_MergeInto() {
 	// ETH 2600
 	// XRP 0.5
 }
+
+// Rows keep their ids while they are changed and moved.
+func ExampleTable_EnableRowTracking() {
+	ctx := context.Background()
+	table := pricesTable(ctx)
+	if _, err := table.EnableRowTracking(ctx); err != nil {
+		panic(err)
+	}
+	show := func() {
+		s, err := table.Snapshot(ctx)
+		if err != nil {
+			panic(err)
+		}
+		for b, err := range table.Scan(ctx, s, delta.ScanOptions{Columns: []string{"symbol"}, RowTracking: true}) {
+			if err != nil {
+				panic(err)
+			}
+			for i := range int(b.NumRows()) {
+				fmt.Println(b.Column(0).ValueStr(i), "id", b.Column(1).ValueStr(i), "of version", b.Column(2).ValueStr(i))
+			}
+		}
+	}
+	show()
+	_, err := table.Update(ctx, delta.UpdateOptions{
+		Where: expr.Eq(expr.Col("symbol"), expr.Lit("ETH")),
+		Set:   []delta.Assignment{{Column: "price", Value: expr.Lit(2600.0)}},
+	})
+	if err != nil {
+		panic(err)
+	}
+	show()
+	// Output:
+	// BTC id 0 of version 3
+	// ETH id 1 of version 3
+	// ETH id 1 of version 5
+	// BTC id 0 of version 3
+}
+
+// A domain of one's own keeps a text in the table's log.
+func ExampleTable_SetDomain() {
+	ctx := context.Background()
+	table := pricesTable(ctx)
+	if _, err := table.SetDomain(ctx, "com.example.prices", `{"checked": "2024-08-20"}`); err != nil {
+		panic(err)
+	}
+	_, err := table.SetDomain(ctx, "delta.clustering", "{}")
+	fmt.Println(errors.Is(err, delta.ErrDomain))
+	s, err := table.Snapshot(ctx)
+	if err != nil {
+		panic(err)
+	}
+	d, ok := s.Domain("com.example.prices")
+	fmt.Println(ok, d.Configuration)
+	// Output:
+	// true
+	// true {"checked": "2024-08-20"}
+}
+
+// What a table says of itself is known without reading its list of files.
+func ExampleReadHead() {
+	ctx := context.Background()
+	store := pricesTable(ctx).Store()
+
+	head, err := delta.ReadHead(ctx, store, "prices", nil)
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println("version", head.Version, "files", head.NumFiles, "columns", head.Schema.Names())
+	// Output: version 1 files 1 columns [symbol price seen]
+}
+
+// A V2 checkpoint lists the files in sidecars.
+func ExampleTable_CheckpointAs() {
+	ctx := context.Background()
+	table, err := delta.Create(ctx, objstore.NewMemory(nil), "prices", delta.CreateOptions{
+		Schema: pricesSchema, Config: map[string]string{"delta.checkpointPolicy": "v2"},
+	}, nil)
+	if err != nil {
+		panic(err)
+	}
+	version, err := table.CheckpointAs(ctx, delta.CheckpointOptions{Format: "parquet"})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println("checkpoint of version", version)
+	// Output: checkpoint of version 0
+}

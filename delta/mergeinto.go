@@ -997,7 +997,7 @@ func (p *mergePlan) updatedPart(ctx context.Context, c *change, part []pair, as 
 	files, hits := p.hits(part)
 	info, reader, names := c.base.TableInfo(), c.eng.Reader, c.base.Schema().Names()
 	if c.base.RowTracking() {
-		wide, id, _, err := info.withRowIDs()
+		wide, id, _, err := info.WithRowIDs()
 		if err != nil {
 			return nil, err
 		}

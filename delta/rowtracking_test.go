@@ -544,3 +544,70 @@ func TestInCommitTimestampsRise(t *testing.T) {
 		}
 	}
 }
+
+// A merge is about to replace a row when a winner gives that row another key, and with it takes its id along: the merge's
+// row must not have the id, too. Where the winner has a row of the same key, the merge's row takes over its id.
+func TestMergeGivesUpIDsThatAWinnerMoved(t *testing.T) {
+	ctx := context.Background()
+	id := expr.Column{Path: []string{"id"}}
+	for _, vectors := range []string{"true", "false"} {
+		for what, c := range map[string]struct {
+			winner func(tab *Table) error
+			want   map[string]int64 // ids; -1: a new one
+		}{
+			"moved": {func(tab *Table) error {
+				_, err := tab.Update(ctx, UpdateOptions{Where: expr.Eq(id, expr.Lit("k")), Set: []Assignment{{Column: "id", Value: expr.Lit("k2")}}})
+				return err
+			}, map[string]int64{"k": -1, "k2": 1, "other": 0, "new": -1}},
+			"deleted": {func(tab *Table) error {
+				_, err := tab.DeleteWhere(ctx, expr.Eq(id, expr.Lit("k")), ChangeOptions{})
+				return err
+			}, map[string]int64{"k": -1, "other": 0, "new": -1}},
+			"merged": {func(tab *Table) error {
+				r := simRows([]simRow{{"k", "d0", 3}, {"new", "d0", 3}})
+				defer r.Close()
+				_, err := tab.Merge(ctx, r, MergeOptions{Key: []string{"id"}, Order: []OrderTerm{{Column: "seq"}}})
+				return err
+			}, map[string]int64{"k": 1, "other": 0, "new": 3}},
+			"packed": {func(tab *Table) error { _, err := tab.Optimize(ctx, OptimizeOptions{}); return err }, map[string]int64{"k": 1, "other": 0, "new": -1}},
+		} {
+			t.Run(what+" vectors "+vectors, func(t *testing.T) {
+				tab, err := Create(ctx, objstore.NewMemory(nil), "t", CreateOptions{Schema: simSchema(), Config: map[string]string{"delta.enableRowTracking": "true", "delta.enableDeletionVectors": vectors}}, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, k := range []string{"other", "k"} {
+					r := simRows([]simRow{{k, "d0", 1}})
+					if _, err := tab.Append(ctx, r, AppendOptions{}); err != nil {
+						t.Fatal(err)
+					}
+					r.Close()
+				}
+				r := simRows([]simRow{{"k", "d0", 9}, {"new", "d0", 9}})
+				defer r.Close()
+				once := false
+				_, err = tab.Merge(ctx, r, MergeOptions{Key: []string{"id"}, Order: []OrderTerm{{Column: "seq"}}, Hook: func(phase string) {
+					if phase == "before-commit" && !once {
+						once = true
+						if err := c.winner(tab); err != nil {
+							t.Error(err)
+						}
+					}
+				}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				got := trackedRowsOf(t, tab, mustSnapshot(t, tab), "id")
+				if len(got) != len(c.want) {
+					t.Errorf("rows %v", got)
+				}
+				for k, want := range c.want {
+					if r, ok := got[k]; !ok || want >= 0 && r.id != want || want < 0 && r.id < 2 {
+						t.Errorf("row %s: %+v, want id %d", k, r, want)
+					}
+				}
+				checkIDsUnique(t, tab)
+			})
+		}
+	}
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"regexp"
@@ -112,7 +113,8 @@ row changes. cauce table vacuum deletes the old files when their retention is ov
 }
 
 func newTableCheckpoint(a *app) *cobra.Command {
-	return &cobra.Command{
+	var o delta.CheckpointOptions
+	cmd := &cobra.Command{
 		Use:   "checkpoint TABLE",
 		Short: "Write a checkpoint of the newest version, so that readers need not read the commits before it",
 		Args:  cobra.ExactArgs(1),
@@ -121,7 +123,10 @@ func newTableCheckpoint(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			v, err := t.Checkpoint(cmd.Context())
+			v, err := t.CheckpointAs(cmd.Context(), o)
+			if errors.Is(err, delta.ErrProperty) {
+				return usagef("%w", err)
+			}
 			if err != nil {
 				return fmt.Errorf("checkpoint %s: %w", args[0], err)
 			}
@@ -134,6 +139,9 @@ func newTableCheckpoint(a *app) *cobra.Command {
 			})
 		},
 	}
+	cmd.Flags().StringVar(&o.Format, "format", "", "of the manifest of a V2 checkpoint (delta.checkpointPolicy=v2): json or parquet")
+	cmd.Flags().BoolVar(&o.Classic, "classic", false, "give a V2 checkpoint the classic name, by which older programs find the protocol")
+	return cmd
 }
 
 // lastProgress refuses commits that hold the newest progress of a source: where the file that names it is missing, it is

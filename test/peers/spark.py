@@ -5,6 +5,7 @@
 {"op": "try", "sql": …}   as sql, but an error of Spark's is an answer: {"failed": …}
 {"op": "each", "sqls": [SQL, …]}   as try, several at a time; {"answers": […]}
 {"op": "checkpoint", "table": PATH}
+{"op": "checksum", "table": PATH}   reads the newest version anew and compares it with its .crc file: an error, or whether there is one
 
 spark.py JARS TMP JAR: with the jar of deploy/spark/ the session may write local folders beside other programs; "" is none.
 """
@@ -69,6 +70,13 @@ def obey(spark, cmd):
     if cmd["op"] == "checkpoint":
         spark._jvm.org.apache.spark.sql.delta.DeltaLog.forTable(spark._jsparkSession, cmd["table"]).checkpoint()
         return {}
+    if cmd["op"] == "checksum":
+        log = spark._jvm.org.apache.spark.sql.delta.DeltaLog
+        log.clearCache()
+        snapshot = log.forTable(spark._jsparkSession, cmd["table"]).unsafeVolatileSnapshot()
+        nothing = getattr(getattr(spark._jvm.scala.collection.immutable, "Map$"), "MODULE$").empty()
+        valid = snapshot.validateChecksum(nothing)
+        return {"rows": [{"version": snapshot.version(), "there": snapshot.checksumOpt().isDefined(), "valid": valid}]}
     raise ValueError(cmd["op"])
 
 

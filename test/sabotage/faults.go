@@ -312,5 +312,31 @@ var faults = []fault{
 		name: "one-field-too-many", what: "a CSV record may have more fields than its file",
 		edits: []edit{{"engine/duckdb/lines.go", "\t\tif k < 0 != (i == last) {\n", "\t\tif k < 0 && i != last {\n"}},
 		pkg:   "./engine/duckdb", test: "^TestLinesEqualExactReader$",
+		name: "checksum-of-one-file-less", what: "the version checksum says that there is one file less",
+		edits: []edit{{"delta/checksum.go", "NumFiles: int64(s.live.n), NumMetadata: 1", "NumFiles: int64(s.live.n) - 1, NumMetadata: 1"}},
+		pkg:   "./delta", test: "^TestChecksumsOfOtherWriters$",
+	},
+	{
+		name: "checksum-overwritten", what: "the version checksum of another writer is overwritten",
+		edits: []edit{{
+			"delta/checksum.go", "s.table.store.PutIfAbsent(ctx, s.table.checksumKey(s.version), append(data, '\\n'))",
+			"s.table.store.Put(ctx, s.table.checksumKey(s.version), strings.NewReader(string(data)), objstore.PutOptions{})",
+		}},
+		pkg: "./delta", test: "^TestChecksumOfEveryCommit$",
+	},
+	{
+		name: "sidecar-left-out", what: "a V2 checkpoint does not name its last sidecar",
+		edits: []edit{{"delta/checkpoint_v2.go", "\tfor i := range sidecars {\n", "\tfor i := range sidecars[:max(0, len(sidecars)-1)] {\n"}},
+		pkg:   "./delta", test: "^TestV2Checkpoints$",
+	},
+	{
+		name: "young-sidecars-go", what: "cleaning up the log deletes the sidecars of a checkpoint in the making",
+		edits: []edit{{"delta/cleanup.go", "info.ModTime.Before(young)", "info.ModTime.Before(t.opts.Clock())"}},
+		pkg:   "./delta", test: "^TestSidecarsAreCleanedUp$",
+	},
+	{
+		name: "ids-of-rows-that-were-deleted", what: "a merge that lost a race keeps the ids of rows that the winner gave another key",
+		edits: []edit{{"delta/rebase.go", "\t} else if lost {\n\t\treturn errReplan\n", "\t} else if lost {\n"}},
+		pkg:   "./delta", test: "^TestMergeGivesUpIDsThatAWinnerMoved$",
 	},
 }
