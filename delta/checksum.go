@@ -83,7 +83,11 @@ func (s *Snapshot) writeChecksum(ctx context.Context, c *commit) error {
 	if err != nil {
 		return err
 	}
-	if err := s.table.store.PutIfAbsent(ctx, s.table.checksumKey(s.version), append(data, '\n')); err != nil && !isExists(err) {
+	put := s.table.store.PutIfAbsent
+	if h, ok := s.table.store.(objstore.Hinter); ok {
+		put = h.PutHint
+	}
+	if err := put(ctx, s.table.checksumKey(s.version), append(data, '\n')); err != nil && !isExists(err) {
 		return fmt.Errorf("checksum of version %d of %s: %w", s.version, s.table, err)
 	}
 	return nil

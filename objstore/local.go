@@ -213,7 +213,7 @@ func (l *Local) Put(ctx context.Context, key string, r io.Reader, opts PutOption
 	if err != nil {
 		return err
 	}
-	tmp, err := l.writeTemp(ctx, "put", key, p, r, opts.ModTime)
+	tmp, err := l.writeTemp(ctx, "put", key, p, r, opts.ModTime, true)
 	if err != nil {
 		return err
 	}
@@ -230,6 +230,15 @@ func (l *Local) Put(ctx context.Context, key string, r io.Reader, opts PutOption
 // PutIfAbsent writes a file beside its place, syncs it and links it into place: link(2) is atomic, fails if the name
 // exists, and never shows a part of the file, unlike O_EXCL, after which a crash leaves a torn object for good.
 func (l *Local) PutIfAbsent(ctx context.Context, key string, data []byte) error {
+	return l.putIfAbsent(ctx, key, data, true)
+}
+
+// PutHint implements Hinter: PutIfAbsent without the wait for the disk.
+func (l *Local) PutHint(ctx context.Context, key string, data []byte) error {
+	return l.putIfAbsent(ctx, key, data, false)
+}
+
+func (l *Local) putIfAbsent(ctx context.Context, key string, data []byte, durable bool) error {
 	p, err := l.keyPath("put", key)
 	if err != nil {
 		return err
@@ -238,7 +247,7 @@ func (l *Local) PutIfAbsent(ctx context.Context, key string, data []byte) error 
 	if _, err := os.Lstat(p); err == nil {
 		return fmt.Errorf("put %s: %w", key, ErrExists)
 	}
-	tmp, err := l.writeTemp(ctx, "put", key, p, strings.NewReader(string(data)), time.Time{})
+	tmp, err := l.writeTemp(ctx, "put", key, p, strings.NewReader(string(data)), time.Time{}, durable)
 	if err != nil {
 		return err
 	}
@@ -250,14 +259,17 @@ func (l *Local) PutIfAbsent(ctx context.Context, key string, data []byte) error 
 	if err != nil {
 		return wrap("put", key, err)
 	}
+	if !durable {
+		return nil
+	}
 	if err := syncDir(filepath.Dir(p)); err != nil {
 		return fmt.Errorf("put %s: %w: %w", key, ErrAmbiguous, err)
 	}
 	return nil
 }
 
-// writeTemp writes and syncs a file in the folder of p under a name of its own.
-func (l *Local) writeTemp(ctx context.Context, op, key, p string, r io.Reader, mod time.Time) (tmp string, err error) {
+// writeTemp writes a file in the folder of p under a name of its own, and syncs it if it shall be durable.
+func (l *Local) writeTemp(ctx context.Context, op, key, p string, r io.Reader, mod time.Time, durable bool) (tmp string, err error) {
 	if err := ctx.Err(); err != nil {
 		return "", fmt.Errorf("%s %s: %w", op, key, err)
 	}
@@ -292,8 +304,10 @@ func (l *Local) writeTemp(ctx context.Context, op, key, p string, r io.Reader, m
 			return "", err
 		}
 	}
-	if err = f.Sync(); err != nil {
-		return "", err
+	if durable {
+		if err = f.Sync(); err != nil {
+			return "", err
+		}
 	}
 	if err = f.Close(); err != nil {
 		return "", err

@@ -43,6 +43,30 @@ func TestFaultStoreConforms(t *testing.T) {
 	})
 }
 
+// PutHint is PutIfAbsent in all but durability.
+func TestLocalPutHint(t *testing.T) {
+	s, dir := newLocal(t)
+	ctx := context.Background()
+	if err := s.PutHint(ctx, "a/b", []byte("one")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.PutHint(ctx, "a/b", []byte("two")); !errors.Is(err, objstore.ErrExists) {
+		t.Errorf("a second one: %v", err)
+	}
+	if err := s.PutIfAbsent(ctx, "a/b", []byte("two")); !errors.Is(err, objstore.ErrExists) {
+		t.Errorf("PutIfAbsent over it: %v", err)
+	}
+	if b, err := s.GetRange(ctx, "a/b", 0, -1); err != nil || string(b) != "one" {
+		t.Errorf("%q, error %v", b, err)
+	}
+	if entries, err := os.ReadDir(filepath.Join(dir, "a")); err != nil || len(entries) != 1 {
+		t.Errorf("%v, error %v", entries, err)
+	}
+	if err := s.PutHint(ctx, "../b", nil); err == nil {
+		t.Error("a key outside of the store was taken")
+	}
+}
+
 func TestLocalLeavesNoTrace(t *testing.T) {
 	s, dir := newLocal(t)
 	ctx := context.Background()

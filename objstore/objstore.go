@@ -102,6 +102,13 @@ type Keeper interface {
 	Keep(key, path string) error
 }
 
+// Hinter is implemented by a store in which it is dear to make an object durable.
+type Hinter interface {
+	// PutHint is PutIfAbsent for an object that its readers can do without and check: after a power cut it may be missing
+	// or torn.
+	PutHint(ctx context.Context, key string, data []byte) error
+}
+
 // Sweeper is implemented by a store in which a writer that was killed in the middle of a Put leaves something behind
 // that List does not show.
 type Sweeper interface {

@@ -319,8 +319,8 @@ var faults = []fault{
 	{
 		name: "checksum-overwritten", what: "the version checksum of another writer is overwritten",
 		edits: []edit{{
-			"delta/checksum.go", "s.table.store.PutIfAbsent(ctx, s.table.checksumKey(s.version), append(data, '\\n'))",
-			"s.table.store.Put(ctx, s.table.checksumKey(s.version), strings.NewReader(string(data)), objstore.PutOptions{})",
+			"delta/checksum.go", "put(ctx, s.table.checksumKey(s.version), append(data, '\\n')); err",
+			"s.table.store.Put(ctx, s.table.checksumKey(s.version), strings.NewReader(string(data)), objstore.PutOptions{}); put != nil && err",
 		}},
 		pkg: "./delta", test: "^TestChecksumOfEveryCommit$",
 	},
