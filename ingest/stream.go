@@ -161,13 +161,12 @@ func (r *streamRun) run(ctx context.Context) error {
 		}
 	}
 	r.l.observe.positions(r.source.Name, positionMarks(r.state.positions))
-	wait := min(r.opts.Trigger, streamFirstWait)
+	due := time.Now().Add(min(r.opts.Trigger, streamFirstWait))
 	for lost, n := 0, 1; ; n++ {
 		if r.reachedEnd() {
 			return nil
 		}
-		began := time.Now()
-		full, err := r.epoch(ctx, wait)
+		full, err := r.epoch(ctx, due)
 		switch {
 		case superseded(err):
 			if lost++; lost > conflictTriesMax {
@@ -186,15 +185,13 @@ func (r *streamRun) run(ctx context.Context) error {
 		if n%maintainEvery == 0 {
 			r.maintain(ctx)
 		}
-		wait = r.opts.Trigger
-		if full || r.opts.AvailableNow {
-			continue // there is more; the next batch need not wait
-		}
-		// Batches begin one trigger apart. The time until then is spent in Fetch, inside the next epoch, so that a
-		// burst ends the wait; only the work of this epoch is taken off.
-		wait = max(r.opts.Trigger-time.Since(began), 0)
-		if wait == 0 {
-			wait = min(r.opts.Trigger, streamFirstWait)
+		// Batches end one trigger apart, however long the work on each takes; the time until then is spent in Fetch, so that
+		// a burst ends the wait. A batch that was full, or whose work took longer than a trigger, moves those that follow.
+		now := time.Now()
+		if due = due.Add(r.opts.Trigger); full || r.opts.AvailableNow {
+			due = now.Add(r.opts.Trigger)
+		} else if due.Before(now) {
+			due = now
 		}
 	}
 }
@@ -360,8 +357,8 @@ func (r *streamRun) reachedEnd() bool {
 	return true
 }
 
-// epoch reads one micro-batch and commits it. full tells that more records wait.
-func (r *streamRun) epoch(ctx context.Context, wait time.Duration) (full bool, err error) {
+// epoch reads one micro-batch, until it is full or due, and commits it. full tells that more records wait.
+func (r *streamRun) epoch(ctx context.Context, due time.Time) (full bool, err error) {
 	r.l.hook("reading")
 	ph := r.l.startPhases()
 	b := &microBatch{positions: maps.Clone(r.state.positions), ranges: map[int32]*RangeMark{}}
@@ -371,11 +368,10 @@ func (r *streamRun) epoch(ctx context.Context, wait time.Duration) (full bool, e
 			err = errors.Join(err, ep.Close())
 		}
 	}()
-	deadline := time.Now().Add(wait)
 	var at time.Time
 	var raw *rawArchive
 	for b.rows < r.opts.RowsMax && b.bytes < r.opts.BytesMax {
-		left := time.Until(deadline)
+		left := time.Until(due)
 		if left <= 0 && b.fetched {
 			break
 		}

@@ -66,6 +66,7 @@ var table = map[string]scale{
 	"stream-kills":     {short: 3, test: 5, soak: 50, testTime: 20 * time.Second, why: "kill -9 of producer, Kafka broker and stream job while an exchange trades"},
 	"writer-seconds":   {short: 5, test: 20, soak: 600, why: "seconds that processes, and Spark beside them, write one table"},
 	"spool-lives":      {short: 5, test: 40, soak: 400, testTime: 5 * time.Second, why: "random lives of a spool whose process dies and whose topic fails"},
+	"stream-seconds":   {short: 6, test: 20, soak: 3600, why: "how long an exchange trades through Kafka into a table that is watched"},
 	"orders":           {short: 20, test: 100, soak: 1000, why: "permuted, repeated and interrupted inputs compared by logical hash"},
 	"faults":           {short: 50, test: 300, soak: 3000, why: "store calls that fail, tear or stop in turn"},
 	"writers":          {short: 20, test: 60, soak: 600, why: "commits of concurrent writers of one table"},

@@ -28,6 +28,7 @@ var scenarios = []scenario{
 	{"kills", "kill -9 of batch, stream, optimize and vacuum in every phase", "./test/kill", "TestKillInEveryPhase"},
 	{"buffer-kills", "kill -9 of the buffer's host while producer and stream run in other processes", "./test/kill", "TestBufferHostKilled"},
 	{"stream-kills", "kill -9 of producer, Kafka broker and stream job while a faulty exchange trades; what was lost is repaired over REST", "./test/kill", "TestKafkaUnderFire"},
+	{"stream-hour", "an hour of an exchange, Kafka, stream and maintenance: memory flat, logs and files bounded, the 30 s trigger seen", "./test/flow", "TestStreamForAnHour"},
 	{"peers", "other engines read and change what Cauce wrote", "./test/peers", "TestEnginesReadWhatCauceWrote"},
 	{"writers", "eight Cauce processes change one local table for ten minutes; Spark reads every version", "./test/peers", "TestCauceProcessesWriteSideBySide"},
 	{"spark-writers", "Spark and six Cauce processes change one local table for ten minutes; Spark reads every version", "./test/peers", "TestSparkAndCauceWriteSideBySide"},
