@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -9,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -119,11 +117,10 @@ func (b *bench) broker(ctx context.Context) (*kafkatest.Broker, error) {
 
 // preload publishes the first events of the files in dir, one JSON object a line, keyed by symbol, and tells how many.
 func preload(ctx context.Context, addr, dir string, events int) (int, error) {
-	files, err := filepath.Glob(filepath.Join(dir, "*.jsonl"))
+	lines, err := readLines(dir, events)
 	if err != nil {
 		return 0, err
 	}
-	slices.Sort(files)
 	cl, err := kgo.NewClient(kgo.SeedBrokers(addr), kgo.DefaultProduceTopic(drainTopic), kgo.MaxBufferedRecords(100_000),
 		kgo.ProducerBatchCompression(kgo.Lz4Compression()), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)))
 	if err != nil {
@@ -136,19 +133,10 @@ func preload(ctx context.Context, addr, dir string, events int) (int, error) {
 			first = err // callbacks come one after the other
 		}
 	}
-	n := 0
-	for _, f := range files {
-		in, err := os.Open(f)
-		if err != nil {
-			return n, err
-		}
-		for s := bufio.NewScanner(in); s.Scan() && n < events; n++ {
-			line := bytes.Clone(s.Bytes())
-			cl.Produce(ctx, &kgo.Record{Key: symbolOf(line), Value: line}, failed)
-		}
-		in.Close()
+	for _, line := range lines {
+		cl.Produce(ctx, &kgo.Record{Key: symbolOf(line), Value: line}, failed)
 	}
-	return n, errors.Join(cl.Flush(ctx), first)
+	return len(lines), errors.Join(cl.Flush(ctx), first)
 }
 
 // symbolOf gives the symbol of an event as the generator writes it.

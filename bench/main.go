@@ -2,7 +2,8 @@
 // a CSV history into a merged table, against DuckDB's plain CSV to partitioned Parquet and against polars + delta-rs;
 // and micro-batches of 10,000 events with 10 % updates, against delta-rs. All tables must have the same row hash at
 // the end, or there is no result. With -part log it measures package delta on logs of many files and commits
-// instead. The peers run by the scripts in ../shared/bench; every program is timed from outside.
+// instead, with -part drain events that wait in Apache Kafka, against Spark Structured Streaming, and with -part freshness
+// how soon a reader sees what was produced. The peers run by the scripts in ../shared/bench; every program is timed from outside.
 package main
 
 import (
@@ -39,6 +40,8 @@ func mainErr() error {
 	var load, micro, report, part, files, work string
 	var commits, events, rows int
 	var peer bool
+	var lasts, trigger time.Duration
+	var rate int
 	flag.StringVar(&b.dir, "dir", filepath.Join(prereq.Root(), ".cache", "bench"), "folder for data and tables; the generated data is kept")
 	flag.StringVar(&b.cauce, "cauce", filepath.Join(prereq.Root(), "bin", "cauce"), "the program")
 	flag.IntVar(&b.tries, "tries", 3, "runs of each load, in turn")
@@ -46,9 +49,12 @@ func mainErr() error {
 	flag.StringVar(&load, "load", "1000000,5000000,20000000", "history sizes to load, in rows; empty: none")
 	flag.StringVar(&micro, "micro", "500000,5000000,20000000", "table sizes that micro-batches go into, in rows; empty: none")
 	flag.StringVar(&report, "report", "", "also write the report to this file")
-	flag.StringVar(&part, "part", "", "\"log\": only logs of many files and many commits, without peers; \"drain\": only events that wait in Kafka; empty: history and micro-batches")
+	flag.StringVar(&part, "part", "", "\"log\": only logs of many files and many commits, without peers; \"drain\": only events that wait in Kafka; \"freshness\": only how soon events are seen; empty: history and micro-batches")
 	flag.IntVar(&events, "events", 1_000_000, "events that wait in Kafka, with -part drain")
-	flag.IntVar(&rows, "rows", 5_000_000, "rows in the table before, with -part drain")
+	flag.IntVar(&rows, "rows", 5_000_000, "rows in the table before, with -part drain and freshness")
+	flag.IntVar(&rate, "rate", 2000, "events a second, with -part freshness")
+	flag.DurationVar(&lasts, "lasts", 5*time.Minute, "how long events are produced, with -part freshness")
+	flag.DurationVar(&trigger, "trigger", 250*time.Millisecond, "the stream's trigger, with -part freshness")
 	flag.BoolVar(&peer, "peer", true, "also let Spark do it, with -part drain")
 	flag.StringVar(&files, "files", "100000,1000000", "numbers of files, with -part log")
 	flag.IntVar(&commits, "commits", 100_000, "greatest number of commits, with -part log")
@@ -93,9 +99,16 @@ func mainErr() error {
 		defer f.Close()
 		b.out = io.MultiWriter(os.Stdout, f)
 	}
-	if part == "drain" {
+	switch part {
+	case "drain", "freshness":
 		fmt.Fprintf(b.out, "%s, %d processors, %s; %s\n", time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), memory(), model())
-		return b.drain(context.Background(), events, rows, peer)
+		if part == "drain" {
+			return b.drain(context.Background(), events, rows, peer)
+		}
+		return b.freshness(context.Background(), rate, rows, lasts, trigger)
+	case "":
+	default:
+		return fmt.Errorf("-part %q: it must be log, drain or freshness", part)
 	}
 	loads, err := sizes(load)
 	if err != nil {

@@ -96,7 +96,8 @@ type EpochReport struct {
 	Warnings     []string         `json:"warnings,omitempty"`
 	Rules        map[string]int64 `json:"rules,omitempty"` // quarantined rows by the rule that they broke
 	// Phases says how long each phase took, in seconds: fetch (of a stream, waiting included), read, compute, archive,
-	// progress, quarantine, locate (finding and deciding between stored rows), write, commit (with what rebasing costs),
+	// queue (a batch that was computed ahead waits for the one before), progress,
+	// quarantine, locate (finding and deciding between stored rows), write, commit (with what rebasing costs),
 	// confirm, acknowledge.
 	Phases  map[string]float64 `json:"phases"`
 	Seconds float64            `json:"seconds"`

@@ -57,7 +57,7 @@ const (
 	streamBytesMax = 64 << 20
 	// streamFirstWait bounds the first micro-batch, so that what waits in the buffer is seen at once.
 	streamFirstWait = 200 * time.Millisecond
-	// aheadWait bounds how long fetching ahead waits for a batch to become full.
+	// aheadWait bounds how long reading ahead waits for more records.
 	aheadWait = 20 * time.Millisecond
 	// maintainEvery is after how many micro-batches the stream looks whether compaction pays.
 	maintainEvery = 20
@@ -75,7 +75,7 @@ type streamRun struct {
 	state   *progressState
 	gaps    []GapMark // allowed, and not yet in the table
 	carried map[int32]Position
-	ahead   *fetched        // the beginning of the next micro-batch; nil: none
+	ahead   *prepared       // the next micro-batch, or its beginning; nil: none
 	ends    map[int32]int64 // with AvailableNow
 	empty   int             // fetches in a row that gave nothing although the end was not reached
 
@@ -359,104 +359,45 @@ func (r *streamRun) reachedEnd() bool {
 
 // epoch reads one micro-batch, until it is full or due, and commits it. full tells that more records wait.
 func (r *streamRun) epoch(ctx context.Context, due time.Time) (full bool, err error) {
-	r.l.hook("reading")
-	ph := r.l.startPhases()
-	b := &microBatch{positions: maps.Clone(r.state.positions), ranges: map[int32]*RangeMark{}}
-	var ep Epoch
-	defer func() {
-		if ep != nil {
-			err = errors.Join(err, ep.Close())
-		}
-	}()
-	var at time.Time
-	var raw *rawArchive
-	for b.rows < r.opts.RowsMax && b.bytes < r.opts.BytesMax {
-		left := time.Until(due)
-		if left <= 0 && b.fetched {
-			break
-		}
-		if b.rows == 0 {
-			r.l.hook("idle")
-		}
-		if r.opts.AvailableNow {
-			left = min(left, time.Second)
-		}
-		var recs []pipeline.Record
-		if r.ahead != nil {
-			recs, err = r.ahead.wait()
-			r.ahead = nil
-		} else {
-			recs, err = r.in.Fetch(ctx, r.opts.RowsMax-b.rows, r.opts.BytesMax-b.bytes, max(left, 0))
-		}
-		if err != nil {
-			return false, err
-		}
-		b.fetched = true
-		if len(recs) == 0 {
-			if r.opts.AvailableNow {
-				break
-			}
-			continue
-		}
-		ph.done("fetch")
-		if ep == nil {
-			r.l.hook("reading")
-			if ep, at, err = r.l.newEpoch(ctx, r.plan); err != nil {
-				return false, err
-			}
-		}
-		if err := b.take(recs); err != nil {
-			return false, err
-		}
-		if err := ep.AddRecords(ctx, recs); err != nil {
-			return false, err
-		}
-		if r.source.Archive {
-			if raw == nil {
-				raw = newRawArchive()
-			}
-			if err := raw.add(recs); err != nil {
-				return false, err
-			}
-		}
-		ph.done("read")
-		if r.opts.AvailableNow && b.covers(r.ends) {
-			break
-		}
+	b, err := r.next()
+	defer func() { err = errors.Join(err, b.close()) }()
+	if err != nil {
+		return false, err
+	}
+	if err := r.gather(ctx, b, due, false); err != nil {
+		return false, err
 	}
 	if b.rows == 0 {
 		r.empty++
 		return false, nil
 	}
 	r.empty = 0
-	full = b.rows >= r.opts.RowsMax || b.bytes >= r.opts.BytesMax
+	full = r.full(b)
 	if full {
-		// More waits: it is fetched while this batch is merged.
-		r.ahead = r.fetchAhead(ctx)
+		// More waits: it is read and computed while this batch is merged.
+		r.ahead = r.prepare(ctx, b)
 	}
-	res, err := ep.Finish(ctx)
-	if err != nil {
+	if err := b.compute(ctx); err != nil {
 		return false, err
 	}
-	ph.done("compute")
-	if res.Failed != nil {
-		return false, res.Failed
+	if b.result.Failed != nil {
+		return false, b.result.Failed
 	}
-	if raw != nil {
-		if err := raw.put(ctx, r.l.store, r.source.Name, r.log.incarnation, r.state.epoch+1, at); err != nil {
+	if b.raw != nil {
+		if err := b.raw.put(ctx, r.l.store, r.source.Name, r.log.incarnation, r.state.epoch+1, b.at); err != nil {
 			return false, err
 		}
-		ph.done("archive")
+		b.ph.done("archive")
 	}
 	cover := &EpochFile{Kind: KindStream, Ranges: b.rangeMarks(), Positions: positionMarks(b.positions)}
 	rep, err := r.l.commitEpoch(ctx, &epochCommit{
-		source: r.source, plan: r.plan, table: r.table, log: r.log, state: r.state, cover: cover, result: res, at: at, quarantine: true,
-	}, ph)
+		source: r.source, plan: r.plan, table: r.table, log: r.log, state: r.state, cover: cover, result: b.result, at: b.at, quarantine: true,
+	}, b.ph)
 	if err != nil {
 		return false, err
 	}
 	if r.ahead != nil {
-		_, _ = r.ahead.wait() // the source serves one call at a time
+		<-r.ahead.done // the source serves one call at a time
 	}
 	// The rows are in the table: the source may forget them. If it does not learn of it, it only keeps them longer.
 	if err := r.in.Committed(ctx, maps.Clone(r.state.positions)); err != nil {
@@ -465,95 +406,9 @@ func (r *streamRun) epoch(ctx context.Context, due time.Time) (full bool, err er
 		}
 		r.l.log.Warn("the source could not be told what is in the table; it keeps it longer", "source", r.source.Name, "error", err)
 	}
-	ph.done("acknowledge")
+	b.ph.done("acknowledge")
 	r.tell(rep, cover)
 	return full, nil
-}
-
-// fetched are records that are fetched while others are merged.
-type fetched struct {
-	done chan struct{}
-	recs []pipeline.Record
-	err  error
-}
-
-// fetchAhead begins to fetch the next micro-batch. Nothing else may use the source until it is done.
-func (r *streamRun) fetchAhead(ctx context.Context) *fetched {
-	f := &fetched{done: make(chan struct{})}
-	go func() {
-		defer close(f.done)
-		f.recs, f.err = r.in.Fetch(ctx, r.opts.RowsMax, r.opts.BytesMax, aheadWait)
-	}()
-	return f
-}
-
-func (f *fetched) wait() ([]pipeline.Record, error) {
-	<-f.done
-	return f.recs, f.err
-}
-
-// drop forgets what was fetched ahead: the source will be placed anew.
-func (r *streamRun) drop() {
-	if r.ahead != nil {
-		_, _ = r.ahead.wait()
-		r.ahead = nil
-	}
-}
-
-// microBatch is what an epoch has read so far.
-type microBatch struct {
-	rows      int
-	bytes     int64
-	fetched   bool
-	positions map[int32]Position
-	ranges    map[int32]*RangeMark
-}
-
-// take adds records to the batch. Offsets grow in each partition: a source that goes back would double rows in tables
-// without a key.
-func (b *microBatch) take(recs []pipeline.Record) error {
-	for i := range recs {
-		rec := &recs[i]
-		if pos, ok := b.positions[rec.Partition]; ok && rec.Offset <= pos.Offset {
-			return fmt.Errorf("topic %s, partition %d: offset %d came after %d", rec.Topic, rec.Partition, rec.Offset, pos.Offset)
-		}
-		b.positions[rec.Partition] = Position{Offset: rec.Offset, Time: rec.Time}
-		g := b.ranges[rec.Partition]
-		if g == nil {
-			g = &RangeMark{Partition: rec.Partition, From: rec.Offset}
-			b.ranges[rec.Partition] = g
-		}
-		g.To = rec.Offset
-		g.Rows++
-		b.rows++
-		b.bytes += int64(len(rec.Value) + len(rec.Key))
-	}
-	return nil
-}
-
-func (b *microBatch) covers(ends map[int32]int64) bool {
-	for p, end := range ends {
-		if pos, ok := b.positions[p]; end >= 0 && (!ok || pos.Offset < end) {
-			return false
-		}
-	}
-	return true
-}
-
-func (b *microBatch) rangeMarks() []RangeMark {
-	var out []RangeMark
-	for _, p := range slices.Sorted(maps.Keys(b.ranges)) {
-		out = append(out, *b.ranges[p])
-	}
-	return out
-}
-
-func positionMarks(m map[int32]Position) []PositionMark {
-	var out []PositionMark
-	for _, p := range slices.Sorted(maps.Keys(m)) {
-		out = append(out, PositionMark{Partition: p, Offset: m[p].Offset, Time: m[p].Time})
-	}
-	return out
 }
 
 // maintain looks after the table beside the stream, at most once at a time.

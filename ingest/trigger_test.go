@@ -46,7 +46,9 @@ type filteringEpoch struct {
 	read   int64
 }
 
-func (e *filteringEpoch) AddFile(context.Context, *pipeline.RawFile) error { return errors.New("no files") }
+func (e *filteringEpoch) AddFile(context.Context, *pipeline.RawFile) error {
+	return errors.New("no files")
+}
 
 func (e *filteringEpoch) AddRecords(_ context.Context, recs []pipeline.Record) error {
 	e.read += int64(len(recs))

@@ -40,7 +40,7 @@ jars() {
 	echo "setup: jars into .cache/jars"
 	rm -rf .cache/jars
 	mvn -B -q -f test/spark-pom.xml dependency:copy-dependencies -DoutputDirectory="$PWD/.cache/jars" -DincludeScope=runtime \
-		-DincludeArtifactIds=delta-spark_4.2_2.13,delta-storage,delta-kernel-api,delta-kernel-defaults,delta-kernel-unitycatalog,unitycatalog-client,unitycatalog-hadoop,jackson-datatype-jdk8,shims \
+		-DincludeArtifactIds=delta-spark_4.2_2.13,delta-storage,delta-kernel-api,delta-kernel-defaults,delta-kernel-unitycatalog,unitycatalog-client,unitycatalog-hadoop,jackson-datatype-jdk8,shims,spark-sql-kafka-0-10_2.13,spark-token-provider-kafka-0-10_2.13,kafka-clients,commons-pool2 \
 		>.cache/mvn.log 2>&1 </dev/null || { rm -rf .cache/jars; tail -n 3 .cache/mvn.log; return 1; }
 	echo "$want" >.cache/jars/.installed
 }

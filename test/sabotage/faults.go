@@ -274,6 +274,16 @@ var faults = []fault{
 		pkg:   "./ingest", test: "^TestWhyTellsEveryVersion$",
 	},
 	{
+		name: "trigger-after-work", what: "the time that a batch takes is added to the time between two",
+		edits: []edit{{"ingest/stream.go", "if due = due.Add(r.opts.Trigger); full", "if due = now.Add(r.opts.Trigger); full"}},
+		pkg:   "./ingest", test: "^TestCommitsAreOneTriggerApart$",
+	},
+	{
+		name: "prepared-from-the-table", what: "a batch that is read ahead takes the positions of the table, not those of the batch before it",
+		edits: []edit{{"ingest/microbatch.go", "r.newBatch(before.positions)", "r.newBatch(r.state.positions)"}},
+		pkg:   "./ingest", test: "^TestBacklogIsReadAhead$",
+	},
+	{
 		name: "metric-renamed", what: "a metric is served under another name than the alert rules ask for",
 		edits: []edit{{"cmd/cauce/metrics.go", `gauge("source_lag_seconds"`, `gauge("source_lag_time"`}},
 		pkg:   "./cmd/cauce", test: "^TestMonitoring$",

@@ -1,0 +1,199 @@
+package ingest
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/cauce-data/cauce/pipeline"
+)
+
+// microBatch is what an epoch of a stream has read so far. Its memory is bounded by StreamOptions' RowsMax and BytesMax;
+// while there is a backlog two of them exist, one that is merged and one that is read and computed.
+type microBatch struct {
+	rows      int
+	bytes     int64
+	fetched   bool
+	positions map[int32]Position
+	ranges    map[int32]*RangeMark
+
+	ph     *phases
+	ep     Epoch // nil: no record has come
+	at     time.Time
+	raw    *rawArchive  // nil: none is kept
+	result *EpochResult // nil: not computed yet
+}
+
+func (r *streamRun) newBatch(after map[int32]Position) *microBatch {
+	return &microBatch{positions: maps.Clone(after), ranges: map[int32]*RangeMark{}, ph: r.l.startPhases()}
+}
+
+func (b *microBatch) close() error {
+	if b.ep == nil {
+		return nil
+	}
+	return b.ep.Close()
+}
+
+// full tells whether a batch has as many records as it may.
+func (r *streamRun) full(b *microBatch) bool {
+	return b.rows >= r.opts.RowsMax || b.bytes >= r.opts.BytesMax
+}
+
+// complete tells whether nothing more belongs to a batch, whatever waits.
+func (r *streamRun) complete(b *microBatch) bool {
+	return r.full(b) || r.opts.AvailableNow && b.rows > 0 && b.covers(r.ends)
+}
+
+// gather reads records into a batch until it is complete or due. eager takes only what is there already.
+func (r *streamRun) gather(ctx context.Context, b *microBatch, due time.Time, eager bool) error {
+	for !r.complete(b) {
+		left := time.Until(due)
+		switch {
+		case eager:
+			left = aheadWait
+		case left <= 0 && b.fetched:
+			return nil
+		case b.rows == 0:
+			r.l.hook("idle")
+		}
+		if r.opts.AvailableNow {
+			left = min(left, time.Second)
+		}
+		recs, err := r.in.Fetch(ctx, r.opts.RowsMax-b.rows, r.opts.BytesMax-b.bytes, max(left, 0))
+		if err != nil {
+			return err
+		}
+		b.fetched = true
+		if len(recs) == 0 {
+			if r.opts.AvailableNow || eager {
+				return nil
+			}
+			continue
+		}
+		b.ph.done("fetch")
+		if b.ep == nil {
+			r.l.hook("reading")
+			if b.ep, b.at, err = r.l.newEpoch(ctx, r.plan); err != nil {
+				return err
+			}
+		}
+		if err := b.take(recs); err != nil {
+			return err
+		}
+		if err := b.ep.AddRecords(ctx, recs); err != nil {
+			return err
+		}
+		if r.source.Archive {
+			if b.raw == nil {
+				b.raw = newRawArchive()
+			}
+			if err := b.raw.add(recs); err != nil {
+				return err
+			}
+		}
+		b.ph.done("read")
+	}
+	return nil
+}
+
+// compute ends the reading of a batch that has records.
+func (b *microBatch) compute(ctx context.Context) error {
+	if b.result != nil {
+		return nil
+	}
+	var err error
+	b.result, err = b.ep.Finish(ctx)
+	b.ph.done("compute")
+	return err
+}
+
+// prepared is a micro-batch that is read and computed while the one before it is merged.
+type prepared struct {
+	done  chan struct{}
+	batch *microBatch
+	err   error
+}
+
+// prepare begins with the batch behind another. Nothing else may use the source until it is done.
+func (r *streamRun) prepare(ctx context.Context, before *microBatch) *prepared {
+	p := &prepared{done: make(chan struct{}), batch: r.newBatch(before.positions)}
+	go func() {
+		defer close(p.done)
+		p.err = r.gather(ctx, p.batch, time.Time{}, true)
+		if p.err == nil && r.complete(p.batch) {
+			p.err = p.batch.compute(ctx)
+		}
+	}()
+	return p
+}
+
+// next gives the batch that was prepared, or a new one, and the error with which preparing it ended.
+func (r *streamRun) next() (*microBatch, error) {
+	p := r.ahead
+	r.ahead = nil
+	if p == nil {
+		return r.newBatch(r.state.positions), nil
+	}
+	<-p.done
+	p.batch.ph.done("queue") // it waited for the batch before
+	return p.batch, p.err
+}
+
+// drop forgets what was prepared: the source will be placed anew.
+func (r *streamRun) drop() {
+	if p := r.ahead; p != nil {
+		r.ahead = nil
+		<-p.done
+		_ = p.batch.close() // nothing of it was used
+	}
+}
+
+// take adds records to the batch. Offsets grow in each partition: a source that goes back would double rows in tables
+// without a key.
+func (b *microBatch) take(recs []pipeline.Record) error {
+	for i := range recs {
+		rec := &recs[i]
+		if pos, ok := b.positions[rec.Partition]; ok && rec.Offset <= pos.Offset {
+			return fmt.Errorf("topic %s, partition %d: offset %d came after %d", rec.Topic, rec.Partition, rec.Offset, pos.Offset)
+		}
+		b.positions[rec.Partition] = Position{Offset: rec.Offset, Time: rec.Time}
+		g := b.ranges[rec.Partition]
+		if g == nil {
+			g = &RangeMark{Partition: rec.Partition, From: rec.Offset}
+			b.ranges[rec.Partition] = g
+		}
+		g.To = rec.Offset
+		g.Rows++
+		b.rows++
+		b.bytes += int64(len(rec.Value) + len(rec.Key))
+	}
+	return nil
+}
+
+func (b *microBatch) covers(ends map[int32]int64) bool {
+	for p, end := range ends {
+		if pos, ok := b.positions[p]; end >= 0 && (!ok || pos.Offset < end) {
+			return false
+		}
+	}
+	return true
+}
+
+func (b *microBatch) rangeMarks() []RangeMark {
+	var out []RangeMark
+	for _, p := range slices.Sorted(maps.Keys(b.ranges)) {
+		out = append(out, *b.ranges[p])
+	}
+	return out
+}
+
+func positionMarks(m map[int32]Position) []PositionMark {
+	var out []PositionMark
+	for _, p := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, PositionMark{Partition: p, Offset: m[p].Offset, Time: m[p].Time})
+	}
+	return out
+}
