@@ -41,6 +41,7 @@ type ChangeFeed struct {
 	table   *Table
 	end     *Snapshot
 	enabled bool // before From
+	mapped  bool // before From
 	times   map[Version]time.Time
 }
 
@@ -101,9 +102,9 @@ func (t *Table) Changes(ctx context.Context, o ChangesOptions) (*ChangeFeed, err
 	if o.From > 0 {
 		// The version before may be gone already; then the first commit with metadata, or the end, tells.
 		if before, err := t.SnapshotAt(ctx, o.From-1); err == nil {
-			f.enabled = on(before.metadata, propChangeFeed)
+			f.enabled, f.mapped = on(before.metadata, propChangeFeed), before.mapped()
 		} else if first, ferr := t.SnapshotAt(ctx, o.From); ferr == nil {
-			f.enabled = on(first.metadata, propChangeFeed)
+			f.enabled, f.mapped = on(first.metadata, propChangeFeed), first.mapped()
 		} else {
 			return nil, err
 		}
@@ -116,11 +117,14 @@ const propChangeFeed = "delta.enableChangeDataFeed"
 // Batches yields the changes, version by version. A batch must not be kept beyond its iteration step without Retain.
 func (f *ChangeFeed) Batches(ctx context.Context) iter.Seq2[arrow.RecordBatch, error] {
 	return func(yield func(arrow.RecordBatch, error) bool) {
-		enabled := f.enabled
+		enabled, mapped := f.enabled, f.mapped
 		for v := f.From; v <= f.To; v++ {
 			c, _, err := f.table.readCommit(ctx, v)
 			if err == nil && c.metadata != nil {
-				enabled = on(c.metadata, propChangeFeed)
+				enabled, mapped = on(c.metadata, propChangeFeed), mappingOf(c.metadata.Configuration) != mapNone
+			}
+			if err == nil && mapped && !f.end.mapped() {
+				err = fmt.Errorf("%w: version %d of %s: its columns were mapped, and the mapping has been removed since (DELTA_CHANGE_DATA_FEED_INCOMPATIBLE_SCHEMA_CHANGE)", ErrNoChangeData, v, f.table)
 			}
 			if err == nil && !enabled {
 				err = fmt.Errorf("%w: version %d of %s: delta.enableChangeDataFeed was not true", ErrNoChangeData, v, f.table)

@@ -28,6 +28,12 @@ type CleanupResult struct {
 // Cleanup"). Older versions cannot be read afterwards. If there is no such checkpoint, nothing is deleted.
 // Checksums, compacted commits and sidecars that no checkpoint left names go with them.
 func (t *Table) CleanupLog(ctx context.Context, o CleanupOptions) (*CleanupResult, error) {
+	// Spark cuts at the start of a day, so that readers of "the last 30 days" have whole days; so is it here.
+	return t.cleanupLog(ctx, o, 24*time.Hour)
+}
+
+// cleanupLog is CleanupLog with a cut at the start of a unit of time, 0 for exactly at the retention.
+func (t *Table) cleanupLog(ctx context.Context, o CleanupOptions, unit time.Duration) (*CleanupResult, error) {
 	s, err := t.Snapshot(ctx)
 	if err != nil {
 		return nil, err
@@ -35,7 +41,7 @@ func (t *Table) CleanupLog(ctx context.Context, o CleanupOptions) (*CleanupResul
 	if err := s.CheckWrite(); err != nil {
 		return nil, err
 	}
-	if o.Retention <= 0 {
+	if o.Retention <= 0 && unit > 0 {
 		o.Retention = s.LogRetention()
 	}
 	seg, err := t.list(ctx, 0)
@@ -47,8 +53,7 @@ func (t *Table) CleanupLog(ctx context.Context, o CleanupOptions) (*CleanupResul
 	if err != nil {
 		return nil, err
 	}
-	// Spark cuts at the start of a day, so that readers of "the last 30 days" have whole days; so is it here.
-	cut := t.opts.Clock().Add(-o.Retention).UTC().Truncate(24 * time.Hour)
+	cut := t.opts.Clock().Add(-o.Retention).UTC().Truncate(unit)
 	newest := Version(-1) // the last version that is old enough
 	for _, e := range times {
 		if !e.at.After(cut) {

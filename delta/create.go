@@ -154,6 +154,9 @@ func checkSchema(s *Schema, partitionBy []string, mapped bool) error {
 	return nil
 }
 
+// unmappedForbidden are the characters that a name has only where columns are mapped.
+const unmappedForbidden = " ,;{}()\n\t="
+
 // checkNewFields refuses fields that no table of ours gets, those inside of structs, arrays and maps included.
 func checkNewFields(fields []Field, mapped bool) error {
 	var bad error
@@ -165,7 +168,7 @@ func checkNewFields(fields []Field, mapped bool) error {
 			bad = fmt.Errorf("%w: column %q has no type", ErrSchema, f.Name)
 		}
 		// Parquet as Spark reads it cannot have these in names unless columns are mapped.
-		if bad == nil && !mapped && strings.ContainsAny(f.Name, " ,;{}()\n\t=") {
+		if bad == nil && !mapped && strings.ContainsAny(f.Name, unmappedForbidden) {
 			bad = fmt.Errorf("%w: column %q: a name must not have any of \" ,;{}()=\", tab or line break", ErrSchema, f.Name)
 		}
 		if bad == nil && (f.Type == Void || f.Type == Variant) {

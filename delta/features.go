@@ -204,16 +204,30 @@ func (p *Protocol) listFeatures(reader int) {
 
 // raisedFor is the protocol raised by the least that schema and properties need; nil if it supports all of that.
 func (p *Protocol) raisedFor(m *Metadata, s *Schema) *Protocol {
-	cur := p
+	var need []*feature
+	lists := false
 	for i := range features {
-		if f := &features[i]; f.active != nil && f.active(m, s) {
-			// Tables of the preview have the feature under its other name.
-			if pre, ok := featureNamed(f.name + "-preview"); ok && cur.supports(pre) {
-				continue
-			}
-			if up := cur.raised(f); up != nil {
-				cur = up
-			}
+		f := &features[i]
+		if f.active == nil || !f.active(m, s) || p.supports(f) {
+			continue
+		}
+		// Tables of the preview have the feature under its other name.
+		if pre, ok := featureNamed(f.name + "-preview"); ok && p.supports(pre) {
+			continue
+		}
+		need = append(need, f)
+		lists = lists || f.writerVersion == 0
+	}
+	cur := p
+	if lists && p.MinWriterVersion < 7 {
+		// Lists before versions: a version would imply features that nothing needs.
+		n := *p
+		n.listFeatures(n.MinReaderVersion)
+		cur = &n
+	}
+	for _, f := range need {
+		if up := cur.raised(f); up != nil {
+			cur = up
 		}
 	}
 	if cur == p {

@@ -65,6 +65,7 @@ var properties = map[string]func(string) error{
 	propRowTrackingSuspended:           checkBool,
 	propRowIDColumn:                    nil,
 	propRowVersionColumn:               nil,
+	propTruncateRetention:              checkInterval,
 	"delta.compatibility.symlinkFormatManifest.enabled": checkBool,
 	"delta.parquet.compression.codec":                   nil,
 	"delta.parquet.format.version":                      nil,

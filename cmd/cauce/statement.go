@@ -62,8 +62,14 @@ func (r *statementResult) write(w io.Writer) error {
 			}
 		}
 		parts = []string{count(int64(len(r.Files)), "file") + " " + would + "deleted"}
-	case "ADD CONSTRAINT", "DROP CONSTRAINT":
-		parts = []string{strings.ToLower(r.Statement) + ": done"}
+	case "DELETE", "UPDATE", "INSERT", "MERGE", "OPTIMIZE", "REORG", "RESTORE":
+	default:
+		switch {
+		case r.DryRun:
+			parts = []string{strings.ToLower(r.Statement) + ": can be done"}
+		case r.Committed:
+			parts = []string{strings.ToLower(r.Statement) + ": done"}
+		}
 	}
 	if len(parts) == 0 {
 		parts = []string{"nothing to change"}
@@ -132,6 +138,9 @@ func (a *app) execute(ctx context.Context, l *lake, s *duckdb.Statement, dryRun 
 			return nil, usagef("--dry-run: %s has none; it changes no row", s.Kind)
 		}
 	}
+	if s.Kind == "CREATE TABLE" {
+		return a.createTable(ctx, l, s, dryRun)
+	}
 	t, err := a.openForWrite(ctx, l, s.Table)
 	if err != nil {
 		return nil, err
@@ -157,6 +166,16 @@ func (a *app) execute(ctx context.Context, l *lake, s *duckdb.Statement, dryRun 
 			a.logger().Warn("the checkpoint after the commit failed; the commit stands", "table", s.Table, "error", r.CheckpointErr)
 		}
 		return nil
+	}
+	if r, ok, err := alter(ctx, t, s, delta.AlterOptions{DryRun: dryRun, Hook: hook}); ok {
+		if err != nil {
+			return nil, statementError(err)
+		}
+		res.Version, res.Committed = int64(r.Version), r.Committed
+		if r.CheckpointErr != nil {
+			a.logger().Warn("the checkpoint after the commit failed; the commit stands", "table", s.Table, "error", r.CheckpointErr)
+		}
+		return res, nil
 	}
 	switch s.Kind {
 	case "DELETE":
@@ -344,7 +363,8 @@ func (a *app) runQuery(ctx context.Context, l *lake, sql, asOf string) (*result,
 func (l *lake) parseStatement(sql string) (*duckdb.Statement, error) {
 	s, err := l.engine.ParseStatement(sql)
 	var syntax *pipeline.SyntaxError
-	if errors.As(err, &syntax) {
+	var statement *duckdb.StatementError
+	if errors.As(err, &syntax) || errors.As(err, &statement) {
 		return nil, &usageError{err: err}
 	}
 	return s, err

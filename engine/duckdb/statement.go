@@ -20,7 +20,10 @@ import (
 // DuckDB's parser gives out the trees of SELECT statements only and knows neither OPTIMIZE nor RESTORE; every expression
 // and query in it is parsed by DuckDB.
 type Statement struct {
-	Kind  string // DELETE, UPDATE, INSERT, MERGE, OPTIMIZE, REORG, VACUUM, RESTORE, ADD CONSTRAINT, DROP CONSTRAINT
+	// Kind is DELETE, UPDATE, INSERT, MERGE, OPTIMIZE, REORG, VACUUM, RESTORE, CREATE TABLE, or what ALTER TABLE does: ADD
+	// CONSTRAINT, DROP CONSTRAINT, ADD COLUMNS, RENAME COLUMN, DROP COLUMNS, CHANGE COLUMN, SET TBLPROPERTIES, UNSET
+	// TBLPROPERTIES, CLUSTER BY, DROP FEATURE.
+	Kind  string
 	Table string // a name, or a path
 	Alias string // of the table
 
@@ -45,6 +48,17 @@ type Statement struct {
 	Constraint string // its name
 	Check      expr.Expr
 	IfExists   bool
+
+	Create          *delta.CreateOptions
+	NewColumns      []delta.NewColumn  // of ADD COLUMNS
+	Path            []string           // of RENAME COLUMN and CHANGE COLUMN
+	NewName         string             // of RENAME COLUMN
+	Paths           [][]string         // of DROP COLUMNS
+	Change          delta.ColumnChange // of CHANGE COLUMN
+	Properties      map[string]string  // of SET TBLPROPERTIES
+	Names           []string           // of UNSET TBLPROPERTIES and CLUSTER BY
+	Feature         string             // of DROP FEATURE
+	TruncateHistory bool
 }
 
 // ParseStatement parses a statement that changes a table. Other text, such as a SELECT, gives nil; what begins like such
@@ -78,6 +92,11 @@ func (e *Engine) ParseStatement(sql string) (*Statement, error) {
 		s, err = p.restore()
 	case "ALTER":
 		s, err = p.alter()
+	case "CREATE":
+		if p.upper(1) != "TABLE" {
+			return nil, nil
+		}
+		s, err = p.create()
 	default:
 		return nil, nil
 	}
@@ -768,37 +787,6 @@ func (p *statementParser) restore() (s *Statement, err error) {
 		return nil, p.bad(p.here(), "TO VERSION AS OF or TO TIMESTAMP AS OF is expected")
 	}
 	return s, p.end()
-}
-
-func (p *statementParser) alter() (s *Statement, err error) {
-	s = &Statement{}
-	p.at++
-	if err := p.need("TABLE"); err != nil {
-		return nil, err
-	}
-	if s.Table, err = p.table(); err != nil {
-		return nil, err
-	}
-	switch {
-	case p.take("ADD", "CONSTRAINT"):
-		s.Kind = "ADD CONSTRAINT"
-		if s.Constraint, err = p.name("a name"); err != nil {
-			return nil, err
-		}
-		if err := p.need("CHECK"); err != nil {
-			return nil, err
-		}
-		s.Check, err = p.expr(len(p.tokens), "a condition in brackets")
-		return s, err
-	case p.take("DROP", "CONSTRAINT"):
-		s.Kind = "DROP CONSTRAINT"
-		s.IfExists = p.take("IF", "EXISTS")
-		if s.Constraint, err = p.name("a name"); err != nil {
-			return nil, err
-		}
-		return s, p.end()
-	}
-	return nil, p.bad(p.here(), "ADD CONSTRAINT name CHECK (…) or DROP CONSTRAINT name is expected")
 }
 
 // InsertQuery gives the SELECT whose columns have the names and types of the columns of a table into which an INSERT

@@ -57,6 +57,35 @@ func (s *Statement) text() string {
 	add("constraint", s.Constraint, s.Constraint != "")
 	add("check", s.Check, s.Check != nil)
 	add("if exists", "", s.IfExists)
+	if c := s.Create; c != nil {
+		add("schema", c.Schema.JSON(), true)
+		add("partition by", c.PartitionBy, c.PartitionBy != nil)
+		add("cluster by", c.ClusterBy, c.ClusterBy != nil)
+		add("config", c.Config, c.Config != nil)
+		add("comment", c.Description, c.Description != "")
+		add("if not exists", "", c.IfNotExists)
+	}
+	for _, c := range s.NewColumns {
+		add("add", c, true)
+	}
+	add("path", strings.Join(s.Path, "."), s.Path != nil)
+	add("to", s.NewName, s.NewName != "")
+	add("paths", s.Paths, s.Paths != nil)
+	if c := s.Change; s.Kind == "CHANGE COLUMN" {
+		add("type", c.Type, c.Type != nil)
+		if c.Comment != nil {
+			add("comment", *c.Comment, true)
+		}
+		add("nullable", "", c.Nullable)
+		if c.Default != nil {
+			add("default", *c.Default, true)
+		}
+		add("position", c.Position, c.Position != delta.Position{})
+	}
+	add("properties", s.Properties, s.Properties != nil)
+	add("names", s.Names, s.Names != nil)
+	add("feature", s.Feature, s.Feature != "")
+	add("truncate", "", s.TruncateHistory)
 	return b.String()
 }
 
@@ -84,6 +113,26 @@ func TestParseStatement(t *testing.T) {
 		"RESTORE t TO TIMESTAMP AS OF '2024-01-01'":           "RESTORE t | time 2024-01-01",
 		"ALTER TABLE t ADD CONSTRAINT c CHECK (a > 0)":        "ADD CONSTRAINT t | constraint c | check (a > 0)",
 		"ALTER TABLE t DROP CONSTRAINT IF EXISTS c":           "DROP CONSTRAINT t | constraint c | if exists ",
+		"CREATE TABLE IF NOT EXISTS 'a/b' (id BIGINT NOT NULL COMMENT 'the, id', `p q` DECIMAL(10,2) DEFAULT coalesce(1, 2) COMMENT 'x', d DATE GENERATED ALWAYS AS (CAST(ts AS DATE)), s STRUCT<a: INT, b: MAP<STRING, ARRAY<INT>>>) USING delta PARTITIONED BY (d) CLUSTER BY (id, s) COMMENT 'c' TBLPROPERTIES ('delta.appendOnly' = 'true', delta.x = 1)": "CREATE TABLE a/b | schema " +
+			`{"type":"struct","fields":[{"name":"id","type":"long","nullable":false,"metadata":{"comment":"the, id"}},{"name":"p q","type":"decimal(10,2)","nullable":true,"metadata":{"CURRENT_DEFAULT":"coalesce(1, 2)","comment":"x"}},{"name":"d","type":"date","nullable":true,"metadata":{"delta.generationExpression":"CAST(ts AS DATE)"}},{"name":"s","type":{"type":"struct","fields":[{"name":"a","type":"integer","nullable":true,"metadata":{}},{"name":"b","type":{"type":"map","keyType":"string","valueType":{"type":"array","elementType":"integer","containsNull":true},"valueContainsNull":true},"nullable":true,"metadata":{}}]},"nullable":true,"metadata":{}}]}` +
+			" | partition by [d] | cluster by [id s] | config map[delta.appendOnly:true delta.x:1] | comment c | if not exists ",
+		"ALTER TABLE t ADD COLUMN a.b INT COMMENT 'x' AFTER c":        "ADD COLUMNS t | add {[a b] integer x after c}",
+		"ALTER TABLE t ADD COLUMNS (a INT FIRST, b STRING)":           "ADD COLUMNS t | add {[a] integer  first} | add {[b] string  after }",
+		"ALTER TABLE t RENAME COLUMN s.`x y` TO z":                    "RENAME COLUMN t | path s.x y | to z",
+		"ALTER TABLE t DROP COLUMN IF EXISTS a":                       "DROP COLUMNS t | if exists  | paths [[a]]",
+		"ALTER TABLE t DROP COLUMNS (a, s.b)":                         "DROP COLUMNS t | paths [[a] [s b]]",
+		"ALTER TABLE t ALTER COLUMN a.element TYPE BIGINT":            "CHANGE COLUMN t | path a.element | type long",
+		"ALTER TABLE t CHANGE a COMMENT 'it''s'":                      "CHANGE COLUMN t | path a | comment it's",
+		"ALTER TABLE t ALTER COLUMN a DROP NOT NULL":                  "CHANGE COLUMN t | path a | nullable ",
+		"ALTER TABLE t ALTER COLUMN a SET DEFAULT 1 + 1":              "CHANGE COLUMN t | path a | default (1 + 1)",
+		"ALTER TABLE t ALTER COLUMN a DROP DEFAULT":                   "CHANGE COLUMN t | path a | default ",
+		"ALTER TABLE t ALTER COLUMN a AFTER b":                        "CHANGE COLUMN t | path a | position after b",
+		"ALTER TABLE t SET TBLPROPERTIES ('a' = 'b', c.d = true)":     "SET TBLPROPERTIES t | properties map[a:b c.d:true]",
+		"ALTER TABLE t UNSET TBLPROPERTIES IF EXISTS (delta.x, 'y')":  "UNSET TBLPROPERTIES t | if exists  | names [delta.x y]",
+		"ALTER TABLE t CLUSTER BY (a, b)":                             "CLUSTER BY t | names [a b]",
+		"ALTER TABLE t CLUSTER BY NONE":                               "CLUSTER BY t",
+		"ALTER TABLE t DROP FEATURE deletionVectors TRUNCATE HISTORY": "DROP FEATURE t | feature deletionVectors | truncate ",
+		"ALTER TABLE t DROP FEATURE variantType-preview":              "DROP FEATURE t | feature variantType-preview",
 	} {
 		s, err := e.ParseStatement(sql)
 		if err != nil {
@@ -106,6 +155,8 @@ func TestParseStatement(t *testing.T) {
 		"MERGE INTO t USING t ON a = b WHEN MATCHED THEN DELETE", "MERGE INTO t USING (s ON a = b WHEN MATCHED THEN DELETE", "MERGE INTO t USING s ON a = b WHEN MATCHED THEN", "MERGE INTO t USING s ON a = b WHEN NOT MATCHED THEN INSERT (a) VALUES (1, 2)",
 		"MERGE INTO t USING s ON a = b WHEN NOT MATCHED THEN INSERT (a, b) VALUES (1)", "MERGE INTO t USING s ON a = b WHEN MATCHED THEN DELETE x", "OPTIMIZE", "OPTIMIZE t WHERE", "OPTIMIZE t ZORDER BY (", "VACUUM t RETAIN HOURS", "VACUUM t x", "VACUUM t RETAIN 1e9 HOURS",
 		"RESTORE t", "RESTORE t TO VERSION AS OF x", "REORG TABLE t", "ALTER TABLE t", "ALTER TABLE t ADD CONSTRAINT c", "ALTER TABLE t ADD CONSTRAINT c CHECK", "ALTER TABLE t RENAME TO x",
+		"CREATE TABLE t", "CREATE TABLE t AS SELECT 1", "CREATE TABLE t (a)", "CREATE TABLE t (a INT", "CREATE TABLE t (a NOTYPE)", "CREATE TABLE t (a INT b)", "CREATE TABLE t (a MAP<INT)", "CREATE TABLE t (a INT) TBLPROPERTIES (x = )", "CREATE TABLE t (a INT) WHERE",
+		"ALTER TABLE t ADD COLUMN", "ALTER TABLE t ADD COLUMNS (a INT", "ALTER TABLE t RENAME COLUMN a", "ALTER TABLE t DROP COLUMN", "ALTER TABLE t ALTER COLUMN a", "ALTER TABLE t ALTER COLUMN a TYPE", "ALTER TABLE t SET TBLPROPERTIES", "ALTER TABLE t CLUSTER BY", "ALTER TABLE t DROP FEATURE",
 	} {
 		var s *pipeline.SyntaxError
 		if got, err := e.ParseStatement(sql); !errors.As(err, &s) {
@@ -115,7 +166,7 @@ func TestParseStatement(t *testing.T) {
 }
 
 func FuzzParseStatement(f *testing.F) {
-	for _, s := range []string{"DELETE FROM t WHERE a = 1", "MERGE INTO t USING (SELECT 1) s ON a = b WHEN MATCHED THEN UPDATE SET a = CASE WHEN 1 THEN 2 END", "INSERT INTO t (a) VALUES (1)", "UPDATE t SET a = 1, b = (2", "VACUUM t RETAIN 1 HOURS"} {
+	for _, s := range []string{"DELETE FROM t WHERE a = 1", "MERGE INTO t USING (SELECT 1) s ON a = b WHEN MATCHED THEN UPDATE SET a = CASE WHEN 1 THEN 2 END", "INSERT INTO t (a) VALUES (1)", "UPDATE t SET a = 1, b = (2", "VACUUM t RETAIN 1 HOURS", "CREATE TABLE t (a MAP<STRING, STRUCT<b: INT>> NOT NULL DEFAULT (1), c INT GENERATED ALWAYS AS (a + 1)) CLUSTER BY (a)", "ALTER TABLE t ADD COLUMNS (a.b INT FIRST, c STRING AFTER d)", "ALTER TABLE t SET TBLPROPERTIES (a.b = 'c')"} {
 		f.Add(s)
 	}
 	e, err := Open(Options{Threads: 1})
