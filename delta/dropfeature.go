@@ -155,7 +155,7 @@ func (t *Table) DropFeature(ctx context.Context, name string, o DropFeatureOptio
 		}
 		if f.reader {
 			// Versions before this one can go when it has a checkpoint.
-			if err := s.writeCheckpoint(ctx); err != nil {
+			if err := s.writeCheckpoint(ctx, CheckpointOptions{}); err != nil {
 				return nil, fmt.Errorf("drop feature %s of %s: %w", name, t, err)
 			}
 		}

@@ -263,11 +263,16 @@ func (f *fileFacts) column(name string) *columnFacts {
 			c.mayValue = false
 		}
 	}
+	// Statistics are as exact as the type that the column had when the file was written.
+	typ := field.Type
+	if typ == Double && wasFloat(field) {
+		typ = Float
+	}
 	if st.min != nil {
-		c.min = statBound(field.Type, st.min, false)
+		c.min = statBound(typ, st.min, false)
 	}
 	if st.max != nil {
-		c.max = statBound(field.Type, st.max, true)
+		c.max = statBound(typ, st.max, true)
 	}
 	return c
 }

@@ -15,9 +15,9 @@ func checkTypeChanges(p *Protocol, s *Schema) error {
 	}
 	var unknown []string
 	walkFields(s.Fields, func(f *Field) {
-		changes, ok := f.Metadata["delta.typeChanges"].([]any)
-		if !ok && f.Metadata["delta.typeChanges"] != nil {
-			unknown = append(unknown, fmt.Sprintf("%s: %v", f.Name, f.Metadata["delta.typeChanges"]))
+		changes, ok := f.Metadata[metaTypeChanges].([]any)
+		if !ok && f.Metadata[metaTypeChanges] != nil {
+			unknown = append(unknown, fmt.Sprintf("%s: %v", f.Name, f.Metadata[metaTypeChanges]))
 		}
 		for _, c := range changes {
 			m, _ := c.(map[string]any)
@@ -61,6 +61,17 @@ func knownTypeChange(from, to string) bool {
 		return a == Float || ints[a] >= 1 && ints[a] <= 3
 	}
 	return a == Date && b == TimestampNTZ
+}
+
+// wasFloat reports whether a column was of type float before it was widened.
+func wasFloat(f Field) bool {
+	changes, _ := f.Metadata[metaTypeChanges].([]any)
+	for _, c := range changes {
+		if m, ok := c.(map[string]any); ok && m["fromType"] == Float.String() && m["fieldPath"] == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // metaTypeChanges is the record of the types that a column had.

@@ -155,7 +155,7 @@ func (x *Index) Locate(ctx context.Context, table delta.TableInfo, files []delta
 	if err != nil {
 		return nil, err
 	}
-	hits, ok := x.lookUp(keys, files, known, sequence)
+	hits, ok := x.lookUp(keys, files, known, inFiles(table, sequence))
 	if !ok {
 		return x.inner.Locate(ctx, table, files, source, keyColumns, want)
 	}
@@ -206,10 +206,22 @@ func sameTypes(table delta.TableInfo, source delta.Rows, keyColumns []string) bo
 	return true
 }
 
+// inFiles says which columns of files, read in which types, the columns of the table are: other columns may get their
+// names (PROTOCOL.md, "Column Mapping"), and they may get wider types ("Type Widening"), whose values have other bytes.
+func inFiles(table delta.TableInfo, columns ...string) string {
+	var b strings.Builder
+	for _, c := range columns {
+		if f, ok := table.Schema.Field(c); ok {
+			b.WriteString(f.PhysicalName() + "\x00" + f.Type.String() + "\x00")
+		}
+	}
+	return b.String()
+}
+
 // known gives, by index, the files whose keys are remembered, after reading those of files that were asked for before,
 // and those of new small files beside them. A process that looks up once never pays for remembering.
 func (x *Index) known(ctx context.Context, table delta.TableInfo, files []delta.File, keyColumns []string, sequence string) map[int]*file {
-	columns := strings.ToLower(strings.Join(keyColumns, "\x00"))
+	columns := inFiles(table, keyColumns...)
 	id := func(f delta.File) fileID {
 		return fileID{f.Key, columns, f.Add.Size, f.Add.ModificationTime}
 	}
@@ -362,7 +374,7 @@ func (x *Index) build(ctx context.Context, table delta.TableInfo, f delta.File, 
 		}
 	}
 	e := newFile(h, rows)
-	e.column = sequence
+	e.column = inFiles(table, sequence)
 	return e, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -205,5 +206,62 @@ func TestLocate(t *testing.T) {
 	}
 	if bytes, n := x.Size(); n != len(files) || bytes < 40_000*16 {
 		t.Errorf("%d files in %d bytes are remembered", n, bytes)
+	}
+}
+
+// TestColumnsThatChange has a column get the name that the key had, and the key another type, between merges of one
+// process: what is remembered of the files must not be taken for the new key.
+func TestColumnsThatChange(t *testing.T) {
+	ctx := context.Background()
+	eng := delta.PureGo()
+	eng.Locator = index.New(eng.Locator, eng.Reader, index.Options{})
+	ids := &delta.Schema{Fields: []delta.Field{
+		{Name: "id", Type: delta.Decimal{P: 5, S: 1}, Nullable: true}, {Name: "other", Type: delta.Decimal{P: 5, S: 1}, Nullable: true},
+	}}
+	tbl, err := delta.Create(ctx, objstore.NewMemory(nil), "t", delta.CreateOptions{Schema: ids, Config: map[string]string{
+		"delta.columnMapping.mode": "name", "delta.enableTypeWidening": "true", "delta.enableDeletionVectors": "true",
+	}}, &delta.Options{Engine: eng})
+	if err != nil {
+		t.Fatal(err)
+	}
+	merge := func(rows string) *delta.MergeResult {
+		t.Helper()
+		s, err := tbl.Snapshot(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _, err := array.RecordFromJSON(memory.DefaultAllocator, s.Schema().Arrow(), strings.NewReader(rows))
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := tbl.Merge(ctx, delta.NewRows(b.Schema(), b), delta.MergeOptions{Key: []string{"id"}, Order: []delta.OrderTerm{{Column: "other"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res
+	}
+	alter := func(_ *delta.AlterResult, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	merge(`[{"id": "1.0", "other": "7.0"}, {"id": "2.0", "other": "8.0"}]`)
+	for range 3 { // the file is remembered
+		if res := merge(`[{"id": "1.0", "other": "7.0"}]`); res.Inserted != 0 {
+			t.Fatalf("%+v", *res)
+		}
+	}
+	alter(tbl.ChangeColumn(ctx, []string{"id"}, delta.ColumnChange{Type: delta.Decimal{P: 8, S: 3}}, delta.AlterOptions{}))
+	for range 3 {
+		if res := merge(`[{"id": "1.000", "other": "7.0"}]`); res.Inserted != 0 {
+			t.Fatalf("after the key was widened: %+v", *res)
+		}
+	}
+	alter(tbl.RenameColumn(ctx, []string{"id"}, "was", delta.AlterOptions{}))
+	alter(tbl.RenameColumn(ctx, []string{"other"}, "id", delta.AlterOptions{}))
+	alter(tbl.RenameColumn(ctx, []string{"was"}, "other", delta.AlterOptions{}))
+	if res := merge(`[{"id": "1.0", "other": "9.000"}, {"id": "8.0", "other": "9.000"}]`); res.Inserted != 1 || res.Updated != 1 {
+		t.Fatalf("after names were swapped: %+v", *res)
 	}
 }

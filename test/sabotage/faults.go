@@ -351,4 +351,29 @@ var faults = []fault{
 		edits: []edit{{"delta/rebase.go", "\t} else if lost {\n\t\treturn errReplan\n", "\t} else if lost {\n"}},
 		pkg:   "./delta", test: "^TestMergeGivesUpIDsThatAWinnerMoved$",
 	},
+	{
+		name: "field-ids-forgotten", what: "files of tables with column mapping have no field ids",
+		edits: []edit{{"engine/duckdb/write.go", "if ids := fieldIDs(j.table); ids != \"\" {", "if ids := fieldIDs(j.table); ids == \"-\" {"}},
+		pkg:   "./engine/duckdb", test: "^TestWritersOfMappedTablesAgree$",
+	},
+	{
+		name: "float-bounds-as-doubles", what: "statistics of a column that was float prune as if they had been written for double",
+		edits: []edit{{"delta/predicate.go", "if typ == Double && wasFloat(field) {", "if typ == Double && !wasFloat(field) {"}},
+		pkg:   "./delta", test: "^TestWidenedColumnsReadRight$",
+	},
+	{
+		name: "column-ids-given-twice", what: "a restore takes the greatest column id back",
+		edits: []edit{{"delta/restore.go", "last := maxColumnID(s.metadata, target.metadata)", "last := maxColumnID(target.metadata)"}},
+		pkg:   "./delta", test: "^TestUnknownMetadataStays$",
+	},
+	{
+		name: "index-by-names", what: "keys that were read under a column's name are taken for those of another column that has it now",
+		edits: []edit{{"ingest/index/index.go", "b.WriteString(f.PhysicalName() + \"\\x00\" + f.Type.String() + \"\\x00\")", "b.WriteString(f.Name + \"\\x00\")"}},
+		pkg:   "./ingest/index", test: "^TestColumnsThatChange$",
+	},
+	{
+		name: "drop-feature-at-once", what: "a reader feature is dropped while versions that can be read use it",
+		edits: []edit{{"delta/dropfeature.go", "\t\tif r.inCommit(c, s.protocol) {\n\t\t\treturn v, nil\n", "\t\tif r.inCommit(c, s.protocol) {\n\t\t\treturn -1, nil\n"}},
+		pkg:   "./delta", test: "^TestDropFeatureOfReaders$",
+	},
 }
