@@ -344,6 +344,100 @@ func TestManyStreamsAreSubscribedTo(t *testing.T) {
 	<-ran
 }
 
+// A connection with all the streams that the exchange allows stays within its limit of five messages a second, pongs
+// included: the simulated exchange cuts off whoever exceeds it.
+func TestSubscribingStaysWithinTheLimits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		symbols := make([]string, streamsMax)
+		for i := range symbols {
+			symbols[i] = fmt.Sprintf("S%04dUSDT", i)
+		}
+		var journal bytes.Buffer
+		x, err := simulate.New(simulate.Options{Seed: 5, Rate: 50, Symbols: symbols, Journal: &journal, PingEvery: 2 * time.Second})
+		must(t, err)
+		ln := &pipes{make(chan net.Conn), make(chan struct{})}
+		serving, stop := context.WithCancel(context.Background())
+		served, ran := make(chan error, 1), make(chan error, 1)
+		go func() { served <- simulate.Serve(serving, ln, x) }()
+		sink := &memory{}
+		c, err := New(Options{URL: "ws://exchange", Symbols: symbols, Sink: sink, HTTPClient: ln.client()})
+		must(t, err)
+		ctx, cancel := context.WithCancel(context.Background())
+		go func() { ran <- c.Run(ctx) }()
+		time.Sleep(10 * time.Second)
+		from := x.Made()
+		time.Sleep(time.Minute)
+		to := x.Made()
+		time.Sleep(time.Second)
+		s := c.Stats()
+		cancel()
+		must(t, <-ran)
+		stop()
+		must(t, <-served)
+		lines := strings.Split(journal.String(), "\n")
+		for _, line := range lines[from:to] {
+			var v struct {
+				S string `json:"s"`
+				T int64  `json:"t"`
+				U int64  `json:"T"`
+			}
+			must(t, json.Unmarshal([]byte(line), &v))
+			if !sink.has(fmt.Sprintf("trade-%s-%d", v.S, v.T)) {
+				t.Fatalf("%s did not arrive", line)
+			}
+		}
+		if s.Reconnects != 0 {
+			t.Errorf("%d reconnects", s.Reconnects)
+		}
+	})
+}
+
+// Both of the exchange's envelopes, the combined and the bare one, give the same messages; what the exchange's
+// documentation says of each field is kept as it came.
+func TestBothEnvelopes(t *testing.T) {
+	bare := []string{
+		`{"e":"trade","E":1672515782136,"s":"BNBBTC","t":12345,"p":"0.00100000","q":"100.00000000","T":1672515782136,"m":true,"M":true}`,
+		`{"e":"aggTrade","E":1672515782136000,"s":"BNBBTC","a":12345,"p":"0.001","q":"100","f":100,"l":105,"T":1672515782136000,"m":true,"M":true}`,
+		// The order ids that trades had once mean nothing.
+		`{"e":"trade","E":1672515782136,"s":"BNBBTC","t":12346,"p":"0.001","q":"100","b":88,"a":50,"T":1672515782136,"m":true,"M":true}`,
+	}
+	var got [2]*memory
+	for i := range got {
+		got[i] = &memory{}
+		c, err := New(Options{Symbols: []string{"A"}, Sink: got[i]})
+		must(t, err)
+		s := &session{c: c, ctx: context.Background(), ready: make(chan struct{}), replace: make(chan struct{})}
+		for _, frame := range bare {
+			if i == 1 {
+				frame = `{"stream":"bnbbtc@trade","data":` + frame + `}`
+			}
+			must(t, s.take(1, []byte(frame)))
+		}
+		if lag := time.Since(time.UnixMilli(1672515782136)) - c.Stats().Lag; lag < 0 || lag > time.Minute {
+			t.Errorf("lag %s", c.Stats().Lag)
+		}
+	}
+	for _, m := range got {
+		if fmt.Sprint(m.values) != fmt.Sprint(bare) || fmt.Sprint(m.keys) != "[BNBBTC BNBBTC BNBBTC]" || !m.has("trade-BNBBTC-12345") || !m.has("agg-BNBBTC-12345") || !m.has("trade-BNBBTC-12346") {
+			t.Errorf("%v of %v: %v", m.values, m.keys, m.ids)
+		}
+	}
+}
+
+// The exchange does not wait: what the sink has no room for is dropped, counted, and named by its ids.
+func TestDroppedTradesAreNamed(t *testing.T) {
+	c, err := New(Options{Symbols: []string{"A"}, Sink: &memory{fail: fmt.Errorf("disk: %w", live.ErrFull)}})
+	must(t, err)
+	s := &session{c: c, ctx: context.Background(), ready: make(chan struct{}), replace: make(chan struct{})}
+	for id := range 10 {
+		must(t, s.take(1, fmt.Appendf(nil, `{"e":"trade","E":1,"s":"BTCUSDT","t":%d,"p":"1","q":"1","T":1,"m":true,"M":true}`, 100+id)))
+	}
+	st := c.Stats()
+	if st.Events != 0 || len(st.Dropped) != 1 || st.Dropped[0].Series != "BTCUSDT" || st.Dropped[0].Events != 10 || st.Dropped[0].First != "trade-BTCUSDT-100" || st.Dropped[0].Last != "trade-BTCUSDT-109" {
+		t.Errorf("%+v", st)
+	}
+}
+
 func TestLimitedAttemptsWaitAsAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ln := &pipes{make(chan net.Conn), make(chan struct{})}

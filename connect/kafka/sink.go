@@ -11,6 +11,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
+// IDHeader is the header that carries a message's id. Kafka stores again what another process had published; whoever must
+// know such messages knows them by it.
+const IDHeader = "message_id"
+
 // SinkOptions configure a Sink.
 type SinkOptions struct {
 	InFlightMax      int   // messages that wait for their acknowledgement; default 50,000
@@ -88,7 +92,11 @@ func (s *Sink) Publish(ctx context.Context, key []byte, id string, value []byte)
 	if err := s.admit(ctx, size); err != nil {
 		return err
 	}
-	s.cl.Produce(context.WithoutCancel(ctx), &kgo.Record{Key: key, Value: value}, func(r *kgo.Record, err error) {
+	rec := &kgo.Record{Key: key, Value: value}
+	if id != "" {
+		rec.Headers = []kgo.RecordHeader{{Key: IDHeader, Value: []byte(id)}}
+	}
+	s.cl.Produce(context.WithoutCancel(ctx), rec, func(r *kgo.Record, err error) {
 		s.land(size)
 		if err != nil {
 			s.fail(err)

@@ -88,6 +88,16 @@ var faults = []fault{
 		pkg:   "./connect/spool", test: "^TestNothingAcceptedIsLost$",
 	},
 	{
+		name: "full-without-a-word", what: "events for which there is no room are dropped and not named",
+		edits: []edit{{"connect/binance/binance.go", "\t\tif s.c.meter.Dropped(series, id) {\n", "\t\tif false {\n"}},
+		pkg:   "./connect/binance", test: "^TestDroppedTradesAreNamed$",
+	},
+	{
+		name: "hasty-subscriptions", what: "streams are subscribed to faster than the exchange allows",
+		edits: []edit{{"connect/binance/binance.go", "requestInterval = 300 * time.Millisecond", "requestInterval = 100 * time.Millisecond"}},
+		pkg:   "./connect/binance", test: "^TestSubscribingStaysWithinTheLimits$",
+	},
+	{
 		name: "spool-keeps-half-a-write", what: "a write that was cut off by a kill stays before the next one",
 		edits: []edit{{"connect/spool/files.go", "\tif err := s.w.Truncate(last.size); err != nil {\n\t\treturn err\n\t}\n\t_, err = s.w.Seek(last.size, 0)\n", "\t_, err = s.w.Seek(0, 2)\n"}},
 		pkg:   "./connect/spool", test: "^TestNothingAcceptedIsLost$",
