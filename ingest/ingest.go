@@ -55,6 +55,20 @@ type Lagging interface {
 	Backlog(ctx context.Context, after map[int32]Position) (Backlog, error)
 }
 
+// Queue is implemented by a Source whose server keeps each message until it is acknowledged, and may deliver it again, in
+// any order (Google Pub/Sub). Its records have no offsets: Record.Offset is the time of publishing in µs, which several
+// share, and Record.Origin names the message. So a position says only how far it has come, and Seek cannot go back: it
+// makes Fetch give again what is not acknowledged. Ends gives nothing, and Committed does nothing.
+type Queue interface {
+	Source
+	// Acknowledge says that the oldest n records that Fetch gave and that are not acknowledged are in the table.
+	Acknowledge(ctx context.Context, n int) error
+	// Quiet is how long nothing must come until everything that was there has been read.
+	Quiet() time.Duration
+	// Release gives what is not acknowledged back to the server, for whoever reads there next. Seek begins anew.
+	Release()
+}
+
 // FileOpener makes a file of the store ready for reading according to its source's configuration (connect/csv).
 type FileOpener interface {
 	Open(ctx context.Context, store objstore.Store, info objstore.Info, src *pipeline.Source) (*pipeline.RawFile, error)

@@ -18,6 +18,7 @@ type microBatch struct {
 	fetched   bool
 	positions map[int32]Position
 	ranges    map[int32]*RangeMark
+	queue     bool // the source is a Queue
 
 	ph     *phases
 	ep     Epoch // nil: no record has come
@@ -27,7 +28,7 @@ type microBatch struct {
 }
 
 func (r *streamRun) newBatch(after map[int32]Position) *microBatch {
-	return &microBatch{positions: maps.Clone(after), ranges: map[int32]*RangeMark{}, ph: r.l.startPhases()}
+	return &microBatch{positions: maps.Clone(after), ranges: map[int32]*RangeMark{}, queue: r.queue != nil, ph: r.l.startPhases()}
 }
 
 func (b *microBatch) close() error {
@@ -44,7 +45,7 @@ func (r *streamRun) full(b *microBatch) bool {
 
 // complete tells whether nothing more belongs to a batch, whatever waits.
 func (r *streamRun) complete(b *microBatch) bool {
-	return r.full(b) || r.opts.AvailableNow && b.rows > 0 && b.covers(r.ends)
+	return r.full(b) || r.opts.AvailableNow && b.rows > 0 && !b.queue && b.covers(r.ends)
 }
 
 // gather reads records into a batch until it is complete or due. eager takes only what is there already.
@@ -152,20 +153,24 @@ func (r *streamRun) drop() {
 }
 
 // take adds records to the batch. Offsets grow in each partition: a source that goes back would double rows in tables
-// without a key.
+// without a key. Those of a queue are times, which come in any order and may come again; there the origin tells messages
+// apart.
 func (b *microBatch) take(recs []pipeline.Record) error {
 	for i := range recs {
 		rec := &recs[i]
-		if pos, ok := b.positions[rec.Partition]; ok && rec.Offset <= pos.Offset {
+		pos, ok := b.positions[rec.Partition]
+		if ok && rec.Offset <= pos.Offset && !b.queue {
 			return fmt.Errorf("topic %s, partition %d: offset %d came after %d", rec.Topic, rec.Partition, rec.Offset, pos.Offset)
 		}
-		b.positions[rec.Partition] = Position{Offset: rec.Offset, Time: rec.Time}
+		if !ok || rec.Offset > pos.Offset {
+			b.positions[rec.Partition] = Position{Offset: rec.Offset, Time: rec.Time}
+		}
 		g := b.ranges[rec.Partition]
 		if g == nil {
-			g = &RangeMark{Partition: rec.Partition, From: rec.Offset}
+			g = &RangeMark{Partition: rec.Partition, From: rec.Offset, To: rec.Offset}
 			b.ranges[rec.Partition] = g
 		}
-		g.To = rec.Offset
+		g.From, g.To = min(g.From, rec.Offset), max(g.To, rec.Offset)
 		g.Rows++
 		b.rows++
 		b.bytes += int64(len(rec.Value) + len(rec.Key))

@@ -70,6 +70,7 @@ type streamRun struct {
 	plan   *pipeline.Plan
 	table  *delta.Table
 	in     Source
+	queue  Queue // in, if it is one
 
 	log     *progressLog
 	state   *progressState
@@ -78,6 +79,7 @@ type streamRun struct {
 	ahead   *prepared       // the next micro-batch, or its beginning; nil: none
 	ends    map[int32]int64 // with AvailableNow
 	empty   int             // fetches in a row that gave nothing although the end was not reached
+	last    time.Time       // since when the source is asked and gives nothing
 
 	work sync.WaitGroup // maintenance
 	busy chan struct{}  // holds a token while maintenance runs
@@ -99,6 +101,7 @@ func (l *Lake) RunStream(ctx context.Context, in Source, o StreamOptions) error 
 	}
 	o = o.withDefaults(l.lake.Stream)
 	r := &streamRun{l: l, opts: o, source: src, plan: plan, in: in, busy: make(chan struct{}, 1)}
+	r.queue, _ = in.(Queue)
 	if r.table, err = l.catalog.Ensure(ctx, src.Table); err != nil {
 		return fmt.Errorf("source %s: %w", src.Name, err)
 	}
@@ -155,7 +158,7 @@ func (r *streamRun) run(ctx context.Context) error {
 		}
 	}
 	// A run that was killed between its commit and the acknowledgement left the source to believe less.
-	if len(r.state.positions) > 0 {
+	if len(r.state.positions) > 0 && r.queue == nil {
 		if err := r.in.Committed(ctx, maps.Clone(r.state.positions)); err != nil {
 			return err
 		}
@@ -199,6 +202,7 @@ func (r *streamRun) run(ctx context.Context) error {
 // seek reads the progress from the table and places the source behind it.
 func (r *streamRun) seek(ctx context.Context) error {
 	r.drop()
+	r.last = time.Now()
 	const renewalsMax = 3
 	for try := 0; ; try++ {
 		inc, err := r.in.Incarnation(ctx)
@@ -294,7 +298,11 @@ func (r *streamRun) allow(ctx context.Context, gap *GapError) error {
 		}
 	}
 	delete(r.carried, gap.Partition)
-	if gap.To >= 0 && gap.To <= ends[gap.Partition] {
+	switch {
+	case r.queue != nil:
+		// A queue gives what it has; only the time since which it is read begins anew.
+		r.carry(gap.Partition, Position{Offset: g.AllowedAt.UnixMicro(), Time: g.AllowedAt})
+	case gap.To >= 0 && gap.To <= ends[gap.Partition]:
 		r.carry(gap.Partition, Position{Offset: gap.To})
 	}
 	if n, ok := r.in.(Renewer); ok {
@@ -348,6 +356,9 @@ func (r *streamRun) reachedEnd() bool {
 	if !r.opts.AvailableNow {
 		return false
 	}
+	if r.queue != nil {
+		return r.ahead == nil && time.Since(r.last) > r.queue.Quiet()
+	}
 	for p, end := range r.ends {
 		if pos, ok := r.state.positions[p]; end >= 0 && (!ok || pos.Offset < end) {
 			// Logs may end with entries that are no records. They never come, however long one waits.
@@ -400,15 +411,24 @@ func (r *streamRun) epoch(ctx context.Context, due time.Time) (full bool, err er
 		<-r.ahead.done // the source serves one call at a time
 	}
 	// The rows are in the table: the source may forget them. If it does not learn of it, it only keeps them longer.
-	if err := r.in.Committed(ctx, maps.Clone(r.state.positions)); err != nil {
+	if err := r.acknowledge(ctx, b.rows); err != nil {
 		if ctx.Err() != nil {
 			return false, ctx.Err()
 		}
 		r.l.log.Warn("the source could not be told what is in the table; it keeps it longer", "source", r.source.Name, "error", err)
 	}
 	b.ph.done("acknowledge")
+	r.last = time.Now() // a commit takes its time; only what passes without a record is quiet
 	r.tell(rep, cover)
 	return full, nil
+}
+
+// acknowledge tells the source that the last micro-batch, of n records, is in the table.
+func (r *streamRun) acknowledge(ctx context.Context, n int) error {
+	if r.queue != nil {
+		return r.queue.Acknowledge(ctx, n)
+	}
+	return r.in.Committed(ctx, maps.Clone(r.state.positions))
 }
 
 // maintain looks after the table beside the stream, at most once at a time.

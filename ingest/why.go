@@ -75,6 +75,8 @@ type RowOrigin struct {
 	Topic       string `json:"topic,omitempty"`
 	Partition   int64  `json:"partition"`
 	Offset      int64  `json:"offset"`
+	// Message is the message's id, where it has no offset (Pub/Sub); Position is its time of publishing then.
+	Message string `json:"message,omitempty"`
 }
 
 // whyFilesMax bounds the data files that are searched at once.
@@ -325,12 +327,16 @@ func (w *whySearch) trace(ctx context.Context, v *RowVersion) error {
 		o.Kind = "file"
 		return w.file(ctx, o)
 	}
-	// <kind>:<incarnation>:<topic>/<partition>; an incarnation holds no colon.
+	// <kind>:<incarnation>:<topic>/<partition>, or /<message id> where there are no partitions; an incarnation holds no colon.
 	kind, rest, _ := strings.Cut(o.Origin, ":")
 	inc, topic, _ := strings.Cut(rest, ":")
 	o.Kind, o.Incarnation, o.Offset = kind, inc, o.Position
 	if i := strings.LastIndexByte(topic, '/'); i >= 0 {
 		o.Topic = topic[:i]
+		if kind == pipeline.KindPubSub {
+			o.Message, o.Offset = topic[i+1:], 0
+			return nil
+		}
 		if n, err := strconv.ParseInt(topic[i+1:], 10, 32); err == nil {
 			o.Partition = n
 		}

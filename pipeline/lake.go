@@ -232,6 +232,7 @@ const (
 	KindFiles    = "files"
 	KindEmbedded = "embedded"
 	KindKafka    = "kafka"
+	KindPubSub   = "pubsub"
 )
 
 // Formats of records.
@@ -247,16 +248,17 @@ const (
 type Source struct {
 	Name  string
 	Table string // name of the table, in its spelling
-	Kind  string // KindFiles, KindEmbedded or KindKafka
+	Kind  string // one of the Kind constants
 	// Location holds patterns of object keys below the root: "raw/batch/historico_*.csv*". "**" stands for any folders.
 	Location []string // for files
 	// FromFilename has named groups that file_group reads out of a file's base name; nil: none.
 	FromFilename *regexp.Regexp
 	// Generation names the group of FromFilename that holds a file's generation; "": its time of last modification is.
 	Generation string
-	Topic      string // for streams
-	Kafka      *Kafka // for KindKafka
-	Format     string // one of the Format constants
+	Topic      string  // for streams
+	Kafka      *Kafka  // for KindKafka
+	PubSub     *PubSub // for KindPubSub
+	Format     string  // one of the Format constants
 	CSV        CSV
 	Rank       int32
 	// OnReissue says what a changed file of the same name does: ReissueMerge or ReissueReplace.

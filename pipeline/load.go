@@ -509,6 +509,17 @@ func (b *builder) source(e entry) *Source {
 	default:
 		s.Kafka = b.kafka(k)
 	}
+	switch p := v.get("pubsub"); {
+	case s.Kind != KindPubSub:
+		refuse("pubsub")
+	case p == nil:
+		b.r.errorf(e.at, pubsubShape.like(), "source %s of kind pubsub has no pubsub block, which names project and subscription", s.Name)
+	default:
+		s.PubSub = b.pubsub(p)
+		if t := v.get("topic"); t != nil && !pubsubName.MatchString(t.text) {
+			b.r.errorf(t.at, pubsubNameHint, "topic %s", strconv.Quote(clip(t.shown)))
+		}
+	}
 	if g := v.get("generation"); g != nil && !s.Streaming() && !b.badFilename[s.Name] {
 		s.Generation = g.text
 		switch {

@@ -30,6 +30,9 @@ func Reference() string {
 	section("tables.\\*.ledger", ledgerShape)
 	section("sources.*", sourceShape)
 	section("sources.\\*.csv", csvShape)
+	section("sources.\\*.kafka", kafkaShape)
+	section("sources.\\*.kafka.sasl, producer, admin", saslShape("Credentials."))
+	section("sources.\\*.pubsub", pubsubShape)
 	section("sources.\\*.produce", produceShape)
 	section("sources.\\*.repair", repairShape)
 	for _, name := range []string{"stream", "schedule", "maintenance", "buffer", "metrics"} {

@@ -32,8 +32,6 @@ type shape struct {
 	keys []keyShape // of an object
 	elem *shape     // of a dict or list
 	enum []string   // of a choice
-	// later names choices that are planned or exist elsewhere, with what to say about them.
-	later map[string]string
 	// short is what may be written instead of an object; it is the value of shortKey.
 	short    *shape
 	shortKey string
@@ -206,15 +204,13 @@ var sourceShape = &shape{
 	doc: "Where rows of a table come from, and how raw fields become columns.",
 	keys: []keyShape{
 		{"table", text("The table that the rows go to.", "unified_events"), true},
-		{"kind", &shape{kind: kindChoice, enum: []string{KindFiles, KindEmbedded, KindKafka}, doc: "files: files under the storage root. embedded: a topic of the buffer that runs inside Cauce. kafka: a topic of Apache Kafka.",
-			later: map[string]string{
-				"pubsub": "this version reads streams from Apache Kafka and from the embedded buffer",
-			}}, true},
+		{"kind", &shape{kind: kindChoice, enum: []string{KindFiles, KindEmbedded, KindKafka, KindPubSub}, doc: "files: files under the storage root. embedded: a topic of the buffer that runs inside Cauce. kafka: a topic of Apache Kafka. pubsub: a topic of Google Pub/Sub."}, true},
 		{"location", names("Patterns of files below the storage root: * within a folder, ** for any folders. Hidden files and names ending in .tmp or .part are never read; .gz, .zst and .zip are unpacked.", `["raw/batch/historico_*.csv*"]`), false},
 		{"from_filename", text("Regular expression (RE2) with named groups, searched in the file's name; file_group('name') reads them.", `'^(?P<symbol>[A-Z0-9]+)-trades-'`), false},
 		{"generation", text("Named group of from_filename whose value orders files of one record: of two files the one with the greater value wins. A date or time (2024-08-20, 20240820T130000) or a number (v7). Default: the file's time of last modification.", "version"), false},
 		{"topic", text("Name of the topic.", "crypto_trades"), false},
 		{"kafka", kafkaShape, false},
+		{"pubsub", pubsubShape, false},
 		{"format", &shape{kind: kindChoice, enum: []string{FormatCSV, FormatJSON, FormatJSONL, FormatParquet, FormatAvro}, doc: "Format of the records. json: an array of objects, or objects one after the other; jsonl: an object a line; what is missing in an object is null. Streams carry JSON. Default: csv for files, json for streams."}, false},
 		{"csv", csvShape, false},
 		{"rank", &shape{kind: kindInt, min: -1 << 31, max: 1<<31 - 1, doc: "Of rows with the same key and sequence the one of the higher rank wins. Give streams the higher rank.", def: "0", example: "1"}, false},

@@ -574,15 +574,16 @@ func (r *reader) readScalar(n ast.Node, sh *shape, what string) *value {
 			}
 		}
 		hint := suggest(v.shown, sh.enum)
-		if why, known := sh.later[strings.ToLower(v.text)]; known {
-			hint = why + "; it can be " + orList(sh.enum)
-		}
 		r.errorf(v.at, hint, "%s: %s is not known", what, strconv.Quote(clip(v.shown)))
 		return nil
 	case kindDuration:
 		d, err := parseDuration(v.text)
-		if err != nil || int64(d) < sh.min {
+		if err != nil || int64(d) < sh.min && sh.max == 0 {
 			return bad()
+		}
+		if sh.max > 0 && (int64(d) < sh.min || int64(d) > sh.max) {
+			r.errorf(v.at, "write it like "+sh.example, "%s: %s is not from %v to %v", what, strconv.Quote(clip(v.shown)), time.Duration(sh.min), time.Duration(sh.max))
+			return nil
 		}
 		v.num = int64(d)
 	case kindSize:

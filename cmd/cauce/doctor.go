@@ -143,13 +143,17 @@ func (a *app) examine(ctx context.Context) []finding {
 		say("table", err, "%s: version %d, %s, all there", name, s.Version(), count(int64(s.NumFiles()), "file"))
 	}
 	for _, s := range def.Sources {
-		if s.Kind != pipeline.KindKafka {
+		if s.Kind != pipeline.KindKafka && s.Kind != pipeline.KindPubSub {
 			continue
 		}
 		short, cancel := context.WithTimeout(ctx, 10*time.Second)
 		t, err := a.describeTopic(short, s)
 		cancel()
-		if !say("topic", err, "%s: %s, kept %s", s.Topic, count(int64(t.Partitions), "partition"), t.kept()) {
+		shape := count(int64(t.Partitions), "partition")
+		if s.Kind == pipeline.KindPubSub {
+			shape = "subscription " + t.Subscription
+		}
+		if !say("topic", err, "%s: %s, kept %s", s.Topic, shape, t.kept()) {
 			continue
 		}
 		for _, w := range t.Warnings {

@@ -25,9 +25,9 @@ func newProduce(a *app) *cobra.Command {
 // kind, if not "", leaves only the streams of one kind.
 func streamSource(lake *pipeline.Lake, name, kind string) (*pipeline.Source, error) {
 	switch kind {
-	case "", pipeline.KindKafka, pipeline.KindEmbedded:
+	case "", pipeline.KindKafka, pipeline.KindPubSub, pipeline.KindEmbedded:
 	default:
-		return nil, usagef("--to %s: it must be %s or %s", kind, pipeline.KindKafka, pipeline.KindEmbedded)
+		return nil, usagef("--to %s: it must be %s, %s or %s", kind, pipeline.KindKafka, pipeline.KindPubSub, pipeline.KindEmbedded)
 	}
 	var streams []string
 	for _, s := range lake.Sources {
@@ -50,7 +50,7 @@ func streamSource(lake *pipeline.Lake, name, kind string) (*pipeline.Source, err
 	switch len(streams) {
 	case 0:
 		if kind == "" {
-			kind = pipeline.KindEmbedded + " or " + pipeline.KindKafka
+			kind = pipeline.KindEmbedded + ", " + pipeline.KindKafka + " or " + pipeline.KindPubSub
 		}
 		return nil, usagef("%s has no source of kind %s, so there is no stream to send to; add one under sources", lake.File, kind)
 	case 1:
@@ -116,5 +116,5 @@ func newProduceReplay(a *app) *cobra.Command {
 // targetFlags are the flags by which every producer is told where to send.
 func targetFlags(f *pflag.FlagSet, source, to *string) {
 	f.StringVar(source, "source", "", "the lake file's stream to send to (default: the only one, or the only one with a producer of this kind)")
-	f.StringVar(to, "to", "", "`kind` of the stream to send to, kafka or embedded (default: as the lake file says)")
+	f.StringVar(to, "to", "", "`kind` of the stream to send to, kafka, pubsub or embedded (default: as the lake file says)")
 }

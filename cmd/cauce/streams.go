@@ -7,6 +7,7 @@ import (
 
 	"github.com/cauce-data/cauce/connect/buffer"
 	"github.com/cauce-data/cauce/connect/kafka"
+	"github.com/cauce-data/cauce/connect/pubsub"
 	"github.com/cauce-data/cauce/ingest"
 	"github.com/cauce-data/cauce/pipeline"
 )
@@ -55,7 +56,14 @@ func (s *streams) source(ctx context.Context, src *pipeline.Source) (ingest.Sour
 }
 
 func (s *streams) open(ctx context.Context, src *pipeline.Source) (ingest.Source, error) {
-	if src.Kind == pipeline.KindKafka {
+	switch src.Kind {
+	case pipeline.KindPubSub:
+		return pubsub.OpenSource(ctx, pubsubConfig(s.a, src.PubSub, src.PubSub.Credentials), pubsub.SourceOptions{
+			Name: src.Name, Topic: src.Topic, Subscription: src.PubSub.Subscription, AckDeadline: src.PubSub.AckDeadline,
+			// A micro-batch that is merged, and the next one.
+			HeldMax: 2 * s.lake.Stream.RowsMax, HeldBytesMax: 2 * s.lake.Stream.BytesMax,
+		})
+	case pipeline.KindKafka:
 		k := src.Kafka
 		return kafka.OpenSource(ctx, kafkaConfig(s.a, k, k.SASL), kafka.SourceOptions{
 			Name: src.Name, Topic: src.Topic, Group: k.Group,
@@ -86,9 +94,13 @@ func (s *streams) sink(ctx context.Context, src *pipeline.Source) (sink, error) 
 		out sink
 		err error
 	)
-	if src.Kind == pipeline.KindKafka {
+	switch src.Kind {
+	case pipeline.KindKafka:
 		out, err = kafka.NewSink(ctx, kafkaConfig(s.a, src.Kafka, src.Kafka.Producer), src.Topic, kafka.SinkOptions{})
-	} else {
+	case pipeline.KindPubSub:
+		out, err = pubsub.NewSink(ctx, pubsubConfig(s.a, src.PubSub, src.PubSub.ProducerCredentials), src.Topic,
+			pubsub.SinkOptions{Ordering: src.PubSub.Ordering})
+	default:
 		var b *buffer.Buffer
 		if b, err = s.buffer(ctx); err != nil {
 			return nil, err
@@ -118,6 +130,10 @@ func kafkaConfig(a *app, k *pipeline.Kafka, login pipeline.SASL) kafka.Config {
 		TLS:     kafka.TLS{Enabled: k.TLS.Enabled, CAFile: k.TLS.CAFile, CertFile: k.TLS.CertFile, KeyFile: k.TLS.KeyFile, ServerName: k.TLS.ServerName},
 		Log:     a.logger(),
 	}
+}
+
+func pubsubConfig(a *app, p *pipeline.PubSub, credentials string) pubsub.Config {
+	return pubsub.Config{Project: p.Project, CredentialsFile: credentials, Log: a.logger()}
 }
 
 // bufferSource adapts the buffer's source to what ingest wants after an allowed gap.

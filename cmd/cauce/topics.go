@@ -17,23 +17,40 @@ func newTopics(a *app) *cobra.Command {
 	return group(&cobra.Command{
 		Use:   "topics",
 		Short: "Make and look at the topics of the lake file",
-		Long: `Make and look at the Kafka topics that the lake file's sources read. Topics of the embedded buffer need no making.
-The credentials are those of kafka.admin in the lake file, else of kafka.producer.`,
+		Long: `Make and look at the topics of Kafka and Pub/Sub that the lake file's sources read, and the subscriptions of
+Pub/Sub. Topics of the embedded buffer need no making.
+The credentials are those of kafka.admin in the lake file, else of kafka.producer; for Pub/Sub those of
+pubsub.admin_credentials, else of pubsub.producer_credentials.`,
 	}, newTopicsCreate(a), newTopicsDescribe(a))
 }
 
 // topicReport is what `cauce topics` prints of one topic.
 type topicReport struct {
-	Source      string   `json:"source"`
-	Topic       string   `json:"topic"`
-	Created     bool     `json:"created"`
-	Incarnation string   `json:"incarnation"` // cluster and topic id
-	Partitions  int32    `json:"partitions"`
-	Replication int16    `json:"replication"`
-	RetentionS  int64    `json:"retention_seconds"` // -1: for ever, 0: not known, for lack of permission
-	RetentionB  int64    `json:"retention_bytes"`   // of each partition; -1: no bound
-	Messages    int64    `json:"messages"`          // offsets between the first and the end; transactions take some
-	Warnings    []string `json:"warnings"`
+	Source       string   `json:"source"`
+	Kind         string   `json:"kind"` // kafka or pubsub
+	Topic        string   `json:"topic"`
+	Subscription string   `json:"subscription,omitempty"` // of pubsub
+	Created      bool     `json:"created"`
+	Incarnation  string   `json:"incarnation"` // cluster and topic id; project, subscription and its mark
+	Partitions   int32    `json:"partitions"`  // of kafka, as are the next
+	Replication  int16    `json:"replication"`
+	RetentionS   int64    `json:"retention_seconds"` // -1: for ever, 0: not known, for lack of permission
+	RetentionB   int64    `json:"retention_bytes"`   // of each partition; -1: no bound
+	Messages     int64    `json:"messages"`          // offsets between the first and the end; transactions take some; -1: the service does not tell
+	Warnings     []string `json:"warnings"`
+}
+
+// line says in words what the topic is.
+func (t topicReport) line() string {
+	verb := "there"
+	if t.Created {
+		verb = "created"
+	}
+	if t.Kind == pipeline.KindPubSub {
+		return fmt.Sprintf("%s: %s; subscription %s, kept %s", t.Topic, verb, t.Subscription, t.kept())
+	}
+	return fmt.Sprintf("%s: %s; %s, replication %d, kept %s; %s offsets", t.Topic, verb, count(int64(t.Partitions), "partition"),
+		t.Replication, t.kept(), thousands(t.Messages))
 }
 
 // kept says in words for how long the broker keeps messages.
@@ -61,32 +78,38 @@ func days(d time.Duration) string {
 	return d.String()
 }
 
-// kafkaSources are the sources that a topics command means: the named one, or all of kind kafka.
-func kafkaSources(lake *pipeline.Lake, name string) ([]*pipeline.Source, error) {
+// topicSources are the sources that a topics command means: the named one, or all whose topics are made by hand.
+func topicSources(lake *pipeline.Lake, name string) ([]*pipeline.Source, error) {
 	if name != "" {
-		s, err := streamSource(lake, name, pipeline.KindKafka)
+		s, err := streamSource(lake, name, "")
+		if err == nil && s.Kind == pipeline.KindEmbedded {
+			err = usagef("source %q is of kind %s: its topic is made when the first event comes", name, s.Kind)
+		}
 		return []*pipeline.Source{s}, err
 	}
 	var out []*pipeline.Source
 	for _, s := range lake.Sources {
-		if s.Kind == pipeline.KindKafka {
+		if s.Kind == pipeline.KindKafka || s.Kind == pipeline.KindPubSub {
 			out = append(out, s)
 		}
 	}
 	if len(out) == 0 {
-		return nil, usagef("%s has no source of kind kafka; topics of the embedded buffer are made when the first event comes", lake.File)
+		return nil, usagef("%s has no source of kind kafka or pubsub; topics of the embedded buffer are made when the first event comes", lake.File)
 	}
 	return out, nil
 }
 
 // describeTopic asks the broker about a source's topic and compares the answer with what the lake file wants.
 func (a *app) describeTopic(ctx context.Context, s *pipeline.Source) (topicReport, error) {
+	if s.Kind == pipeline.KindPubSub {
+		return a.describePubSub(ctx, s)
+	}
 	t, err := kafka.Describe(ctx, kafkaConfig(a, s.Kafka, s.Kafka.Admin), s.Topic)
 	if err != nil {
 		return topicReport{}, fmt.Errorf("source %s: %w", s.Name, err)
 	}
 	r := topicReport{
-		Source: s.Name, Topic: s.Topic, Incarnation: t.Incarnation(), Partitions: t.Partitions, Replication: t.Replication,
+		Source: s.Name, Kind: s.Kind, Topic: s.Topic, Incarnation: t.Incarnation(), Partitions: t.Partitions, Replication: t.Replication,
 		RetentionS: int64(t.Retention / time.Second), RetentionB: t.RetentionBytes, Warnings: topicWarnings(t, s.Kafka),
 	}
 	if t.Retention < 0 {
@@ -136,13 +159,17 @@ func newTopicsCreate(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create",
 		Short: "Make the topics of the lake file that do not exist yet",
-		Long: `Make the Kafka topics of the lake file, with its partitions and retention (kafka.partitions, kafka.retention).
-A topic that exists stays as it is; where it differs from the lake file, a warning says so.`,
+		Long: `Make the topics of the lake file: those of Kafka with its partitions and retention (kafka.partitions,
+kafka.retention), those of Pub/Sub with their subscription (pubsub.ordering, pubsub.retention).
+What exists stays as it is; where it differs from the lake file, a warning says so.`,
 		Example: `  cauce topics create
   cauce topics create --source live --replication 3`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.topics(cmd.Context(), source, func(ctx context.Context, s *pipeline.Source) (bool, error) {
+				if s.Kind == pipeline.KindPubSub {
+					return a.createPubSub(ctx, s)
+				}
 				created, err := kafka.CreateTopic(ctx, kafkaConfig(a, s.Kafka, s.Kafka.Admin), s.Topic, kafka.TopicOptions{
 					Partitions:  int32(s.Kafka.Partitions), //nolint:gosec // at most 100,000
 					Replication: replication, Retention: s.Kafka.Retention,
@@ -154,8 +181,8 @@ A topic that exists stays as it is; where it differs from the lake file, a warni
 			})
 		},
 	}
-	cmd.Flags().StringVar(&source, "source", "", "only the topic of this source (default: of all of kind kafka)")
-	cmd.Flags().Int16Var(&replication, "replication", 0, "copies of each partition (0: the broker's default)")
+	cmd.Flags().StringVar(&source, "source", "", "only the topic of this source (default: of all)")
+	cmd.Flags().Int16Var(&replication, "replication", 0, "copies of each partition of Kafka (0: the broker's default)")
 	return cmd
 }
 
@@ -169,7 +196,7 @@ func newTopicsDescribe(a *app) *cobra.Command {
 			return a.topics(cmd.Context(), source, nil)
 		},
 	}
-	cmd.Flags().StringVar(&source, "source", "", "only the topic of this source (default: of all of kind kafka)")
+	cmd.Flags().StringVar(&source, "source", "", "only the topic of this source (default: of all)")
 	return cmd
 }
 
@@ -179,14 +206,20 @@ func (a *app) topics(ctx context.Context, source string, create func(context.Con
 	if err != nil {
 		return err
 	}
-	sources, err := kafkaSources(lake, source)
+	sources, err := topicSources(lake, source)
 	if err != nil {
 		return err
 	}
 	reports := []topicReport{}
 	seen := map[string]bool{}
 	for _, s := range sources {
-		id := strings.Join(s.Kafka.Brokers, ",") + "/" + s.Topic
+		id := s.Kind + ":" + s.Topic
+		if k := s.Kafka; k != nil {
+			id += ":" + strings.Join(k.Brokers, ",")
+		}
+		if p := s.PubSub; p != nil {
+			id += ":" + p.Project + "/" + p.Subscription
+		}
 		if seen[id] {
 			continue
 		}
@@ -207,12 +240,7 @@ func (a *app) topics(ctx context.Context, source string, create func(context.Con
 		Topics []topicReport `json:"topics"`
 	}{reports}, func(w io.Writer) error {
 		for _, r := range reports {
-			verb := "there"
-			if r.Created {
-				verb = "created"
-			}
-			if _, err := fmt.Fprintf(w, "%s: %s; %s, replication %d, kept %s; %s offsets\n", r.Topic, verb,
-				count(int64(r.Partitions), "partition"), r.Replication, r.kept(), thousands(r.Messages)); err != nil {
+			if _, err := fmt.Fprintln(w, r.line()); err != nil {
 				return err
 			}
 			for _, warning := range r.Warnings {

