@@ -61,6 +61,7 @@ Runs until it is stopped (SIGINT, SIGTERM); with --count it stops making trades 
 	fault(&o.Faults.SwapEvery, "swap-every", "send two neighbours in the wrong order")
 	fault(&o.Faults.MalformedEvery, "malformed-every", "send a frame that is no JSON")
 	fault(&o.Faults.UnknownEvery, "unknown-every", "send an event of an unknown type")
+	fault(&o.Faults.OldEvery, "old-every", "send a trade as it was written once, with the ids of both orders")
 	fault(&o.Faults.LoseEvery, "lose-every", "leave an event out of the socket (REST has it)")
 	return cmd
 }

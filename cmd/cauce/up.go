@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/cauce-data/cauce/connect/spool"
 	"github.com/cauce-data/cauce/ingest"
 	"github.com/cauce-data/cauce/pipeline"
 	"github.com/cauce-data/cauce/schedule"
@@ -214,6 +215,9 @@ func (u *up) produce(ctx context.Context, st *streams, src *pipeline.Source) err
 		p.URL = u.url
 	}
 	live, err := st.producer(ctx, src, p, u.log)
+	if errors.Is(err, spool.ErrBusy) {
+		return errors.New(err.Error()) // no reason to end everything: the other one may end, and then it is tried again
+	}
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -220,9 +221,12 @@ func TestAnnouncedShutdownLosesNothing(t *testing.T) {
 
 func TestDuplicatesAndSwappedNeighbours(t *testing.T) {
 	sink, stats, made := trade(t, time.Minute,
-		simulate.Options{Seed: 3, Rate: 50, Faults: simulate.Faults{DuplicateEvery: 7, SwapEvery: 11, UnknownEvery: 13, MalformedEvery: 17}}, Options{})
+		simulate.Options{Seed: 3, Rate: 50, Faults: simulate.Faults{DuplicateEvery: 7, SwapEvery: 11, UnknownEvery: 13, MalformedEvery: 17, OldEvery: 19}}, Options{})
 	if lost := missing(sink, made); len(lost) > 0 {
 		t.Errorf("lost %v", lost)
+	}
+	if old := slices.IndexFunc(sink.values, func(v string) bool { return strings.Contains(v, `,"b":88,"a":50,`) }); old < 0 {
+		t.Error("no frame of the old form arrived")
 	}
 	twice, bad := 0, 0
 	for id, n := range sink.ids {

@@ -232,3 +232,39 @@ func TestBlueskyServer(t *testing.T) {
 		}
 	}
 }
+
+// TestLinesAreXs holds the simulated X's lines against one written from X's documentation, which no recording shows: the
+// same members, with values of the same kind; an edit names both ids, oldest first.
+func TestLinesAreXs(t *testing.T) {
+	documented := []byte(`{"data":{"author_id":"2244994945","created_at":"2026-07-04T14:38:05.000Z","edit_history_tweet_ids":["2073400000000000001"],"id":"2073400000000000001","lang":"en","text":"We are sharing"},` +
+		`"includes":{"users":[{"id":"2244994945","name":"X Dev","username":"XDevelopers"}]},"matching_rules":[{"id":"1166916266197536768","tag":"from"}]}`)
+	x, err := NewX(XOptions{Seed: 1, Start: start, Token: "t", Rules: []string{"*"}})
+	must(t, err)
+	must(t, x.Step(200))
+	edits := 0
+	for _, p := range x.posts {
+		line := xLine(p, x.matches(p))
+		if got, want := members(t, line, ""), members(t, documented, ""); !slices.Equal(got, want) {
+			t.Fatalf("%s\nhas the members %q\ndocumented are %q", line, got, want)
+		}
+		var v struct {
+			Data struct {
+				ID    string
+				Edits []string `json:"edit_history_tweet_ids"`
+			}
+			Includes struct{ Users []struct{ ID string } }
+			Rules    []struct{ ID string } `json:"matching_rules"`
+		}
+		must(t, json.Unmarshal(line, &v))
+		e := v.Data.Edits
+		if e[len(e)-1] != v.Data.ID || len(v.Includes.Users) != 1 || len(v.Rules) != 1 {
+			t.Fatalf("%s", line)
+		}
+		if len(e) == 2 && e[0] < e[1] {
+			edits++
+		}
+	}
+	if edits < 5 {
+		t.Errorf("%d edits", edits)
+	}
+}

@@ -68,6 +68,7 @@ type Faults struct {
 	SwapEvery      int // sends an event after the one that follows it
 	MalformedEvery int // sends a frame that is no JSON
 	UnknownEvery   int // sends an event of a kind that no client knows
+	OldEvery       int // sends a trade as it was written once, with the ids of both orders
 	LoseEvery      int // does not send the event at all; REST has it
 }
 

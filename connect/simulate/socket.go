@@ -327,7 +327,11 @@ func (c *conn) send(ctx context.Context, cursor int64, rng *rand.Rand) error {
 			if combined {
 				fmt.Fprintf(&b, `{"stream":"%s","data":`, e.stream)
 			}
-			b.Write(appendEvent(nil, e, c.micros))
+			body := appendEvent(nil, e, c.micros)
+			if e.agg == nil && nth(f.OldEvery) {
+				body = bytes.Replace(body, []byte(`,"T":`), []byte(`,"b":88,"a":50,"T":`), 1)
+			}
+			b.Write(body)
 			if combined {
 				b.WriteByte('}')
 			}
