@@ -16,6 +16,7 @@ import (
 
 	"github.com/cauce-data/cauce/connect/csv"
 	"github.com/cauce-data/cauce/delta"
+	"github.com/cauce-data/cauce/delta/enginetest"
 	"github.com/cauce-data/cauce/objstore"
 	"github.com/cauce-data/cauce/pipeline"
 )
@@ -394,3 +395,6 @@ func FuzzNativeCasts(f *testing.F) {
 		}
 	})
 }
+
+// The engine does what the suite of delta demands.
+func TestEngineConforms(t *testing.T) { enginetest.Run(t, testEngine(t).Delta()) }

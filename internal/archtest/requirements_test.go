@@ -18,34 +18,47 @@ import (
 var proof = regexp.MustCompile("`([a-z][a-z0-9_/]*)\\.((?:Test|Fuzz|Example)[A-Za-z0-9_]*)`")
 
 // TestEveryPromiseHasItsProof reads the table of promises: each row names a test that exists, or says "not yet".
-func TestEveryPromiseHasItsProof(t *testing.T) {
+func TestEveryPromiseHasItsProof(t *testing.T) { proved(t, "docs/requirements.md", "not yet", 15) }
+
+// TestEveryCellOfDeltaHasItsProof reads the tables of what Cauce does of Delta Lake: each row names a test that exists, or
+// says "not offered".
+func TestEveryCellOfDeltaHasItsProof(t *testing.T) { proved(t, "docs/delta.md", "not offered", 40) }
+
+// proved demands that each row of a page's tables names a test that exists, or has the word that stands for none.
+func proved(t *testing.T, page, without string, least int) {
+	t.Helper()
 	root := prereq.Root()
-	text, err := os.ReadFile(filepath.Join(root, "docs", "requirements.md"))
+	text, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(page)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	tests := map[string]map[string]bool{}
-	rows := 0
+	rows, head := 0, true
 	for i, line := range strings.Split(string(text), "\n") {
-		if !strings.HasPrefix(line, "|") || strings.HasPrefix(line, "|-") || strings.HasPrefix(line, "| promise") {
+		if !strings.HasPrefix(line, "|") {
+			head = true
+			continue
+		}
+		if head || strings.HasPrefix(line, "|-") {
+			head = false
 			continue
 		}
 		rows++
 		named := proof.FindAllStringSubmatch(line, -1)
-		if len(named) == 0 && !strings.Contains(line, "not yet") {
-			t.Errorf("docs/requirements.md:%d: neither a test nor \"not yet\": %s", i+1, line)
+		if len(named) == 0 && !strings.Contains(line, without) {
+			t.Errorf("%s:%d: neither a test nor %q: %s", page, i+1, without, line)
 		}
 		for _, m := range named {
 			if tests[m[1]] == nil {
 				tests[m[1]] = testsOf(t, filepath.Join(root, filepath.FromSlash(m[1])))
 			}
 			if !tests[m[1]][m[2]] {
-				t.Errorf("docs/requirements.md:%d: there is no test %s in %s", i+1, m[2], m[1])
+				t.Errorf("%s:%d: there is no test %s in %s", page, i+1, m[2], m[1])
 			}
 		}
 	}
-	if rows < 15 {
-		t.Errorf("docs/requirements.md has %d promises; some are gone", rows)
+	if rows < least {
+		t.Errorf("%s has %d rows; some are gone", page, rows)
 	}
 }
 

@@ -87,23 +87,30 @@ type writers struct {
 	table  string // its folder
 	until  time.Time
 	mu     sync.Mutex
-	window int64 // the number of the present window
-	room   int   // operations that may still begin in it
+	length time.Duration // of a window
+	window int64         // the number of the present one
+	room   int           // operations that may still begin in it
 	did    map[delta.Version]step
 	epochs []step // of the batch source, one after another; run batch tells the version of the table, not of its commit
 	counts map[string]int
+
+	vacuumed bool           // files of old versions may be gone
+	next     int            // the first version that Spark has not read
+	seen     map[int]digest // what it has read
+	gone     []int          // versions whose files were gone when it came to them
 }
 
 func newWriters(t *testing.T) *writers {
 	l := lab.NewLakeOf(t, []byte(itemsLake))
-	w := &writers{t: t, l: l, table: l.Path("data/processed/items"), did: map[delta.Version]step{}, counts: map[string]int{}}
+	w := &writers{t: t, l: l, table: l.Path("data/processed/items"), did: map[delta.Version]step{}, counts: map[string]int{}, seen: map[int]digest{}}
 	w.run(w.batch()(0, testscale.Rand(t)))
 	return w
 }
 
 // begin starts the clock.
 func (w *writers) begin() {
-	w.until = time.Now().Add(time.Duration(testscale.Count(w.t, "writer-seconds")) * time.Second)
+	all := time.Duration(testscale.Count(w.t, "writer-seconds")) * time.Second
+	w.length, w.until = max(10*time.Second, all/20), time.Now().Add(all)
 }
 
 // run runs an operation as a process of its own; it must succeed, whatever others do meanwhile.
@@ -141,12 +148,9 @@ func (w *writers) run(s step) {
 // actor makes the n-th operation of a process.
 type actor func(n int, r *rand.Rand) step
 
-// A window of time has room for a number of operations, which the processes do as fast as they can; then they wait for
-// the next one, for Spark reads each version afterwards, which takes it longer than it took to write.
-const (
-	window    = 10 * time.Second
-	perWindow = 20
-)
+// perWindow is how many operations begin in a window of time. The processes do them as fast as they can and then wait for
+// the next window, for Spark reads each version, which takes it longer than it took to write.
+const perWindow = 20
 
 // turn waits until there is room for an operation; false: the time is over.
 func (w *writers) turn() bool {
@@ -156,7 +160,7 @@ func (w *writers) turn() bool {
 			return false
 		}
 		w.mu.Lock()
-		if n := now.UnixNano() / int64(window); n != w.window {
+		if n := now.UnixNano() / int64(w.length); n != w.window {
 			w.window, w.room = n, perWindow
 		}
 		w.room--
@@ -394,43 +398,61 @@ func differences(want, got items) string {
 	return strings.Join(out[:min(len(out), 10)], "\n")
 }
 
-// sparkReads has Spark read every version. Those whose files a vacuum has deleted, if it may have, are counted from
-// the log.
-func (w *writers) sparkReads(s *spark, want []digest, vacuumed bool) (whole, counted int) {
+// follow has Spark read some of the versions that it has not read yet. A version whose files a vacuum has deleted
+// meanwhile is left out.
+func (w *writers) follow(s *spark, most int) {
 	w.t.Helper()
+	_, newest := w.open()
+	w.sparkReads(s, int(newest.Version())+1, most)
+}
+
+// sparkReads has Spark read versions below an end, and gives how many are left.
+func (w *writers) sparkReads(s *spark, end, most int) (left int) {
+	w.t.Helper()
+	first := w.next
+	w.next = min(end, first+most)
 	var texts []string
-	for v := range want {
+	for v := first; v < w.next; v++ {
 		texts = append(texts, fmt.Sprintf(digestSQL, w.table, v))
 	}
-	var again []int
-	for v, a := range s.each(texts) {
-		switch {
-		case a.Failed != "" && vacuumed && strings.Contains(a.Failed, "FAILED_READ_FILE"):
-			again = append(again, v)
-		case a.Failed != "":
-			w.t.Errorf("Spark cannot read version %d: %s", v, a.Failed)
-		case digestOf(a) != want[v]:
-			w.t.Errorf("Spark reads %+v in version %d, want %+v", digestOf(a), v, want[v])
+	for i, a := range s.each(texts) {
+		switch v := first + i; {
+		case a.Failed == "":
+			w.seen[v] = digestOf(a)
+		case w.vacuumed && strings.Contains(a.Failed, "FAILED_READ_FILE"):
+			w.gone = append(w.gone, v)
 		default:
-			whole++
+			w.t.Errorf("Spark cannot read version %d: %s", v, a.Failed)
 		}
 	}
-	texts = nil
-	for _, v := range again {
+	return end - w.next
+}
+
+// compare has Spark read the versions that are left, count the rows of those whose files are gone, from the log, and
+// compares all with what they must be.
+func (w *writers) compare(s *spark, want []digest) {
+	w.t.Helper()
+	for w.sparkReads(s, len(want), 100) > 0 {
+	}
+	var texts []string
+	for _, v := range w.gone {
 		texts = append(texts, fmt.Sprintf("SELECT count(*) AS rows, 0 AS sum FROM delta.`%s` VERSION AS OF %d", w.table, v))
 	}
 	for i, a := range s.each(texts) {
-		v := again[i]
-		switch {
-		case a.Failed != "":
+		if v := w.gone[i]; a.Failed != "" {
 			w.t.Errorf("Spark cannot read the log of version %d: %s", v, a.Failed)
-		case digestOf(a).rows != want[v].rows:
+		} else if digestOf(a).rows != want[v].rows {
 			w.t.Errorf("Spark counts %d rows in version %d, want %d", digestOf(a).rows, v, want[v].rows)
-		default:
-			counted++
 		}
 	}
-	return whole, counted
+	for v, d := range w.seen {
+		if d != want[v] {
+			w.t.Errorf("Spark reads %+v in version %d, want %+v", d, v, want[v])
+		}
+	}
+	if len(w.seen)+len(w.gone) != len(want) {
+		w.t.Errorf("Spark read %d versions and counted %d of %d", len(w.seen), len(w.gone), len(want))
+	}
 }
 
 func (w *writers) summary() string {
@@ -450,36 +472,23 @@ func TestCauceProcessesWriteSideBySide(t *testing.T) {
 	s := startSpark(t)
 	s.ready()
 	w := newWriters(t)
+	w.vacuumed = true
 	seed := testscale.Seed(t)
 	s.sql(fmt.Sprintf(digestSQL, w.table, 0)) // the first query of a session takes long
 	w.begin()
 	wait := w.start(seed, w.batch(), appends("a1"), appends("a2"), merges("m1"), merges("m2"), changes(), compacts(), vacuums())
-	// Meanwhile Spark reads the newest version again and again.
-	live := map[delta.Version]digest{}
 	for time.Now().Before(w.until) && !t.Failed() {
-		_, newest := w.open()
-		began := time.Now()
-		a := s.try(fmt.Sprintf(digestSQL, w.table, newest.Version()))
-		switch {
-		case a.Failed == "":
-			live[newest.Version()] = digestOf(a)
-		case time.Since(began) < retention/2:
-			t.Errorf("Spark cannot read version %d while others write: %s", newest.Version(), a.Failed)
-		}
+		w.follow(s, 8)
 	}
 	wait()
 	if t.Failed() {
 		return
 	}
 	want := w.replay(func(delta.Commit) (step, bool) { return step{}, false })
-	for v, d := range live {
-		if d != want[v] {
-			t.Errorf("Spark read %+v in version %d while others wrote, want %+v", d, v, want[v])
-		}
-	}
-	whole, counted := w.sparkReads(s, want, true)
+	during := len(w.seen)
+	w.compare(s, want)
 	t.Logf("REPORT: 8 processes for %d s: %s; %d versions, no row lost or doubled, no conflict surfaced", testscale.Count(t, "writer-seconds"), w.summary(), len(want))
-	t.Logf("REPORT: Spark read %d versions while they were written, %d afterwards, and counted the rows of %d whose files were vacuumed", len(live), whole, counted)
+	t.Logf("REPORT: Spark read %d versions, %d of them while others wrote, and counted the rows of %d whose files were vacuumed", len(w.seen), during, len(w.gone))
 }
 
 // TestSparkAndCauceWriteSideBySide has Spark, with the LogStore of deploy/spark, and six Cauce processes change one
@@ -524,6 +533,9 @@ func TestSparkAndCauceWriteSideBySide(t *testing.T) {
 		w.mu.Lock()
 		w.counts["Spark's "+does.kind]++
 		w.mu.Unlock()
+		if n%4 == 0 {
+			w.follow(s, 8)
+		}
 	}
 	s.sql("RESET spark.databricks.delta.commitInfo.userMetadata")
 	wait()
@@ -543,12 +555,9 @@ func TestSparkAndCauceWriteSideBySide(t *testing.T) {
 			t.Errorf("%s, which Spark committed, is not there: %s", name, does.sql)
 		}
 	}
-	whole, _ := w.sparkReads(s, want, false)
+	w.compare(s, want)
 	t.Logf("REPORT: Spark and 6 Cauce processes for %d s: %s; %d versions, no row lost or doubled, no conflict surfaced by Cauce", testscale.Count(t, "writer-seconds"), w.summary(), len(want))
-	t.Logf("REPORT: Spark read all %d versions; of its own statements it aborted and repeated %v", whole, aborts)
-	if whole != len(want) {
-		t.Errorf("Spark read %d of %d versions", whole, len(want))
-	}
+	t.Logf("REPORT: Spark read all %d versions; of its own statements it aborted and repeated %v", len(w.seen), aborts)
 }
 
 // sparkConflict finds the name of a conflict in a message of Spark's.

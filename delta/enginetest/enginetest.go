@@ -1,0 +1,415 @@
+// Package enginetest is the conformance suite of delta.Engine: what a FileWriter, a Reader and a Locator must do, whoever
+// implements them. The pure-Go engine and that of package engine/duckdb pass it.
+package enginetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/RoaringBitmap/roaring/v2/roaring64"
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+
+	"github.com/cauce-data/cauce/delta"
+	"github.com/cauce-data/cauce/objstore"
+)
+
+// Run runs the suite against an engine.
+func Run(t *testing.T, engine delta.Engine) {
+	t.Run("FileWriter", func(t *testing.T) { TestFileWriter(t, engine.FileWriter) })
+	t.Run("Reader", func(t *testing.T) { TestReader(t, engine.Reader) })
+	t.Run("Locator", func(t *testing.T) { TestLocator(t, engine.Locator) })
+}
+
+// schema is the table of the suite, partitioned by day and name.
+func schema() *delta.Schema {
+	return &delta.Schema{Fields: []delta.Field{
+		{Name: "id", Type: delta.String, Nullable: true}, {Name: "n", Type: delta.Long, Nullable: true}, {Name: "price", Type: delta.Decimal{P: 18, S: 8}, Nullable: true},
+		{Name: "day", Type: delta.Date, Nullable: true}, {Name: "at", Type: delta.Timestamp, Nullable: true}, {Name: "ok", Type: delta.Boolean, Nullable: true},
+		{Name: "x", Type: delta.Double, Nullable: true}, {Name: "tags", Type: &delta.Array{Element: delta.String, ContainsNull: true}, Nullable: true},
+		{Name: "s", Type: &delta.Struct{Fields: []delta.Field{{Name: "a", Type: delta.Integer, Nullable: true}}}, Nullable: true},
+		{Name: "name", Type: delta.String, Nullable: true},
+	}}
+}
+
+// suite is a table in a new folder.
+type suite struct {
+	t     *testing.T
+	dir   string
+	table delta.TableInfo
+}
+
+func newSuite(t *testing.T) *suite {
+	t.Helper()
+	dir := t.TempDir()
+	store, err := objstore.NewLocal(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &suite{t, dir, delta.TableInfo{Store: store, Path: "t", Schema: schema(), PartitionBy: []string{"day", "name"}, Config: map[string]string{}}}
+}
+
+// lines are rows as JSON, one object each; columns that are left out are null.
+func (s *suite) rows(lines ...string) *delta.MemoryRows {
+	s.t.Helper()
+	return rowsOf(s.t, s.table.Schema.Arrow(), lines...)
+}
+
+func rowsOf(t *testing.T, schema *arrow.Schema, lines ...string) *delta.MemoryRows {
+	t.Helper()
+	b, _, err := array.RecordFromJSON(memory.DefaultAllocator, schema, strings.NewReader("["+strings.Join(lines, ",")+"]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Release()
+	rows := delta.NewRows(schema, b)
+	t.Cleanup(func() {
+		if err := rows.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return rows
+}
+
+// written makes files of what a writer wrote.
+func written(w []delta.WrittenFile) []delta.File {
+	var files []delta.File
+	for _, f := range w {
+		files = append(files, delta.File{Add: &delta.Add{Path: f.Path, PartitionValues: f.PartitionValues, Size: f.Size, ModificationTime: f.ModTime.UnixMilli(), Stats: f.Stats.JSON()}, Key: f.Key})
+	}
+	return files
+}
+
+// write writes files with the pure-Go writer, one for each element.
+func (s *suite) write(files ...[]string) []delta.File {
+	s.t.Helper()
+	var out []delta.File
+	for _, lines := range files {
+		w, err := delta.PureGo().FileWriter.Write(context.Background(), s.table, delta.WriteRequest{Rows: s.rows(lines...)})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		out = append(out, written(w)...)
+	}
+	return out
+}
+
+// text prints rows in their order, one a line.
+func text(t *testing.T, rows iter.Seq2[arrow.RecordBatch, error]) []string {
+	t.Helper()
+	var out []string
+	for b, err := range rows {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range int(b.NumRows()) {
+			var row []string
+			for c, col := range b.Columns() {
+				v := "-"
+				if col.IsValid(i) {
+					v = strings.Clone(col.ValueStr(i))
+				}
+				row = append(row, b.ColumnName(c)+"="+v)
+			}
+			out = append(out, strings.Join(row, " "))
+		}
+	}
+	return out
+}
+
+func (s *suite) read(files []delta.File, o delta.ReadOptions) []string {
+	s.t.Helper()
+	return text(s.t, delta.PureGo().Reader.Read(context.Background(), s.table, files, o))
+}
+
+func equal(t *testing.T, what string, got, want []string) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Errorf("%s:\n%s\nwant\n%s", what, strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+const (
+	rowA = `{"id":"a","n":1,"price":"1.50000000","day":"2024-08-20","at":"2024-08-20T00:00:00.123456Z","ok":true,"x":0.5,"tags":["p",null],"s":{"a":7},"name":"spot"}`
+	rowB = `{"id":"b","n":2,"price":"-2.00000001","day":"2024-08-20","at":"1969-12-31T23:59:59.999999Z","ok":false,"x":-1e300,"tags":[],"s":{"a":null},"name":"spot"}`
+	rowC = `{"id":"c","n":9223372036854775807,"day":"2024-08-21","name":"a/b c%20=ñ:"}`
+	rowD = `{"n":-1,"price":"9999999999.99999999","tags":null,"s":null,"name":null}`
+)
+
+// TestFileWriter tests a FileWriter. What it writes is read by the pure-Go reader.
+func TestFileWriter(t *testing.T, w delta.FileWriter) {
+	ctx := context.Background()
+	t.Run("partitions, values and statistics", func(t *testing.T) {
+		s := newSuite(t)
+		got, err := w.Write(ctx, s.table, delta.WriteRequest{Rows: s.rows(rowA, rowB, rowC, rowD)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(got) != 3 {
+			t.Fatalf("%d files for three partitions", len(got))
+		}
+		folders := map[string]int64{}
+		for _, f := range got {
+			folders[filepath.ToSlash(filepath.Dir(strings.TrimPrefix(f.Key, "t/")))] = f.NumRecords
+			if key, err := s.table.FileKey(f.Path); err != nil || key != f.Key {
+				t.Errorf("path %q stands for %q, not for %q, %v", f.Path, key, f.Key, err)
+			}
+			info, err := s.table.Store.Stat(ctx, f.Key)
+			if err != nil || info.Size != f.Size || info.ModTime.Sub(f.ModTime).Abs() > time.Minute {
+				t.Errorf("%s is said to have %d bytes of %v: %+v, %v", f.Key, f.Size, f.ModTime, info, err)
+			}
+			if f.Stats == nil || f.Stats.NumRecords != f.NumRecords {
+				t.Fatalf("%s: statistics %+v of %d rows", f.Key, f.Stats, f.NumRecords)
+			}
+		}
+		// How the names of folders escape unusual characters is the writer's to say: partition values come from the log.
+		if n := folders["day=2024-08-20/name=spot"]; n != 2 || len(folders) != 3 {
+			t.Errorf("folders %v", folders)
+		}
+		lines := s.read(written(got), delta.ReadOptions{})
+		sort.Strings(lines)
+		want := text(t, s.rows(rowA, rowB, rowC, rowD).Read(ctx, nil, nil))
+		sort.Strings(want)
+		equal(t, "rows read back", lines, want)
+		for _, f := range got {
+			if f.NumRecords != 2 {
+				continue
+			}
+			min, max := fmt.Sprint(f.Stats.MinValues["n"], f.Stats.MinValues["id"], f.Stats.MinValues["price"]), fmt.Sprint(f.Stats.MaxValues["n"], f.Stats.MaxValues["id"], f.Stats.MaxValues["price"])
+			if min != "1a-2.00000001" || max != "2b1.50000000" && max != "2b1.5" {
+				t.Errorf("bounds %s and %s in %s", min, max, f.Stats.JSON())
+			}
+		}
+	})
+	t.Run("some rows, sorted", func(t *testing.T) {
+		s := newSuite(t)
+		var lines []string
+		for i := range 50 {
+			lines = append(lines, fmt.Sprintf(`{"id":"r%02d","n":%d,"name":"one"}`, i, (i*37)%50))
+		}
+		skip := roaring64.BitmapOf(0, 7, 49)
+		got, err := w.Write(ctx, s.table, delta.WriteRequest{Rows: s.rows(lines...), Skip: skip, SortBy: []string{"n"}, Compression: "zstd"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(got) != 1 || got[0].NumRecords != 47 {
+			t.Fatalf("%+v", got)
+		}
+		var want []string
+		for n := range 50 {
+			for i := range 50 {
+				if (i*37)%50 == n && !skip.Contains(uint64(i)) {
+					want = append(want, fmt.Sprintf("n=%d id=r%02d", n, i))
+				}
+			}
+		}
+		equal(t, "rows by n", s.read(written(got), delta.ReadOptions{Columns: []string{"n", "id"}}), want)
+	})
+	t.Run("nothing to write", func(t *testing.T) {
+		s := newSuite(t)
+		for what, req := range map[string]delta.WriteRequest{
+			"no rows":      {Rows: s.rows()},
+			"all left out": {Rows: s.rows(rowA, rowB), Skip: roaring64.BitmapOf(0, 1)},
+		} {
+			if got, err := w.Write(ctx, s.table, req); err != nil || len(got) != 0 {
+				t.Errorf("%s: %+v, %v", what, got, err)
+			}
+		}
+		if files := s.files(); len(files) != 0 {
+			t.Errorf("files %v", files)
+		}
+	})
+	t.Run("a size that is asked for", func(t *testing.T) {
+		s := newSuite(t)
+		var lines []string
+		for i := range 20_000 {
+			lines = append(lines, fmt.Sprintf(`{"id":"%032x","n":%d,"name":"one"}`, uint64(i)*0x9e3779b97f4a7c15, i))
+		}
+		rows := s.rows(lines...)
+		got, err := w.Write(ctx, s.table, delta.WriteRequest{Rows: rows, FileBytesTarget: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		total := int64(0)
+		for _, f := range got {
+			total += f.NumRecords
+		}
+		if total != 20_000 {
+			t.Errorf("%d rows in %d files", total, len(got))
+		}
+	})
+	t.Run("what was begun goes when the rows fail", func(t *testing.T) {
+		s := newSuite(t)
+		rows := &failing{s.rows(rowA, rowB, rowC)}
+		if got, err := w.Write(ctx, s.table, delta.WriteRequest{Rows: rows}); !errors.Is(err, errFailing) || len(got) != 0 {
+			t.Errorf("%+v, %v", got, err)
+		}
+		if files := s.files(); len(files) != 0 {
+			t.Errorf("left behind: %v", files)
+		}
+	})
+}
+
+// files lists what lies below the table's root.
+func (s *suite) files() (out []string) {
+	s.t.Helper()
+	err := filepath.WalkDir(filepath.Join(s.dir, "t"), func(p string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err == nil && !d.IsDir() {
+			out = append(out, p)
+		}
+		return err
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return out
+}
+
+var errFailing = errors.New("the rows failed")
+
+// failing are Rows whose last row cannot be read.
+type failing struct{ *delta.MemoryRows }
+
+func (f *failing) NumRows() int64 { return f.MemoryRows.NumRows() + 1 }
+
+func (f *failing) Read(ctx context.Context, columns []string, ordinals *roaring64.Bitmap) iter.Seq2[arrow.RecordBatch, error] {
+	return func(yield func(arrow.RecordBatch, error) bool) {
+		for b, err := range f.MemoryRows.Read(ctx, columns, ordinals) {
+			if !yield(b, err) {
+				return
+			}
+		}
+		yield(nil, errFailing)
+	}
+}
+
+// TestReader tests a Reader on files of the pure-Go writer.
+func TestReader(t *testing.T, r delta.Reader) {
+	ctx := context.Background()
+	s := newSuite(t)
+	files := s.write([]string{rowA, rowB}, []string{rowC}, []string{rowD},
+		[]string{`{"id":"e0","n":10,"name":"spot"}`, `{"id":"e1","n":11,"name":"spot"}`, `{"id":"e2","n":12,"name":"spot"}`, `{"id":"e3","n":13,"name":"spot"}`})
+	read := func(table delta.TableInfo, o delta.ReadOptions) []string {
+		t.Helper()
+		return text(t, r.Read(ctx, table, files, o))
+	}
+	var all []string
+	for _, lines := range [][]string{{rowA, rowB}, {rowC}, {rowD}, {`{"id":"e0","n":10,"name":"spot"}`, `{"id":"e1","n":11,"name":"spot"}`, `{"id":"e2","n":12,"name":"spot"}`, `{"id":"e3","n":13,"name":"spot"}`}} {
+		all = append(all, text(t, s.rows(lines...).Read(ctx, nil, nil))...)
+	}
+	equal(t, "all columns, in the order of files and rows", read(s.table, delta.ReadOptions{}), all)
+	equal(t, "some columns, in another order", read(s.table, delta.ReadOptions{Columns: []string{"name", "id", "day"}}), []string{
+		"name=spot id=a day=2024-08-20", "name=spot id=b day=2024-08-20", "name=a/b c%20=ñ: id=c day=2024-08-21", "name=- id=- day=-",
+		"name=spot id=e0 day=-", "name=spot id=e1 day=-", "name=spot id=e2 day=-", "name=spot id=e3 day=-",
+	})
+	equal(t, "partition columns alone", read(s.table, delta.ReadOptions{Columns: []string{"day"}})[:3], []string{"day=2024-08-20", "day=2024-08-20", "day=2024-08-21"})
+	later := s.table
+	later.Schema = &delta.Schema{Fields: append(slices.Clone(s.table.Schema.Fields), delta.Field{Name: "later", Type: delta.Date, Nullable: true})}
+	equal(t, "a column that the files have not", read(later, delta.ReadOptions{Columns: []string{"later", "n"}})[:2], []string{"later=- n=1", "later=- n=2"})
+	files[3].Deleted = roaring64.BitmapOf(0, 2)
+	files[1].Deleted = roaring64.BitmapOf(0)
+	equal(t, "rows that are marked are left out", read(s.table, delta.ReadOptions{Columns: []string{"n"}}), []string{"n=1", "n=2", "n=-1", "n=11", "n=13"})
+	equal(t, "rows with their places", read(s.table, delta.ReadOptions{Columns: []string{"id"}, WithPosition: true}), []string{
+		"id=a _file_index=0 _row=0", "id=b _file_index=0 _row=1", "id=- _file_index=2 _row=0", "id=e1 _file_index=3 _row=1", "id=e3 _file_index=3 _row=3",
+	})
+	equal(t, "only some rows of each file", read(s.table, delta.ReadOptions{Columns: []string{"n"}, WithPosition: true, Rows: []*roaring64.Bitmap{roaring64.BitmapOf(1), nil, roaring64.New(), roaring64.BitmapOf(1, 2)}}), []string{
+		"n=2 _file_index=0 _row=1", "n=11 _file_index=3 _row=1",
+	})
+	equal(t, "no files", text(t, r.Read(ctx, s.table, nil, delta.ReadOptions{})), nil)
+	gone := []delta.File{{Add: &delta.Add{Path: "gone.parquet", PartitionValues: map[string]*string{}}, Key: "t/gone.parquet"}}
+	failed := false
+	for _, err := range r.Read(ctx, s.table, gone, delta.ReadOptions{}) {
+		failed = failed || err != nil
+	}
+	if !failed {
+		t.Error("a file that is not there reads as empty")
+	}
+}
+
+// TestLocator tests a Locator on files of the pure-Go writer.
+func TestLocator(t *testing.T, l delta.Locator) {
+	ctx := context.Background()
+	s := newSuite(t)
+	files := s.write([]string{rowA, rowB, rowD}, []string{`{"id":"a","n":5,"day":"2024-08-21","name":"spot"}`, `{"id":"z","n":6,"price":"1.5","day":"2024-08-21","name":"spot"}`}, []string{`{"n":7,"name":null}`})
+	at := func(id string, n int) string { // the place of a row
+		for i, line := range text(t, delta.PureGo().Reader.Read(ctx, s.table, files, delta.ReadOptions{Columns: []string{"id", "n"}, WithPosition: true})) {
+			_ = i
+			if strings.HasPrefix(line, fmt.Sprintf("id=%s n=%d ", id, n)) {
+				return line[strings.Index(line, "_file"):]
+			}
+		}
+		t.Fatalf("no row %s %d", id, n)
+		return ""
+	}
+	find := func(keys, want []string, lines ...string) []string {
+		t.Helper()
+		m, err := l.Locate(ctx, s.table, files, s.rows(lines...), keys, want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Release()
+		var out []string
+		for i, k := range m.Match {
+			line := fmt.Sprintf("%d: _file_index=%d _row=%d", k.Source, k.File, k.Row)
+			for c := range want {
+				col := m.Stored.Column(c)
+				v := "-"
+				if col.IsValid(i) {
+					v = col.ValueStr(i)
+				}
+				if d, ok := col.(*array.Decimal128); ok && v != "-" {
+					v = d.Value(i).ToString(d.DataType().(*arrow.Decimal128Type).Scale)
+				}
+				line += " " + m.Stored.ColumnName(c) + "=" + v
+			}
+			out = append(out, line)
+		}
+		if len(want) > 0 && len(m.Match) > 0 && int(m.Stored.NumRows()) != len(m.Match) {
+			t.Errorf("%d stored rows for %d matches", m.Stored.NumRows(), len(m.Match))
+		}
+		sort.Strings(out)
+		return out
+	}
+	equal(t, "a key in several files, several rows of a key, a null", find([]string{"id"}, nil, `{"id":"a"}`, `{"id":"nobody"}`, `{"id":"a"}`, `{"n":1}`), sorted(
+		"0: "+at("a", 1), "0: "+at("a", 5), "2: "+at("a", 1), "2: "+at("a", 5)))
+	equal(t, "with stored columns", find([]string{"id"}, []string{"n", "day", "price"}, `{"id":"b"}`, `{"id":"z"}`), sorted(
+		"0: "+at("b", 2)+" n=2 day=2024-08-20 price=-2.00000001", "1: "+at("z", 6)+" n=6 day=2024-08-21 price=1.50000000"))
+	equal(t, "several columns, a partition's among them", find([]string{"day", "id"}, nil, `{"id":"a","day":"2024-08-21"}`, `{"id":"a","day":"2024-08-22"}`), []string{"0: " + at("a", 5)})
+	equal(t, "a null in one of several columns", find([]string{"id", "n"}, nil, `{"n":7}`, `{"id":"a"}`), nil)
+	equal(t, "by partition columns alone", find([]string{"name", "day"}, nil, `{"name":"spot","day":"2024-08-20"}`), sorted("0: "+at("a", 1), "0: "+at("b", 2)))
+	equal(t, "by a decimal", find([]string{"price"}, []string{"id"}, `{"price":"1.50000000"}`), sorted("0: "+at("a", 1)+" id=a", "0: "+at("z", 6)+" id=z"))
+	equal(t, "by a timestamp", find([]string{"at"}, []string{"id"}, `{"at":"2024-08-20T00:00:00.123456Z"}`, `{"at":"2024-08-20T00:00:00.123457Z"}`), []string{"0: " + at("a", 1) + " id=a"})
+	for i, f := range files {
+		if strings.Contains(at("a", 1), fmt.Sprintf("_file_index=%d ", i)) {
+			row := uint64(at("a", 1)[len(at("a", 1))-1] - '0')
+			f.Deleted = roaring64.BitmapOf(row)
+			files[i] = f
+			break
+		}
+	}
+	equal(t, "rows that are marked are not found", find([]string{"n"}, nil, `{"n":1}`, `{"n":2}`), []string{"1: " + at("b", 2)})
+	if m, err := l.Locate(ctx, s.table, nil, s.rows(rowA), []string{"id"}, []string{"n"}); err != nil || len(m.Match) != 0 {
+		t.Errorf("no files: %+v, %v", m, err)
+	}
+	if m, err := l.Locate(ctx, s.table, files, s.rows(), []string{"id"}, nil); err != nil || len(m.Match) != 0 {
+		t.Errorf("no source rows: %+v, %v", m, err)
+	}
+}
+
+func sorted(lines ...string) []string {
+	sort.Strings(lines)
+	return lines
+}
