@@ -1,6 +1,7 @@
 package delta
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math"
@@ -483,16 +484,17 @@ func constant(t Type, v any, n int) (arrow.Array, error) {
 	return bld.NewArray(), nil
 }
 
-// goValue is one element in the Go types of ParsePartitionValue; ok is false for types that cannot be partition values.
+// goValue is one element in the Go types of ParsePartitionValue; ok is false for types that cannot be partition values. The
+// value outlives the array, whose memory may belong to an engine that takes it back.
 func goValue(a arrow.Array, i int) (v any, ok bool) {
 	if a.IsNull(i) {
 		return nil, true
 	}
 	switch a := a.(type) {
 	case *array.String:
-		return a.Value(i), true
+		return strings.Clone(a.Value(i)), true
 	case *array.Binary:
-		return a.Value(i), true
+		return bytes.Clone(a.Value(i)), true
 	case *array.Boolean:
 		return a.Value(i), true
 	case *array.Int64:

@@ -205,9 +205,6 @@ func sourceKeys(ctx context.Context, rows Rows, schema *Schema, columns []string
 				if !ok || v == nil {
 					continue
 				}
-				if s, isText := v.(string); isText {
-					v = string([]byte(s)) // the batch's memory goes away
-				}
 				bd, ok := newBound(out[k].typ, v)
 				if !ok {
 					return nil, nil

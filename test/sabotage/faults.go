@@ -168,6 +168,11 @@ var faults = []fault{
 		pkg:   "./delta", test: "^TestPausingWriterIsNotShutOut$",
 	},
 	{
+		name: "partitions-in-borrowed-memory", what: "the value of a partition is kept in the memory of the batch that it came with",
+		edits: []edit{{"delta/arrow.go", "\t\treturn strings.Clone(a.Value(i)), true\n", "\t\treturn a.Value(i), true\n"}},
+		pkg:   "./delta", test: "^TestPartitionValuesOutliveTheirBatch$",
+	},
+	{
 		name: "vacuum-lite-takes-live", what: "a lite VACUUM deletes files that were removed and added again, or whose vector alone was replaced",
 		edits: []edit{{"delta/vacuum_lite.go", "\t\tif keep[key] {\n\t\t\tcontinue\n\t\t}\n", ""}},
 		pkg:   "./delta", test: "^TestGoldenTablesSurviveVacuum$",
