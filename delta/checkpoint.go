@@ -514,8 +514,58 @@ type objectReader struct {
 	size  int64
 	pos   int64
 
-	mu  sync.Mutex
-	err error
+	mu    sync.Mutex
+	err   error
+	pages map[int64][]byte // by number; nil: the store is local, where a small read costs little
+}
+
+// A store of another machine is read in pages: the Parquet library asks for a few bytes at a time, and each request
+// costs a round trip and money. pagesMax bounds what is kept.
+const (
+	pageBytes = 1 << 20
+	pagesMax  = 16
+)
+
+// page gives a page of the object.
+func (r *objectReader) page(n int64) ([]byte, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if b, ok := r.pages[n]; ok {
+		return b, nil
+	}
+	b, err := r.store.GetRange(r.ctx, r.key, n*pageBytes, min(pageBytes, r.size-n*pageBytes))
+	if err != nil {
+		return nil, err
+	}
+	for k := range r.pages {
+		if len(r.pages) < pagesMax {
+			break
+		}
+		delete(r.pages, k)
+	}
+	r.pages[n] = b
+	return b, nil
+}
+
+// read reads n bytes at off, all of which lie in the object.
+func (r *objectReader) read(off, n int64) ([]byte, error) {
+	if r.pages == nil || n >= pageBytes {
+		return r.store.GetRange(r.ctx, r.key, off, n)
+	}
+	out := make([]byte, 0, n)
+	for int64(len(out)) < n {
+		at := off + int64(len(out))
+		b, err := r.page(at / pageBytes)
+		if err != nil {
+			return nil, err
+		}
+		in := at % pageBytes
+		if in >= int64(len(b)) {
+			break
+		}
+		out = append(out, b[in:min(int64(len(b)), in+n-int64(len(out)))]...)
+	}
+	return out, nil
 }
 
 // failed gives the first error of the store.
@@ -526,7 +576,11 @@ func (r *objectReader) failed() error {
 }
 
 func newObjectReader(ctx context.Context, store objstore.Store, key string, size int64) *objectReader {
-	return &objectReader{ctx: ctx, store: store, key: key, size: size}
+	r := &objectReader{ctx: ctx, store: store, key: key, size: size}
+	if _, local := store.(objstore.LocalPather); !local {
+		r.pages = map[int64][]byte{}
+	}
+	return r
 }
 
 // ReadAt reads len(p) bytes at off; fewer only at the end of the object, with io.EOF.
@@ -538,7 +592,7 @@ func (r *objectReader) ReadAt(p []byte, off int64) (int, error) {
 		return 0, io.EOF
 	}
 	want := min(int64(len(p)), r.size-off)
-	b, err := r.store.GetRange(r.ctx, r.key, off, want)
+	b, err := r.read(off, want)
 	if err != nil {
 		r.mu.Lock()
 		if r.err == nil {

@@ -227,6 +227,9 @@ func (b *batchRun) discover(ctx context.Context) ([]objstore.Info, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := b.ownTimes(ctx, all); err != nil {
+		return nil, err
+	}
 	b.present = make(map[string]bool, len(all))
 	var out []objstore.Info
 	for _, f := range all {
@@ -259,11 +262,41 @@ func (b *batchRun) discover(ctx context.Context) ([]objstore.Info, error) {
 
 // unchanged tells whether the file is the one that was read: then it need not be hashed. Its rows must still count.
 func (b *batchRun) unchanged(f objstore.Info, m FileMark) bool {
-	if f.Size != m.Size || !sameTime(f.ModTime, m.ModTime) {
+	// A store that lists when an object was written, and not the file's own time, lists an ETag.
+	sameTag := m.ETag != "" && f.ETag == m.ETag
+	if f.Size != m.Size || !sameTag && !sameTime(f.ModTime, m.ModTime) {
 		return false
 	}
 	_, ok := b.state.contents[m.SHA256]
 	return ok
+}
+
+// ownTimes asks for the files' own times of modification where a listing may have another (see objstore.Info) and it
+// matters: for --since, and for files that would else be read to find that they are known, as after a lake was copied.
+func (b *batchRun) ownTimes(ctx context.Context, all []objstore.Info) error {
+	if _, ok := b.l.store.(objstore.LocalPather); ok {
+		return nil
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(16)
+	for i := range all {
+		f := &all[i]
+		m, ok := b.state.files[f.Key]
+		if ok = ok && f.Size == m.Size && !b.unchanged(*f, m); !ok && b.opts.Since.IsZero() {
+			continue
+		}
+		g.Go(func() error {
+			own, err := b.l.store.Stat(ctx, f.Key)
+			if errors.Is(err, objstore.ErrNotFound) {
+				return nil // whoever opens it finds out
+			}
+			if err == nil {
+				f.ModTime = own.ModTime
+			}
+			return err
+		})
+	}
+	return g.Wait()
 }
 
 // sameTime compares modification times to the microsecond, which every store keeps.
@@ -487,7 +520,7 @@ func (in *intake) decide(ctx context.Context, f objstore.Info, raw *pipeline.Raw
 	}
 	in.open = append(in.open, openFile{f, raw})
 	mark = FileMark{
-		Name: f.Key, Size: raw.Size, ModTime: raw.ModTime, SHA256: raw.SHA256, Origin: raw.Origin, Generation: raw.Generation,
+		Name: f.Key, Size: raw.Size, ModTime: raw.ModTime, ETag: raw.ETag, SHA256: raw.SHA256, Origin: raw.Origin, Generation: raw.Generation,
 	}
 	if raw.HasHeader {
 		mark.Fields = raw.Fields

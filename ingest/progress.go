@@ -76,6 +76,7 @@ type FileMark struct {
 	Name       string    `json:"name"`
 	Size       int64     `json:"size"`
 	ModTime    time.Time `json:"mtime"`
+	ETag       string    `json:"etag,omitempty"` // as the store gave it when the file was read
 	SHA256     string    `json:"sha256"`
 	Origin     string    `json:"origin"`
 	Generation int64     `json:"generation"`
@@ -484,7 +485,8 @@ func (p *progressLog) confirm(ctx context.Context, w winnerFile) error {
 	}
 	key := p.key(winnerName(w.Epoch))
 	err = p.store.PutIfAbsent(ctx, key, append(data, '\n'))
-	if errors.Is(err, objstore.ErrExists) {
+	// A create whose outcome is not known may be our own or another's.
+	if errors.Is(err, objstore.ErrExists) || errors.Is(err, objstore.ErrAmbiguous) {
 		var had winnerFile
 		if err := p.readJSON(ctx, winnerName(w.Epoch), &had); err == nil && had == w {
 			return nil

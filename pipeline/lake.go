@@ -46,6 +46,7 @@ type Lake struct {
 	Stream      Stream
 	Schedule    Schedule
 	Maintenance Maintenance
+	Store       Store
 	Buffer      Buffer
 	Metrics     Metrics
 	// Warnings are findings that do not stop the lake from working as written but are probably not meant.
@@ -54,6 +55,17 @@ type Lake struct {
 	plans   map[string]*Plan
 	secrets []secret
 }
+
+// Store says how a bucket is reached. Empty fields leave it to the environment.
+type Store struct {
+	Endpoint, Region, Profile, Role, ExternalID string
+	PathStyle                                   *bool
+	Encryption, KMSKey                          string
+	CacheBytes                                  int64
+}
+
+// DefaultCacheBytes is Store.CacheBytes where no lake file says it.
+const DefaultCacheBytes = 4 << 30
 
 // Table returns the table with this name; nil if there is none. Names ignore case, as SQL does.
 func (l *Lake) Table(name string) *Table {

@@ -1092,6 +1092,16 @@ func (b *builder) settings(v *value) {
 	if r := m.get("retention"); r != nil && l.Maintenance.Retention < 7*24*time.Hour {
 		b.r.errorf(r.at, "it must be at least 7d", "maintenance.retention: %s: readers and writers that run longer would lose their files", strconv.Quote(r.shown))
 	}
+	so := v.get("store")
+	l.Store = Store{
+		Endpoint: so.get("endpoint").str(""), Region: so.get("region").str(""), Profile: so.get("profile").str(""), Role: so.get("role").str(""),
+		ExternalID: so.get("external_id").str(""), Encryption: so.get("encryption").str(""), KMSKey: so.get("kms_key").str(""),
+		CacheBytes: size(so.get("cache"), "store.cache"),
+	}
+	if x := so.get("path_style"); x != nil {
+		on := x.bool(true)
+		l.Store.PathStyle = &on
+	}
 	bu := v.get("buffer")
 	l.Buffer = Buffer{Sync: bu.get("sync").str(SyncInterval)}
 	if x := v.get("metrics").get("listen"); x != nil {

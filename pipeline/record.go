@@ -32,6 +32,7 @@ type RawFile struct {
 	// Generation becomes _generation: last-modified time of the original in µs since the epoch.
 	Generation int64
 	ModTime    time.Time
+	ETag       string // the store's
 	// Fields are the names of the fields in file order: from the header, or from the source's configuration.
 	Fields []string
 	// HasHeader tells that the first record is a header; it has no position.

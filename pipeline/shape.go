@@ -238,7 +238,7 @@ var lakeShape = &shape{
 	doc:  "A Cauce lake: tables, the sources that fill them, and when.",
 	keys: []keyShape{
 		{"version", &shape{kind: kindInt, min: 1, max: 1, doc: "Version of the lake file's format: 1."}, true},
-		{"storage", text("Root of the lake: a path relative to the lake file (file:./data) or a URL. --root and CAUCE_ROOT override it.", "file:./data"), true},
+		{"storage", text("Root of the lake: a path relative to the lake file (file:./data) or a URL (s3://bucket/folder, gs://bucket/folder). --root and CAUCE_ROOT override it.", "file:./data"), true},
 		{"tables", &shape{kind: kindDict, elem: tableShape, doc: "The tables by name.", example: "{events: {columns: {id: LONG}, key: [id]}}"}, true},
 		{"sources", &shape{kind: kindDict, elem: sourceShape, nullable: true, doc: "The sources by name.", example: "{history: {table: events, kind: files, location: raw/batch/*.csv}}"}, false},
 		{"stream", &shape{kind: kindObject, doc: "When a micro-batch ends: at the first of the three.", example: "{trigger: 30s}", keys: []keyShape{
@@ -257,6 +257,17 @@ var lakeShape = &shape{
 			{"file_bytes_target", &shape{kind: kindSize, min: 1 << 10, doc: "Size of compacted files.", def: "128MiB", example: "128MiB"}, false},
 			{"vacuum", boolean("Delete files that no version within retention names.", "true"), false},
 			{"retention", &shape{kind: kindDuration, doc: "How long removed files stay for readers and time travel; at least 7d.", def: "7d", example: "7d"}, false},
+		}}, false},
+		{"store", &shape{kind: kindObject, doc: "How a bucket is reached, beyond what the environment says: AWS_PROFILE, AWS_REGION, AWS_ENDPOINT_URL and the rest of AWS's variables and files; Google's application default credentials and STORAGE_EMULATOR_HOST.", example: "{region: eu-west-1}", keys: []keyShape{
+			{"endpoint", text("Another server of S3's or Google's protocol.", "https://s3.example.org"), false},
+			{"region", text("Region of an S3 bucket.", "eu-west-1"), false},
+			{"profile", text("Profile of AWS's configuration files.", "lake"), false},
+			{"role", text("ARN of an AWS role to assume.", "arn:aws:iam::123456789012:role/lake-batch"), false},
+			{"external_id", text("What the role's trust policy asks for.", ""), false},
+			{"path_style", &shape{kind: kindBool, doc: "Whether an S3 bucket stands in the path instead of the host name. Default: true with an endpoint.", example: "true"}, false},
+			{"encryption", &shape{kind: kindChoice, enum: []string{"AES256", "aws:kms"}, doc: "Encryption at rest that is asked for with every object of S3. Default: the bucket's own."}, false},
+			{"kms_key", text("Key that encrypts objects, of AWS KMS or Google Cloud KMS.", "alias/lake"), false},
+			{"cache", &shape{kind: kindSize, doc: "Most bytes of data files that are kept in .cauce/cache, so that they are fetched once; 0: none are kept.", def: "4GiB", example: "20GiB"}, false},
 		}}, false},
 		{"buffer", &shape{kind: kindObject, doc: "The embedded stream buffer in .cauce/buffer.", example: "{sync: always}", keys: []keyShape{
 			{"sync", choice("interval: a power cut may cost the last second of events. always: each acknowledged event is on disk. A killed process loses nothing in either.", SyncInterval, SyncInterval, SyncAlways), false},

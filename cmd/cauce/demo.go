@@ -45,7 +45,8 @@ one file re-issued with corrections, and a simulated exchange whose live trades 
 loaded. Batch and stream write the same table at the same time. It ends with queries, which can be repeated as
 printed; the data stays to be explored.`,
 		Example: `  cauce demo
-  cauce demo /tmp/try --seed 7`,
+  cauce demo /tmp/try --seed 7
+  cauce demo --root s3://my-bucket/demo`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("lake") {
@@ -154,8 +155,14 @@ func (d *demo) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if d.l, err = d.a.open(def); err != nil {
+	if d.l, err = d.a.open(ctx, def); err != nil {
 		return err
+	}
+	for f, err := range d.l.store.List(ctx, "", "") {
+		if err != nil {
+			return errors.Join(err, d.l.Close())
+		}
+		return errors.Join(usagef("storage %s is not empty: it holds %s; name another place with --root", def.Storage, f.Key), d.l.Close())
 	}
 	d.title("A lake in %s (its file: %s)", d.dir, file)
 	if d.history, err = demodata.Generate(demodata.Options{Seed: d.seed, Today: d.start}); err != nil {

@@ -7,7 +7,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -81,7 +83,7 @@ func (a *app) examine(ctx context.Context) []finding {
 	for _, d := range def.Warnings {
 		warn("lake file", "%v", d)
 	}
-	l, err := a.open(def)
+	l, err := a.open(ctx, def)
 	if err != nil {
 		say("wiring", err, "")
 		return out
@@ -89,7 +91,8 @@ func (a *app) examine(ctx context.Context) []finding {
 	defer l.Close()
 
 	took, err := probeStore(ctx, l.store)
-	say("storage", err, "%s: wrote, listed, read and deleted an object in %v; a second create was refused", l.Redact(l.Storage), took.Round(time.Microsecond))
+	say("storage", err, "%s: wrote, listed, read and deleted an object in %v; of %d writers that raced to create an object one won, %d times", l.Redact(l.Storage),
+		took.Round(time.Microsecond), raceWriters, raceRounds)
 	if p, ok := l.store.(objstore.LocalPather); ok {
 		var fs unix.Statfs_t
 		dir := p.LocalPath("")
@@ -184,16 +187,80 @@ func (a *app) examine(ctx context.Context) []finding {
 	return out
 }
 
-// probeStore does with an object of its own everything that a commit needs.
+// conditionalPuts says what a store must be able to do.
+const conditionalPuts = "the server must honour conditional puts (If-None-Match: * of S3, ifGenerationMatch=0 of Google Cloud Storage)"
+
+// How the doctor's race is run: a store without conditional creates lets two writers win in the first round already.
+const (
+	raceWriters = 8
+	raceRounds  = 5
+)
+
+// raceStore lets writers race to create one object, as writers of one version of a table do. A store that lets two of them
+// win would let a commit overwrite another: no table may be written there.
+func raceStore(ctx context.Context, s objstore.Store, key string) (err error) {
+	for round := range raceRounds {
+		key := fmt.Sprintf("%s-race-%d", key, round)
+		defer func() {
+			if derr := s.Delete(ctx, key); derr != nil && !errors.Is(derr, objstore.ErrDenied) {
+				err = errors.Join(err, derr)
+			}
+		}()
+		errs := make([]error, raceWriters)
+		start := make(chan struct{})
+		var wg sync.WaitGroup
+		for i := range errs {
+			wg.Go(func() {
+				<-start
+				errs[i] = s.PutIfAbsent(ctx, key, []byte(strconv.Itoa(i)))
+			})
+		}
+		close(start)
+		wg.Wait()
+		winner, open := -1, false // open: a writer does not know whether it won
+		for i, err := range errs {
+			switch {
+			case errors.Is(err, objstore.ErrAmbiguous):
+				open = true
+			case err == nil && winner >= 0:
+				return fmt.Errorf("UNSAFE: %s let writers %d and %d both create %s: commits of two writers would overwrite each other; no table may be written here; %s", s.URL(), winner, i, key, conditionalPuts)
+			case err == nil:
+				winner = i
+			case !errors.Is(err, objstore.ErrExists):
+				return err
+			}
+		}
+		if winner < 0 && open {
+			continue
+		}
+		if winner < 0 {
+			return fmt.Errorf("of %d writers none could create %s: %w", raceWriters, key, errors.Join(errs...))
+		}
+		got, err := s.GetRange(ctx, key, 0, -1)
+		if err != nil {
+			return err
+		}
+		if string(got) != strconv.Itoa(winner) {
+			return fmt.Errorf("UNSAFE: writer %d created %s, but it holds what writer %s wrote: no table may be written to %s", winner, key, got, s.URL())
+		}
+	}
+	return nil
+}
+
+// probeStore does with objects of its own everything that a commit needs. A role that may not delete leaves them.
 func probeStore(ctx context.Context, s objstore.Store) (took time.Duration, err error) {
 	start := time.Now()
 	key := fmt.Sprintf("processed/_progress/.doctor-%d", start.UnixNano())
 	if err := s.PutIfAbsent(ctx, key, []byte("cauce")); err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, s.Delete(ctx, key)) }()
+	defer func() {
+		if derr := s.Delete(ctx, key); derr != nil && !errors.Is(derr, objstore.ErrDenied) {
+			err = errors.Join(err, derr)
+		}
+	}()
 	if err := s.PutIfAbsent(ctx, key, []byte("second")); !errors.Is(err, objstore.ErrExists) {
-		return 0, fmt.Errorf("storage accepted a second create of %s (%w): commits of two writers could overwrite each other", key, err)
+		return 0, fmt.Errorf("UNSAFE: %s accepted a second create of %s (%w): commits of two writers would overwrite each other; no table may be written here; %s", s.URL(), key, err, conditionalPuts)
 	}
 	got, err := s.GetRange(ctx, key, 0, -1)
 	if err != nil {
@@ -211,6 +278,9 @@ func probeStore(ctx context.Context, s objstore.Store) (took time.Duration, err 
 	}
 	if !found {
 		return 0, fmt.Errorf("storage does not list %s, which was just written", key)
+	}
+	if err := raceStore(ctx, s, key); err != nil {
+		return 0, err
 	}
 	return time.Since(start), nil
 }

@@ -47,19 +47,6 @@ func (a *app) loadLakeFile(file, root string) (*pipeline.Lake, error) {
 	return lake, nil
 }
 
-// openStore opens the root of a lake or table.
-func openStore(root string) (objstore.Store, error) {
-	dir, err := objstore.FileURLPath(root)
-	if err != nil {
-		return nil, &usageError{err: err}
-	}
-	store, err := objstore.NewLocal(dir)
-	if err != nil {
-		return nil, fmt.Errorf("storage %s: %w", root, err)
-	}
-	return store, nil
-}
-
 // lake is an open lake: what every command that touches data works with. Close it.
 type lake struct {
 	*pipeline.Lake
@@ -69,17 +56,17 @@ type lake struct {
 	watch  *monitor     // nil: nobody watches
 }
 
-func (a *app) openLake() (*lake, error) {
+func (a *app) openLake(ctx context.Context) (*lake, error) {
 	l, err := a.loadLake()
 	if err != nil {
 		return nil, err
 	}
-	return a.open(l)
+	return a.open(ctx, l)
 }
 
 // openWatched is openLake for a process that is watched: it serves metrics on listen, if that is not "", until the lake is
 // closed. inLake tells that the lake file may name the address.
-func (a *app) openWatched(listen string, inLake bool) (*lake, error) {
+func (a *app) openWatched(ctx context.Context, listen string, inLake bool) (*lake, error) {
 	l, err := a.loadLake()
 	if err != nil {
 		return nil, err
@@ -90,7 +77,7 @@ func (a *app) openWatched(listen string, inLake bool) (*lake, error) {
 	if a.watch, err = a.monitor(listen); err != nil {
 		return nil, err
 	}
-	out, err := a.open(l)
+	out, err := a.open(ctx, l)
 	if err != nil {
 		a.watch.Close()
 		return nil, err
@@ -100,8 +87,8 @@ func (a *app) openWatched(listen string, inLake bool) (*lake, error) {
 }
 
 // open wires the packages for a lake file: the store it names, the engine, the reader of its files.
-func (a *app) open(l *pipeline.Lake) (*lake, error) {
-	store, err := openStore(l.Storage)
+func (a *app) open(ctx context.Context, l *pipeline.Lake) (*lake, error) {
+	store, err := openStore(ctx, l.Storage, l)
 	if err != nil {
 		return nil, err
 	}

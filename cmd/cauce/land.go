@@ -19,7 +19,7 @@ A FILE.CHECKSUM beside a file (sha256, as exchanges publish them) is verified fi
 		Example: `  cauce land ~/Downloads/historico_2024-08-20.csv`,
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			l, err := a.openLake()
+			l, err := a.openLake(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -26,7 +26,7 @@ func newPlan(a *app) *cobra.Command {
 				}
 				o.Since = t
 			}
-			l, err := a.openLake()
+			l, err := a.openLake(cmd.Context())
 			if err != nil {
 				return err
 			}

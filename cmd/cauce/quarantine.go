@@ -42,7 +42,7 @@ func newQuarantineShow(a *app) *cobra.Command {
 		Short: "List records in quarantine with rule, reason and raw text",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			l, err := a.openLake()
+			l, err := a.openLake(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -93,7 +93,7 @@ func newQuarantineRetry(a *app) *cobra.Command {
 then marked as resolved; the rest stays.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			l, err := a.openLake()
+			l, err := a.openLake(cmd.Context())
 			if err != nil {
 				return err
 			}

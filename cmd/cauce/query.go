@@ -17,6 +17,8 @@ import (
 
 	"github.com/cauce-data/cauce/delta"
 	"github.com/cauce-data/cauce/engine/duckdb"
+	"github.com/cauce-data/cauce/objstore"
+	"github.com/cauce-data/cauce/objstore/usage"
 )
 
 func newQuery(a *app) *cobra.Command {
@@ -35,7 +37,7 @@ RESTORE and ALTER TABLE … ADD or DROP CONSTRAINT, in Delta's spelling; --dry-r
 them mean what they mean in Spark (ANSI mode). Without a lake file tables are named by their paths.
 
 --as-of reads a table as it was: a version number, or a time (2024-08-20, 2024-08-20T13:45:00Z).
---json prints {columns, rows, version, files_total, files_opened, bytes_read}; --format json only the rows.`,
+--json prints {columns, rows, version, files_total, files_opened, bytes_read, requests}; --format json only the rows.`,
 		Example: `  cauce query "SELECT symbol, count(*) AS n FROM unified_events GROUP BY symbol" --format csv
   cauce query "SELECT count(*) FROM unified_events" --as-of 3
   cauce query --write "DELETE FROM unified_events WHERE price > 1e6" --dry-run`,
@@ -56,7 +58,7 @@ them mean what they mean in Spark (ANSI mode). Without a lake file tables are na
 			if dryRun && !write {
 				return usagef("--dry-run is about statements that change a table; they need --write")
 			}
-			l, err := a.openQueryLake(cmd.Flags().Changed("lake"))
+			l, err := a.openQueryLake(ctx, cmd.Flags().Changed("lake"))
 			if err != nil {
 				return err
 			}
@@ -110,7 +112,7 @@ them mean what they mean in Spark (ANSI mode). Without a lake file tables are na
 			}
 			defer r.Close()
 			if a.json {
-				return a.printResult(r.head(), r.Schema(), r.Batches(ctx))
+				return a.printResult(r.head, r.Schema(), r.Batches(ctx), l.store)
 			}
 			if output != "" {
 				return writeFile(output, func(w io.Writer) error {
@@ -172,7 +174,7 @@ func (l *lake) query(ctx context.Context, sql, asOf string) (*result, error) {
 	var tables []duckdb.QueryTable
 	for _, name := range named {
 		if strings.ContainsAny(name, `/\`) { // any Delta table by its path, in double quotes or single ones
-			store, err := openTableStore(name)
+			store, err := openTableStore(ctx, name)
 			if err != nil {
 				return nil, err
 			}
@@ -254,6 +256,7 @@ type resultHead struct {
 	FilesTotal  int              `json:"files_total"`
 	FilesOpened int              `json:"files_opened"`
 	BytesRead   int64            `json:"bytes_read"`
+	Requests    usage.Usage      `json:"requests,omitempty"` // of the storage's server, by kind
 }
 
 func (r *result) head() resultHead {
@@ -268,8 +271,14 @@ func (r *result) head() resultHead {
 	return h
 }
 
+// withRequests adds what the whole command asked of the storage's server.
+func withRequests(h resultHead, store objstore.Store) resultHead {
+	h.Requests = requests(store, nil)
+	return h
+}
+
 // printResult prints a result as the one JSON object of --json.
-func (a *app) printResult(head resultHead, schema *arrow.Schema, rows batches) error {
+func (a *app) printResult(head func() resultHead, schema *arrow.Schema, rows batches, store objstore.Store) error {
 	var b bytes.Buffer
 	if _, err := writeRows(&b, formatJSON, schema, rows); err != nil {
 		return err
@@ -287,5 +296,5 @@ func (a *app) printResult(head resultHead, schema *arrow.Schema, rows batches) e
 		Columns []jsonColumn    `json:"columns"`
 		Rows    json.RawMessage `json:"rows"`
 		resultHead
-	}{columns, b.Bytes(), head})
+	}{columns, b.Bytes(), withRequests(head(), store)})
 }

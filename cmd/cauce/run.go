@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cauce-data/cauce/ingest"
+	"github.com/cauce-data/cauce/objstore/usage"
 	"github.com/cauce-data/cauce/pipeline"
 	"github.com/cauce-data/cauce/schedule"
 )
@@ -53,7 +54,7 @@ Rows that fail a rule go to quarantine; they alone do not fail the run.
 			if !o.Reprocess && (o.FileGlob != "" || since != "") {
 				return usagef("--file and --since narrow a --reprocess; without it every new file is read")
 			}
-			l, err := a.openLake()
+			l, err := a.openLake(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -86,6 +87,7 @@ func fileSources(l *pipeline.Lake) []string {
 
 // runBatch runs a batch as a recorded task, prints its report and turns files that could not be read into exit code 1.
 func (a *app) runBatch(ctx context.Context, l *lake, o ingest.BatchOptions) error {
+	asked := usage.Of(l.store)
 	var mu sync.Mutex
 	var rows, epochs int64
 	o.OnEpoch = func(r ingest.EpochReport) {
@@ -119,9 +121,10 @@ func (a *app) runBatch(ctx context.Context, l *lake, o ingest.BatchOptions) erro
 	}
 	result := struct {
 		*ingest.BatchReport
-		Error    string `json:"error,omitempty"`
-		ExitCode int    `json:"exit_code"`
-	}{BatchReport: report, ExitCode: exitCode(err)}
+		Requests usage.Usage `json:"requests,omitempty"` // of the storage's server, by kind
+		Error    string      `json:"error,omitempty"`
+		ExitCode int         `json:"exit_code"`
+	}{BatchReport: report, Requests: requests(l.store, asked), ExitCode: exitCode(err)}
 	if err != nil {
 		result.Error = err.Error()
 	}
@@ -129,7 +132,13 @@ func (a *app) runBatch(ctx context.Context, l *lake, o ingest.BatchOptions) erro
 		if err != nil && report.Epochs == 0 && len(report.FailedFiles) == 0 {
 			return nil // it ended before it could know whether there is something new
 		}
-		return printBatch(w, report)
+		if err := printBatch(w, report); err != nil {
+			return err
+		}
+		if line := describeRequests(result.Requests); line != "" {
+			fmt.Fprintln(w, line)
+		}
+		return nil
 	}); perr != nil {
 		return perr
 	}
@@ -230,7 +239,9 @@ type streamTotals struct {
 	ingest.Counts
 	Seconds float64           `json:"seconds"`
 	Gaps    []json.RawMessage `json:"gaps"`
-	started time.Time
+	// Requests are those of the storage's server, by kind.
+	Requests usage.Usage `json:"requests,omitempty"`
+	started  time.Time
 }
 
 func newStreamTotals(source string) *streamTotals {
@@ -280,7 +291,7 @@ them; --allow-gap SOURCE records the gap and goes on.`,
   cauce run stream --available-now --json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			l, err := a.openWatched(listen, false)
+			l, err := a.openWatched(cmd.Context(), listen, false)
 			if err != nil {
 				return err
 			}
@@ -302,9 +313,16 @@ them; --allow-gap SOURCE records the gap and goes on.`,
 			totals := newStreamTotals(src.Name)
 			report := func() error {
 				totals.Seconds = time.Since(totals.started).Seconds()
+				totals.Requests = requests(l.store, nil)
 				return a.print(totals, func(w io.Writer) error {
 					fmt.Fprintf(w, "stream %s: %s in %s\n", totals.Source, count(totals.RowsRead, "event"), batchCount(totals.Epochs))
-					return printCounts(w, totals.Counts)
+					if err := printCounts(w, totals.Counts); err != nil {
+						return err
+					}
+					if line := describeRequests(totals.Requests); line != "" {
+						fmt.Fprintln(w, line)
+					}
+					return nil
 				})
 			}
 			// A stream runs until it is stopped, be it before it has begun to read.

@@ -26,7 +26,7 @@ fields give, and the final row, or the rule that sends it to quarantine.`,
 				return usagef("-n %d: it must be greater than 0", n)
 			}
 			ctx := cmd.Context()
-			l, err := a.openLake()
+			l, err := a.openLake(cmd.Context())
 			if err != nil {
 				return err
 			}

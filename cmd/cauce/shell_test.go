@@ -41,7 +41,7 @@ func TestShellSession(t *testing.T) {
 		t.Fatalf("init: %d\n%s", code, out.String())
 	}
 	a := &app{stdout: &out, stderr: &out, lakeFile: dir + "/lake.yaml"}
-	l, err := a.openLake()
+	l, err := a.openLake(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

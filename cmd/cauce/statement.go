@@ -83,9 +83,9 @@ func (r *statementResult) write(w io.Writer) error {
 }
 
 // openQueryLake opens the lake, or, where there is no lake file and none was named, an engine that reads tables by path.
-func (a *app) openQueryLake(lakeNamed bool) (*lake, error) {
+func (a *app) openQueryLake(ctx context.Context, lakeNamed bool) (*lake, error) {
 	if _, err := os.Stat(a.lakeFile); !errors.Is(err, fs.ErrNotExist) || lakeNamed {
-		return a.openLake()
+		return a.openLake(ctx)
 	}
 	e, err := duckdb.Open(duckdb.Options{})
 	if err != nil {
@@ -102,7 +102,7 @@ func (a *app) needLake(name string) error {
 // openForWrite opens a table that a statement changes, with the engine's help.
 func (a *app) openForWrite(ctx context.Context, l *lake, name string) (*delta.Table, error) {
 	if strings.ContainsAny(name, `/\`) || isTableFolder(name) {
-		store, err := openTableStore(name)
+		store, err := openTableStore(ctx, name)
 		if err != nil {
 			return nil, err
 		}

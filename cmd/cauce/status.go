@@ -22,7 +22,7 @@ many events wait behind the table's position and how long the oldest has waited:
 buffer is asked, which --no-lag leaves out.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			l, err := a.openLake()
+			l, err := a.openLake(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -38,7 +38,7 @@ func (a *app) openTable(ctx context.Context, arg string) (*delta.Table, error) {
 		if err != nil {
 			return nil, fmt.Errorf("table %s: it is no folder with a _delta_log, and as a name it needs a lake: %w", arg, err)
 		}
-		store, err := openStore(l.Storage)
+		store, err := openStore(ctx, l.Storage, l)
 		if err != nil {
 			return nil, err
 		}
@@ -48,7 +48,7 @@ func (a *app) openTable(ctx context.Context, arg string) (*delta.Table, error) {
 		}
 		return t, err
 	}
-	store, err := openTableStore(arg)
+	store, err := openTableStore(ctx, arg)
 	if err != nil {
 		return nil, err
 	}
@@ -60,9 +60,9 @@ func (a *app) openTable(ctx context.Context, arg string) (*delta.Table, error) {
 }
 
 // openTableStore opens the store whose root is the table itself.
-func openTableStore(arg string) (objstore.Store, error) {
+func openTableStore(ctx context.Context, arg string) (objstore.Store, error) {
 	if strings.Contains(arg, "://") || strings.HasPrefix(arg, "file:") {
-		return openStore(arg)
+		return openStore(ctx, arg, nil)
 	}
 	path, err := filepath.Abs(arg)
 	if err != nil {
@@ -116,7 +116,7 @@ func newTableScan(a *app) *cobra.Command {
 		Use:   "scan TABLE",
 		Short: "Print the rows of a Delta table",
 		Long: `Print the rows of a Delta table, read by the pure-Go reader of the delta library, without DuckDB.
-TABLE is a folder, a file: URL, or the name of a table of the lake.`,
+TABLE is a folder, a URL (file:, s3://, gs://), or the name of a table of the lake.`,
 		Example: `  cauce table scan data/processed/unified-events --version 0 --format csv`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -153,9 +153,8 @@ TABLE is a folder, a file: URL, or the name of a table of the lake.`,
 			}
 			rows := batches(t.Scan(ctx, s, delta.ScanOptions{Columns: columns, RowTracking: rowIDs}))
 			if a.json {
-				return a.printResult(resultHead{
-					Version: versionOf(s), FilesTotal: s.NumFiles(), FilesOpened: s.NumFiles(), BytesRead: s.Bytes(),
-				}, schema.Arrow(), rows)
+				head := resultHead{Version: versionOf(s), FilesTotal: s.NumFiles(), FilesOpened: s.NumFiles(), BytesRead: s.Bytes()}
+				return a.printResult(func() resultHead { return head }, schema.Arrow(), rows, t.Store())
 			}
 			return writeDeltaRows(a.stdout, format, schema, rows)
 		},

@@ -11,7 +11,7 @@ func quotedTable(name string) string { return "'" + strings.ReplaceAll(name, "'"
 
 // runStatement runs a statement that a command of `cauce table` has put together.
 func (a *app) runStatement(cmd *cobra.Command, sql string, dryRun bool) error {
-	l, err := a.openQueryLake(cmd.Flags().Changed("lake"))
+	l, err := a.openQueryLake(cmd.Context(), cmd.Flags().Changed("lake"))
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ rule with on_fail: fail ends the process with its exit code. Stops cleanly on SI
 			u.a = a
 			a.verbose = a.verbose || !a.quiet // an operator's log is the point of a long-running process
 			u.log = a.logger()
-			l, err := a.openWatched(u.listen, true)
+			l, err := a.openWatched(cmd.Context(), u.listen, true)
 			if err != nil {
 				return err
 			}

@@ -24,7 +24,7 @@ columns is written as several arguments, in the order of the table's key.`,
   cauce why 4711 2 --table orders`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			l, err := a.openLake()
+			l, err := a.openLake(cmd.Context())
 			if err != nil {
 				return err
 			}

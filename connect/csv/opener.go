@@ -124,6 +124,7 @@ func (o *Opener) stage(ctx context.Context, store objstore.Store, info objstore.
 		Size:       before.Size,
 		Generation: before.ModTime.UnixMicro(),
 		ModTime:    before.ModTime,
+		ETag:       before.ETag,
 	}
 	unchanged := func(ctx context.Context) error {
 		after, err := store.Stat(ctx, info.Key)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path"
 	"slices"
@@ -14,9 +13,11 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/memory"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/cauce-data/cauce/delta"
 	"github.com/cauce-data/cauce/objstore"
+	"github.com/cauce-data/cauce/objstore/cache"
 )
 
 // fileShift puts a file's index above its row numbers in one BIGINT: no Parquet file has 2^40 rows.
@@ -419,29 +420,14 @@ func (e *Engine) localFiles(ctx context.Context, store objstore.Store, files []d
 	if l.dir, err = os.MkdirTemp(e.temp, "stage-"); err != nil {
 		return nil, fmt.Errorf("stage data files: %w", err)
 	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(8)
 	for i, f := range files {
 		l.paths[i] = path.Join(l.dir, strconv.Itoa(i)+".parquet")
-		if err := fetch(ctx, store, f.Key, l.paths[i]); err != nil {
-			return nil, errors.Join(err, l.Close())
-		}
+		g.Go(func() error { return cache.Fetch(gctx, store, f.Key, f.Add.Size, l.paths[i]) })
+	}
+	if err := g.Wait(); err != nil {
+		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
-}
-
-// fetch copies an object to a local file.
-func fetch(ctx context.Context, store objstore.Store, key, to string) error {
-	r, _, err := store.Get(ctx, key)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	w, err := os.Create(to)
-	if err != nil {
-		return fmt.Errorf("stage %s: %w", key, err)
-	}
-	_, err = io.Copy(w, r)
-	if err = errors.Join(err, w.Close()); err != nil {
-		return fmt.Errorf("stage %s: %w", key, err)
-	}
-	return nil
 }

@@ -708,12 +708,19 @@ func (j *writeJob) settle(ctx context.Context, files []delta.WrittenFile) error 
 	for i := range files {
 		g.Go(func() error {
 			rel := strings.TrimPrefix(strings.TrimPrefix(files[i].Key, j.table.Path), "/")
-			r, err := os.Open(filepath.Join(j.dir, filepath.FromSlash(rel)))
+			local := filepath.Join(j.dir, filepath.FromSlash(rel))
+			r, err := os.Open(local)
 			if err != nil {
 				return err
 			}
 			defer r.Close()
-			return j.table.Store.Put(gctx, files[i].Key, r, objstore.PutOptions{})
+			if err := j.table.Store.Put(gctx, files[i].Key, r, objstore.PutOptions{}); err != nil {
+				return err
+			}
+			if k, ok := j.table.Store.(objstore.Keeper); ok {
+				_ = k.Keep(files[i].Key, local) // whoever reads it next need not fetch it
+			}
+			return nil
 		})
 	}
 	return g.Wait()

@@ -61,6 +61,7 @@ type Proxy struct {
 	requests []Request
 	injected map[Effect]int
 	lists    map[string]*answer
+	drop     string
 }
 
 // answer is a whole answer of the server.
@@ -106,6 +107,13 @@ func (p *Proxy) Clear() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.rules, p.random, p.requests, p.injected = nil, nil, nil, map[Effect]int{}
+}
+
+// DropParameter lets a parameter of requests get lost on the way, as with a server that does not know it.
+func (p *Proxy) DropParameter(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.drop = name
 }
 
 // Requests are those that came since Clear.
@@ -215,6 +223,13 @@ func (p *Proxy) forward(r *http.Request, body []byte) (*answer, error) {
 	if strings.HasPrefix(r.Header.Get("Authorization"), "AWS4") {
 		out.Host = r.Host // the signature covers the name by which the client knows the server
 	}
+	p.mu.Lock()
+	if p.drop != "" {
+		q := out.URL.Query()
+		q.Del(p.drop)
+		out.URL.RawQuery = q.Encode()
+	}
+	p.mu.Unlock()
 	if len(body) == 0 {
 		out.Body = http.NoBody
 	}

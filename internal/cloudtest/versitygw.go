@@ -56,6 +56,11 @@ func (s *S3) Bucket(t testing.TB, name string) string {
 	return name
 }
 
+// Path is the folder or file of a key of a bucket.
+func (s *S3) Path(bucket, key string) string {
+	return filepath.Join(s.dir, "data", bucket, filepath.FromSlash(key))
+}
+
 // Env are the environment variables by which any AWS client uses the server as superuser, through the given endpoint or
 // ("") directly. Nothing of the machine's own configuration is left.
 func (s *S3) Env(endpoint string) []string {

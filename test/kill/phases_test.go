@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cauce-data/cauce/internal/cloudtest"
 	"github.com/cauce-data/cauce/internal/prereq"
 	"github.com/cauce-data/cauce/internal/testscale"
 	"github.com/cauce-data/cauce/test/lab"
@@ -33,6 +34,9 @@ type scenario struct {
 	turns int
 	bad   int
 
+	bucket bool   // the lake lies in a bucket: files are landed
+	table  string // the table's folder on this machine, "" where it is none
+
 	unsent []string // event files that no producer has sent to the end
 
 	chance, hook map[string]int // kills by the phase they hit
@@ -44,7 +48,28 @@ type scenario struct {
 // come from the generator.
 func TestKillInEveryPhase(t *testing.T) {
 	l := lab.NewLake(t)
-	s := &scenario{t: t, l: l, rnd: testscale.Rand(t), log: filepath.Join(t.TempDir(), "phases"), chance: map[string]int{}, hook: map[string]int{}}
+	killInEveryPhase(t, &scenario{l: l, table: l.Table()}, "kills")
+}
+
+func TestKillOnS3(t *testing.T) {
+	prereq.Need(t, "versitygw")
+	srv := cloudtest.NewS3(t)
+	l := lab.NewLake(t)
+	l.Env = append(srv.Env(""), "CAUCE_ROOT=s3://"+srv.Bucket(t, "lake")+"/l")
+	killInEveryPhase(t, &scenario{l: l, bucket: true, table: srv.Path("lake", "l/processed/unified-events")}, "bucket-kills")
+}
+
+func TestKillOnGCS(t *testing.T) {
+	prereq.Need(t, "fake-gcs-server")
+	srv := cloudtest.NewGCS(t)
+	l := lab.NewLake(t)
+	l.Env = append(srv.Env(""), "CAUCE_ROOT=gs://"+srv.Bucket(t, "lake")+"/l")
+	killInEveryPhase(t, &scenario{l: l, bucket: true}, "bucket-kills")
+}
+
+func killInEveryPhase(t *testing.T, s *scenario, scale string) {
+	l := s.l
+	s.t, s.rnd, s.log, s.chance, s.hook = t, testscale.Rand(t), filepath.Join(t.TempDir(), "phases"), map[string]int{}, map[string]int{}
 	s.g = lab.NewGenerator(s.rnd, 3)
 	l.Env = append(l.Env, "CAUCE_FAULT_LOG="+s.log)
 
@@ -54,13 +79,13 @@ func TestKillInEveryPhase(t *testing.T) {
 	// Half of the kills, and as many more as the rare phases take, are chance's; the hooks fill up what is missing.
 	perPhase := testscale.Count(t, "kills-per-phase")
 	start := time.Now()
-	for i := range testscale.Turns(t, "kills") {
+	for i := range testscale.Turns(t, scale) {
 		if s.kills() > i {
 			continue // a cycle of chance makes several kills
 		}
 		s.next(perPhase)
 	}
-	for s.rarest(perPhase) != "" || sum(s.chance) < sum(s.hook) || s.kills() < testscale.Count(t, "kills") {
+	for s.rarest(perPhase) != "" || sum(s.chance) < sum(s.hook) || s.kills() < testscale.Count(t, scale) {
 		s.next(perPhase)
 	}
 	s.check()
@@ -138,8 +163,18 @@ func (s *scenario) start(name string, env []string, args ...string) *worker {
 // history puts files with n rows each into the inbox. No batch may run meanwhile.
 func (s *scenario) history(files, n int) {
 	s.t.Helper()
+	dir := s.l.Inbox()
+	if s.bucket {
+		dir = s.t.TempDir()
+	}
+	command := []string{"land"}
 	for range files {
-		s.bad += s.g.History(s.t, s.l.Inbox(), s.rnd.IntN(3), n, 100).Bad
+		m := s.g.History(s.t, dir, s.rnd.IntN(3), n, 100)
+		s.bad += m.Bad
+		command = append(command, m.Path)
+	}
+	if s.bucket {
+		s.l.Run(command...)
 	}
 }
 
@@ -343,13 +378,16 @@ func (s *scenario) check() {
 		s.t.Fatalf("turn %d: quarantine has %v rows, want %d", s.turns, n, s.bad)
 	}
 	s.l.Run("table", "vacuum", "unified_events", "--retention", "0s", "--force")
-	if d := lab.Diff(lab.NamedFiles(s.t, s.l.Table()), lab.FilesOnDisk(s.t, s.l.Table())); d != "" {
+	if s.table == "" {
+		return
+	}
+	if d := lab.Diff(lab.NamedFiles(s.t, s.table), lab.FilesOnDisk(s.t, s.table)); d != "" {
 		s.t.Fatalf("turn %d: after VACUUM the files are not those that the log names: %s", s.turns, d)
 	}
 	if python, err := prereq.Lookup("venv"); err == nil && (s.turns%40 == 0 || s.turns <= 10) {
 		for _, reader := range []string{"deltalake", "duckdb"} {
 			out := filepath.Join(s.t.TempDir(), "rows.csv")
-			if text, err := exec.Command(python, filepath.Join(prereq.Root(), "test", "peers", "readers.py"), reader, s.l.Table(), out).CombinedOutput(); err != nil {
+			if text, err := exec.Command(python, filepath.Join(prereq.Root(), "test", "peers", "readers.py"), reader, s.table, out).CombinedOutput(); err != nil {
 				s.t.Fatalf("turn %d: %s cannot read the table: %v\n%s", s.turns, reader, err, text)
 			}
 			text, err := os.ReadFile(out)

@@ -4,7 +4,6 @@ package remote
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
@@ -66,12 +65,12 @@ func Backoff(n int) time.Duration {
 
 // Create sends a conditional create until it is settled. A client library must not repeat such a request by itself: if
 // the answer to the first is lost, the second is told that the object exists, and the library hides that it is the
-// caller's own. Once an outcome was unknown, "exists" proves nothing, and the error is objstore.ErrAmbiguous.
+// caller's own. Errors of attempts name the key. Once an outcome was unknown, "exists" proves nothing, and the error is objstore.ErrAmbiguous.
 func Create(ctx context.Context, key string, attempt func(context.Context) (Outcome, error)) error {
 	unknown := false
 	for n := 1; ; n++ {
 		if err := ctx.Err(); err != nil {
-			return ambiguous(key, unknown, err)
+			return ambiguous(unknown, fmt.Errorf("put %s: %w", key, err))
 		}
 		out, err := attempt(ctx)
 		switch out {
@@ -79,28 +78,28 @@ func Create(ctx context.Context, key string, attempt func(context.Context) (Outc
 			return nil
 		case Exists:
 			if unknown {
-				return ambiguous(key, true, errors.New("an earlier attempt had no answer, and an object is there now"))
+				return ambiguous(true, fmt.Errorf("put %s: an earlier attempt had no answer, and an object is there now", key))
 			}
 			return fmt.Errorf("put %s: %w", key, objstore.ErrExists)
 		case Refused:
-			return ambiguous(key, unknown, err)
+			return ambiguous(unknown, err)
 		case Unknown:
 			unknown = true
 		}
 		if n >= Attempts {
-			return ambiguous(key, unknown, fmt.Errorf("%d attempts: %w", n, err))
+			return ambiguous(unknown, fmt.Errorf("%d attempts: %w", n, err))
 		}
 		if err := Sleep(ctx, Backoff(n)); err != nil {
-			return ambiguous(key, unknown, err)
+			return ambiguous(unknown, fmt.Errorf("put %s: %w", key, err))
 		}
 	}
 }
 
-func ambiguous(key string, unknown bool, err error) error {
+func ambiguous(unknown bool, err error) error {
 	if unknown {
-		return fmt.Errorf("put %s: %w: %w", key, objstore.ErrAmbiguous, err)
+		return fmt.Errorf("%w: %w", objstore.ErrAmbiguous, err)
 	}
-	return fmt.Errorf("put %s: %w", key, err)
+	return err
 }
 
 // Sleep waits, or returns the context's error when it ends earlier.
