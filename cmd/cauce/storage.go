@@ -21,6 +21,12 @@ func isBucketURL(root string) bool {
 	return ok && (scheme == "s3" || scheme == "s3a" || scheme == "s3n" || scheme == "gs")
 }
 
+// scheme is the kind of storage of an absolute URL.
+func scheme(root string) string {
+	s, _, _ := strings.Cut(root, ":")
+	return s
+}
+
 // openStore opens the root of a lake or table. def says how a bucket is reached; nil leaves it to the environment.
 func openStore(ctx context.Context, root string, def *pipeline.Lake) (objstore.Store, error) {
 	if !isBucketURL(root) {
