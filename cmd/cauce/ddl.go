@@ -25,7 +25,7 @@ func (a *app) createTable(ctx context.Context, l *lake, s *duckdb.Statement, dry
 			return nil, fmt.Errorf("CREATE TABLE %s: %w", s.Table, err)
 		}
 	}
-	store, err := openTableStore(s.Table)
+	store, err := openTableStore(ctx, s.Table)
 	if err != nil {
 		return nil, err
 	}
