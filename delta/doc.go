@@ -28,6 +28,14 @@
 // [Table.MergeInto] are SQL's DELETE, UPDATE and MERGE; their conditions are trees of package delta/expr. [Table.Optimize], [Table.Vacuum], [Table.Restore],
 // [Table.Checkpoint] and [Table.CleanupLog] maintain. Who plans file actions alone uses [Table.Begin] and [Tx.Commit].
 //
+// # Schema and properties
+//
+// [Table.AddColumns], [Table.RenameColumn], [Table.DropColumns] and [Table.ChangeColumn] change the schema, nested columns
+// too; renaming and dropping needs column mapping (delta.columnMapping.mode), other types need delta.enableTypeWidening.
+// [Table.SetProperties] and [Table.UnsetProperties] change properties and raise the protocol where a property hangs on a
+// table feature, [Table.DropFeature] lowers it. [Table.SetClusterBy] says what [Table.Optimize] clusters by. What cannot be
+// is an [AlterError] with the name that Spark has for it.
+//
 // An operation that carries a [Txn] (an application and its version) is done at most once however often it is repeated:
 // the second time it answers [ErrTxnApplied]. That is how a stream of batches becomes exactly once.
 //
@@ -74,5 +82,6 @@
 // # What is not supported
 //
 // A table that needs a feature which is not implemented is refused with an [UnsupportedError] that names it; nothing is
-// half supported.
+// half supported. Read and not written: variants (variantType, variantShredding), the preview of type widening. Neither:
+// identity columns in use, Iceberg compatibility, collations, catalogManaged, and what is newer.
 package delta
