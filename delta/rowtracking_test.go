@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
 
 	"github.com/cauce-data/cauce/delta/expr"
 	"github.com/cauce-data/cauce/internal/prereq"
@@ -93,14 +95,17 @@ func TestRowIDsOfSparksTable(t *testing.T) {
 
 // TestRowIDsStay does every operation on tables with row tracking and compares ids and commit versions.
 func TestRowIDsStay(t *testing.T) {
-	for _, vectors := range []string{"true", "false"} {
-		t.Run("vectors "+vectors, func(t *testing.T) { testRowIDsStay(t, vectors) })
+	for _, c := range [][2]string{{"true", "none"}, {"false", "none"}, {"true", "name"}, {"false", "id"}} {
+		t.Run("vectors "+c[0]+" mapping "+c[1], func(t *testing.T) { testRowIDsStay(t, c[0], c[1]) })
 	}
 }
 
-func testRowIDsStay(t *testing.T, vectors string) {
+func testRowIDsStay(t *testing.T, vectors, mapping string) {
 	ctx := context.Background()
 	conf := map[string]string{"delta.enableRowTracking": "true", "delta.enableDeletionVectors": vectors, "delta.enableChangeDataFeed": "true"}
+	if mapping != "none" {
+		conf["delta.columnMapping.mode"] = mapping
+	}
 	tab, err := Create(ctx, objstore.NewMemory(nil), "t", CreateOptions{Schema: simSchema(), Config: conf}, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -609,5 +614,57 @@ func TestMergeGivesUpIDsThatAWinnerMoved(t *testing.T) {
 				checkIDsUnique(t, tab)
 			})
 		}
+	}
+}
+
+// Columns that come with the rows do not cost the others their ids.
+func TestRowIDsStayWhileTheSchemaGrows(t *testing.T) {
+	ctx := context.Background()
+	for _, vectors := range []string{"true", "false"} {
+		t.Run("vectors "+vectors, func(t *testing.T) {
+			tab, err := Create(ctx, objstore.NewMemory(nil), "t", CreateOptions{Schema: simSchema(), Config: map[string]string{
+				"delta.enableRowTracking": "true", "delta.enableDeletionVectors": vectors, "delta.enableTypeWidening": "true", "delta.enableChangeDataFeed": "true",
+			}}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := simRows([]simRow{{"a", "d0", 1}, {"b", "d0", 1}, {"c", "d0", 1}})
+			defer r.Close()
+			if _, err := tab.Append(ctx, r, AppendOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			source := func(column, text string) Rows {
+				schema := &Schema{Fields: append(simSchema().Fields, Field{Name: column, Type: String, Nullable: true})}
+				rec, _, err := array.RecordFromJSON(memory.DefaultAllocator, schema.Arrow(), strings.NewReader(text))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer rec.Release()
+				return NewRows(schema.Arrow(), rec)
+			}
+			was := trackedRowsOf(t, tab, mustSnapshot(t, tab), "id")
+			if _, err := tab.Merge(ctx, source("x", `[{"id":"a","day":"d0","seq":2,"x":"new"},{"id":"d","day":"d0","seq":2}]`), MergeOptions{Key: []string{"id"}, Evolve: true}); err != nil {
+				t.Fatal(err)
+			}
+			_, err = tab.MergeInto(ctx, source("y", `[{"id":"b","day":"d0","seq":3,"y":"new"},{"id":"e","day":"d0","seq":3}]`), MergeIntoOptions{
+				On:              expr.Eq(expr.Column{Path: []string{"target", "id"}}, expr.Column{Path: []string{"source", "id"}}),
+				Clauses:         []MergeClause{{Kind: WhenMatched, All: true}, {Kind: WhenNotMatched, All: true}},
+				SchemaEvolution: true,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := mustSnapshot(t, tab)
+			is := trackedRowsOf(t, tab, s, "id")
+			if len(s.Schema().Fields) != 5 || len(is) != 5 {
+				t.Errorf("columns %v, rows %v", s.Schema().Names(), is)
+			}
+			for k, w := range was {
+				if is[k].id != w.id || (k == "c") != (is[k].version == w.version) {
+					t.Errorf("row %s: %+v, then %+v", k, w, is[k])
+				}
+			}
+			checkIDsUnique(t, tab)
+		})
 	}
 }

@@ -323,12 +323,24 @@ func newTableDescribe(a *app) *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("table %s: %w", args[0], err)
 			}
-			return a.print(describe(t, s), func(w io.Writer) error { return printDescription(w, describe(t, s)) })
+			d := describe(t, s)
+			switch ok, err := s.VerifyChecksum(cmd.Context()); {
+			case err != nil:
+				d.Checksum = err.Error()
+			case ok:
+				d.Checksum = checksumAgrees
+			default:
+				d.Checksum = "none"
+			}
+			return a.print(d, func(w io.Writer) error { return printDescription(w, d) })
 		},
 	}
 	at.add(cmd, "describe")
 	return cmd
 }
+
+// checksumAgrees says of a version that it is what its writer said (delta.Snapshot.VerifyChecksum).
+const checksumAgrees = "agrees"
 
 type column struct {
 	Name     string `json:"name"`
@@ -352,6 +364,8 @@ type description struct {
 	Files          int               `json:"files"`
 	Bytes          int64             `json:"bytes"`
 	Rows           *int64            `json:"rows"` // null where a file has no statistics
+	RowTracking    bool              `json:"row_tracking"`
+	Checksum       string            `json:"checksum"` // agrees, none, or how the version differs from what its writer said
 }
 
 func describe(t *delta.Table, s *delta.Snapshot) description {
@@ -361,7 +375,7 @@ func describe(t *delta.Table, s *delta.Snapshot) description {
 		Version: int64(s.Version()), Time: s.Time().UTC(), PartitionBy: s.PartitionBy(), Properties: m.Configuration,
 		ReaderVersion: p.MinReaderVersion, WriterVersion: p.MinWriterVersion,
 		ReaderFeatures: p.ReaderFeatures, WriterFeatures: p.WriterFeatures,
-		Columns: []column{},
+		Columns: []column{}, RowTracking: s.RowTracking(),
 	}
 	for _, f := range s.Schema().Fields {
 		d.Columns = append(d.Columns, column{f.Name, f.Type.String(), f.Nullable})
@@ -396,6 +410,9 @@ func printDescription(w io.Writer, d description) error {
 	fmt.Fprintf(w, "protocol: reader %d, writer %d", d.ReaderVersion, d.WriterVersion)
 	if len(d.WriterFeatures) > 0 {
 		fmt.Fprintf(w, " (%s)", strings.Join(d.WriterFeatures, ", "))
+	}
+	if d.Checksum != checksumAgrees && d.Checksum != "none" {
+		fmt.Fprintf(w, "\nversion checksum: %s", d.Checksum)
 	}
 	fmt.Fprint(w, "\n\n")
 	g := newGrid("column", "type", "nullable")

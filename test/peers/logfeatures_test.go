@@ -255,7 +255,11 @@ func TestLogFeaturesWithSpark(t *testing.T) {
 
 	t.Run("enabled later", func(t *testing.T) {
 		for _, by := range []string{"Cauce", "Spark"} {
-			l := create(t, map[string]string{"delta.enableDeletionVectors": "true"})
+			config := map[string]string{"delta.enableDeletionVectors": "true"}
+			if by == "Cauce" {
+				config["delta.columnMapping.mode"] = "name"
+			}
+			l := create(t, config)
 			l.append(0, 5, "a")
 			l.append(5, 10, "b")
 			_, err := l.tab.DeleteWhere(ctx, expr.Eq(col("id"), expr.Lit(int64(3))), delta.ChangeOptions{})
