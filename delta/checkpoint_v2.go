@@ -42,7 +42,9 @@ func (s *Snapshot) writeV2(ctx context.Context, key string, o CheckpointOptions,
 	for i := range sidecars {
 		manifest = append(manifest, &checkpointAction{Sidecar: &sidecars[i]})
 	}
-	manifest = append(manifest, small...)
+	// Metadata and protocol come last: JSON has no end mark, and a manifest that was cut between two lines must not pass
+	// for a whole one.
+	manifest = append(append(manifest, small[2:]...), small[1], small[0])
 	var bytesWritten int64
 	if path.Ext(key) == ".json" {
 		bytesWritten, err = writeManifestJSON(ctx, t.store, key, manifest)

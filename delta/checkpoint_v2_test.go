@@ -173,6 +173,28 @@ func TestV2Checkpoints(t *testing.T) {
 			if got := stateOf(t, mustSnapshot(t, fresh)); got != want {
 				t.Errorf("by the checkpoint:\n%s\nby the commits:\n%s", got, want)
 			}
+			if strings.HasSuffix(written[0], ".json") {
+				// Cut anywhere, it is not taken: what it does not say must not be lost.
+				key := tab.logKey(written[0])
+				whole, _, err := readObject(ctx, store, key)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for at := range whole {
+					if at != 0 && whole[at-1] != '\n' && at%97 != 0 {
+						continue
+					}
+					if err := store.Put(ctx, key, strings.NewReader(string(whole[:at])), objstore.PutOptions{}); err != nil {
+						t.Fatal(err)
+					}
+					if _, err := Open(ctx, store, "t", nil); err == nil {
+						t.Errorf("a manifest cut at byte %d of %d was taken", at, len(whole))
+					}
+				}
+				if err := store.Put(ctx, key, strings.NewReader(string(whole)), objstore.PutOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}
 			// A hint that was changed on the way is not believed.
 			if err := store.Put(ctx, tab.logKey("_last_checkpoint"), strings.NewReader(strings.Replace(string(data), `"version":6`, `"version":5`, 1)), objstore.PutOptions{}); err != nil {
 				t.Fatal(err)

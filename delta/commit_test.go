@@ -57,6 +57,34 @@ func appendFile(t *testing.T, tab *Table, path string) *Committed {
 	return res
 }
 
+// TestLostTryStands: where the answer to a try is lost, and what it wrote is found only by the next one, the commit is what
+// the first one wrote, with its times, and the version's checksum agrees.
+func TestLostTryStands(t *testing.T) {
+	ctx := context.Background()
+	now := time.UnixMilli(1_700_000_000_000)
+	opts := noSleep(Options{MaxTries: 5, Clock: func() time.Time { now = now.Add(time.Second); return now }})
+	tab, store := faultTable(t, CreateOptions{Config: map[string]string{"delta.enableInCommitTimestamps": "true", "delta.enableRowTracking": "true"}}, opts)
+	x := tab.Begin(mustSnapshot(t, tab))
+	x.AddFile(&Add{Path: "f", Size: 1, DataChange: true, Stats: Stats{NumRecords: 3}.JSON()})
+	x.SetTxn(Txn{AppID: "app", Version: 1})
+	store.Add(fault.Rule{Op: fault.PutIfAbsent, Key: "1.json", Nth: 1, Effect: fault.FailAfter, Err: objstore.ErrAmbiguous}, fault.Rule{Op: fault.Get, Key: "1.json", Nth: 1})
+	res, err := x.Commit(ctx, CommitOptions{})
+	if err != nil || res.Tries != 2 {
+		t.Fatalf("%+v, error %v", res, err)
+	}
+	store.Clear()
+	c, _, err := tab.readCommit(ctx, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *c.info.InCommitTimestamp != *res.Info.InCommitTimestamp || res.Snapshot.Time().UnixMilli() != *c.info.InCommitTimestamp || *res.Snapshot.txns["app"].LastUpdated != *c.txns[0].LastUpdated {
+		t.Errorf("the log has %+v %+v, the writer believes %+v %+v", c.info, c.txns, res.Info, res.Snapshot.txns)
+	}
+	if ok, err := mustSnapshot(t, reopen(t, tab)).VerifyChecksum(ctx); !ok || err != nil {
+		t.Errorf("checksum there %v, error %v", ok, err)
+	}
+}
+
 // TestAmbiguousPut: whatever the store answers, the commit is there once, and Commit says so.
 func TestAmbiguousPut(t *testing.T) {
 	ctx := context.Background()

@@ -642,6 +642,9 @@ func (t *Table) replayCheckpoint(ctx context.Context, r *replayer, checkpoint []
 	r.checkpoint(st)
 	if r.n.protocol == nil || r.n.metadata == nil {
 		err := fmt.Errorf("%w: %s has no protocol or no metaData action in the checkpoint of version %d", ErrCorrupt, t, r.n.version)
+		if strings.HasSuffix(checkpoint[0].info.Key, ".json") {
+			return &CorruptError{Key: checkpoint[0].info.Key, Err: err} // it may have been cut between two lines
+		}
 		return &CorruptError{Key: checkpoint[0].info.Key, Err: errors.Join(errNoState, err)}
 	}
 	return nil

@@ -187,11 +187,17 @@ func (x *Tx) Commit(ctx context.Context, o CommitOptions) (*Committed, error) {
 		if o.Hook != nil {
 			o.Hook("before-commit")
 		}
-		won, err := x.put(ctx, c, data)
+		won, earlier, err := x.put(ctx, c, data)
 		if err != nil && !errors.Is(err, objstore.ErrAmbiguous) {
 			return nil, fmt.Errorf("commit version %d of %s: %w", c.version, x.table, err)
 		}
 		unsettled = err
+		if earlier != nil {
+			// What stands there is what an earlier try wrote, with its times.
+			if c, next, err = x.asWritten(earlier, next); err != nil {
+				return nil, fmt.Errorf("commit version %d of %s: %w", earlier.version, x.table, ambiguous(err))
+			}
+		}
 		if won {
 			return x.finish(ctx, o, res, c, next)
 		}
@@ -435,13 +441,14 @@ func (x *Tx) preview(c *commit) (*Snapshot, error) {
 // settleTimeout bounds reading back a commit whose caller has gone.
 const settleTimeout = 10 * time.Second
 
-// put writes the commit and says whether it is ours. Neither won nor an error: another writer has the version. An
-// error that is ErrAmbiguous: unknown, and worth trying again with the same bytes.
-func (x *Tx) put(ctx context.Context, c *commit, data []byte) (won bool, err error) {
+// put writes the commit and says whether it is ours; earlier is what stands there then, where an answer was lost: this try or
+// one before it. Neither won nor an error: another writer has the version. An error that is ErrAmbiguous: unknown, and worth
+// trying again.
+func (x *Tx) put(ctx context.Context, c *commit, data []byte) (won bool, earlier *commit, err error) {
 	key := x.table.commitKey(c.version)
 	putErr := x.table.store.PutIfAbsent(ctx, key, data)
 	if putErr == nil {
-		return true, nil
+		return true, nil, nil
 	}
 	// The answer to a put may be wrong both ways: lost after success, or "exists" because the store itself tried
 	// twice. What stands there decides, by commitInfo.txnId. It is read even if the caller has just given up, so
@@ -451,20 +458,29 @@ func (x *Tx) put(ctx context.Context, c *commit, data []byte) (won bool, err err
 	there, _, err := x.table.readCommit(rctx, c.version)
 	switch {
 	case err == nil:
-		return there.info != nil && there.info.TxnID == c.info.TxnID, nil
+		if there.info == nil || there.info.TxnID != c.info.TxnID {
+			return false, nil, nil
+		}
+		return true, there, nil
 	case errors.Is(err, ErrCorrupt):
 		// A commit that cannot be read is not ours: ours can.
-		return false, err
+		return false, nil, err
 	case isNotFound(err) && !errors.Is(putErr, objstore.ErrAmbiguous) && !isExists(putErr):
-		return false, putErr
+		return false, nil, putErr
 	case isNotFound(err):
 		if ctx.Err() != nil {
-			return false, errors.Join(putErr, ctx.Err())
+			return false, nil, errors.Join(putErr, ctx.Err())
 		}
-		return false, ambiguous(putErr)
+		return false, nil, ambiguous(putErr)
 	default:
-		return false, ambiguous(errors.Join(putErr, err))
+		return false, nil, ambiguous(errors.Join(putErr, err))
 	}
+}
+
+// asWritten is a commit of ours as the log has it, and the snapshot after it. Its time is the one that next has.
+func (x *Tx) asWritten(there *commit, next *Snapshot) (*commit, *Snapshot, error) {
+	s, err := x.base.follow([]*commit{there}, []time.Time{next.time})
+	return there, s, err
 }
 
 func ambiguous(err error) error {

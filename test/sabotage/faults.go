@@ -423,4 +423,9 @@ var faults = []fault{
 		edits: []edit{{"delta/dropfeature.go", "\t\tif r.inCommit(c, s.protocol) {\n\t\t\treturn v, nil\n", "\t\tif r.inCommit(c, s.protocol) {\n\t\t\treturn -1, nil\n"}},
 		pkg:   "./delta", test: "^TestDropFeatureOfReaders$",
 	},
+	{
+		name: "lost-try-believed-later", what: "a commit that an earlier try made counts as what the later try would have written",
+		edits: []edit{{"delta/transaction.go", "\t\tif earlier != nil {\n", "\t\tif false {\n"}},
+		pkg:   "./delta", test: "^TestLostTryStands$",
+	},
 }
