@@ -61,8 +61,16 @@ type Store struct {
 	Endpoint, Region, Profile, Role, ExternalID string
 	PathStyle                                   *bool
 	Encryption, KMSKey                          string
+	Commit                                      string // CommitConditional or CommitDynamoDB
+	CommitTable, CommitScheme                   string // of DynamoDB
 	CacheBytes                                  int64
 }
+
+// What Store.Commit may be.
+const (
+	CommitConditional = "conditional"
+	CommitDynamoDB    = "dynamodb"
+)
 
 // DefaultCacheBytes is Store.CacheBytes where no lake file says it.
 const DefaultCacheBytes = 4 << 30

@@ -1096,6 +1096,7 @@ func (b *builder) settings(v *value) {
 	l.Store = Store{
 		Endpoint: so.get("endpoint").str(""), Region: so.get("region").str(""), Profile: so.get("profile").str(""), Role: so.get("role").str(""),
 		ExternalID: so.get("external_id").str(""), Encryption: so.get("encryption").str(""), KMSKey: so.get("kms_key").str(""),
+		Commit: so.get("commit").str(CommitConditional), CommitTable: so.get("commit_table").str("delta_log"), CommitScheme: so.get("commit_scheme").str("s3a"),
 		CacheBytes: size(so.get("cache"), "store.cache"),
 	}
 	if x := so.get("path_style"); x != nil {

@@ -267,6 +267,9 @@ var lakeShape = &shape{
 			{"path_style", &shape{kind: kindBool, doc: "Whether an S3 bucket stands in the path instead of the host name. Default: true with an endpoint.", example: "true"}, false},
 			{"encryption", &shape{kind: kindChoice, enum: []string{"AES256", "aws:kms"}, doc: "Encryption at rest that is asked for with every object of S3. Default: the bucket's own."}, false},
 			{"kms_key", text("Key that encrypts objects, of AWS KMS or Google Cloud KMS.", "alias/lake"), false},
+			{"commit", choice("How a commit on S3 is made. conditional: by a conditional put. dynamodb: through an entry in DynamoDB, as the S3DynamoDBLogStore of Delta for Spark does, so that Spark may write the same table.", CommitConditional, CommitConditional, CommitDynamoDB), false},
+			{"commit_table", &shape{kind: kindText, doc: "Table of DynamoDB, with the hash key tablePath and the range key fileName.", def: "delta_log", example: "delta_log"}, false},
+			{"commit_scheme", &shape{kind: kindChoice, enum: []string{"s3a", "s3"}, doc: "Begins the paths of tables in DynamoDB; the same for every writer.", def: "s3a"}, false},
 			{"cache", &shape{kind: kindSize, doc: "Most bytes of data files that are kept in .cauce/cache, so that they are fetched once; 0: none are kept.", def: "4GiB", example: "20GiB"}, false},
 		}}, false},
 		{"buffer", &shape{kind: kindObject, doc: "The embedded stream buffer in .cauce/buffer.", example: "{sync: always}", keys: []keyShape{

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cauce-data/cauce/objstore"
 	"github.com/cauce-data/cauce/objstore/cache"
+	"github.com/cauce-data/cauce/objstore/dynamodb"
 	"github.com/cauce-data/cauce/objstore/gcs"
 	"github.com/cauce-data/cauce/objstore/s3"
 	"github.com/cauce-data/cauce/objstore/usage"
@@ -49,10 +50,14 @@ func openStore(ctx context.Context, root string, def *pipeline.Lake) (objstore.S
 	if strings.HasPrefix(root, "gs://") {
 		store, err = gcs.Open(ctx, root, gcs.Options{Endpoint: o.Endpoint, KMSKey: o.KMSKey})
 	} else {
-		store, err = s3.Open(ctx, root, s3.Options{
+		aws := s3.Options{
 			Region: o.Region, Endpoint: o.Endpoint, Profile: o.Profile, RoleARN: o.Role, ExternalID: o.ExternalID, PathStyle: o.PathStyle,
 			SSE: o.Encryption, KMSKey: o.KMSKey,
-		})
+		}
+		store, err = s3.Open(ctx, root, aws)
+		if err == nil && o.Commit == pipeline.CommitDynamoDB {
+			store, err = dynamodb.Open(ctx, store, dynamodb.Options{Table: o.CommitTable, Scheme: o.CommitScheme, AWS: aws})
+		}
 	}
 	switch {
 	case errors.Is(err, objstore.ErrCredentials), err != nil && ctx.Err() != nil:

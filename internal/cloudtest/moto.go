@@ -18,7 +18,7 @@ func NewAWS(t testing.TB) *AWS {
 	bin := prereq.Need(t, "moto")
 	addr := freeAddr(t)
 	a := &AWS{Endpoint: "http://" + addr}
-	a.p = launch(t, addr, AWSEnv("", "testing", "testing")[1:], bin, "-H", "127.0.0.1", "-p", port(addr))
+	a.p = launch(t, addr, []string{"AWS_ACCESS_KEY_ID=testing", "AWS_SECRET_ACCESS_KEY=testing"}, bin, "-H", "127.0.0.1", "-p", port(addr))
 	a.p.waitHTTP(a.Endpoint + "/moto-api/")
 	return a
 }

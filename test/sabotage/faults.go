@@ -52,6 +52,11 @@ var faults = []fault{
 		pkg:   "./test/cloud", test: "^TestCopyThroughAllStores$",
 	},
 	{
+		name: "entry-overwrites-entry", what: "two writers may both have the DynamoDB entry of a version",
+		edits: []edit{{"objstore/dynamodb/dynamodb.go", ", ConditionExpression: aws.String(\"attribute_not_exists(fileName)\")})", "})"}},
+		pkg:   "./objstore/dynamodb", test: "^TestCommits$",
+	},
+	{
 		name: "own-create-taken-for-anothers", what: "a create whose answer was lost is reported as lost to another writer",
 		edits: []edit{{"objstore/internal/remote/remote.go", "\t\t\tif unknown {\n", "\t\t\tif false {\n"}},
 		pkg:   "./objstore/s3", test: "^TestFaults$",
