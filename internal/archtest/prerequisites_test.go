@@ -36,12 +36,16 @@ func TestPrerequisitesListWhatTheySwitchOff(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	helpers := helperNeeds(t, root)
+	if helpers["kafkatest.New"]["kafka"] == false {
+		t.Errorf("what the helpers of tests ask for is not found: %v", helpers)
+	}
 	for dir := range folders {
 		rel, err := filepath.Rel(root, dir)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for test, names := range needs(t, dir) {
+		for test, names := range needs(t, dir, helpers) {
 			for name := range names {
 				want[name+": "+filepath.ToSlash(rel)+" "+test] = true
 			}
@@ -76,8 +80,38 @@ func TestPrerequisitesListWhatTheySwitchOff(t *testing.T) {
 	}
 }
 
+// helperNeeds gives what the functions of the packages below internal/ that serve tests ask for, as "package.Function".
+func helperNeeds(t *testing.T, root string) map[string]map[string]bool {
+	t.Helper()
+	out := map[string]map[string]bool{}
+	dirs, err := filepath.Glob(filepath.Join(root, "internal", "*test"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range dirs {
+		for fn, names := range asked(t, dir, nil) {
+			if len(names) > 0 {
+				out[filepath.Base(dir)+"."+fn] = names
+			}
+		}
+	}
+	return out
+}
+
 // needs gives for each test of a folder the prerequisites that it and the functions it calls by name ask for.
-func needs(t *testing.T, dir string) map[string]map[string]bool {
+func needs(t *testing.T, dir string, helpers map[string]map[string]bool) map[string]map[string]bool {
+	t.Helper()
+	asks := asked(t, dir, helpers)
+	for who := range asks {
+		if !strings.HasPrefix(who, "Test") && !strings.HasPrefix(who, "Fuzz") && !strings.HasPrefix(who, "Example") {
+			delete(asks, who)
+		}
+	}
+	return asks
+}
+
+// asked gives for each function of a folder the prerequisites that it and the functions it calls ask for.
+func asked(t *testing.T, dir string, helpers map[string]map[string]bool) map[string]map[string]bool {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
 	if err != nil {
@@ -108,6 +142,11 @@ func needs(t *testing.T, dir string) map[string]map[string]bool {
 					calls[who] = append(calls[who], fun.Name)
 				case *ast.SelectorExpr:
 					if x, ok := fun.X.(*ast.Ident); !ok || x.Name != "prereq" || fun.Sel.Name != "Need" {
+						if ok {
+							for name := range helpers[x.Name+"."+fun.Sel.Name] {
+								asks[who][name] = true
+							}
+						}
 						calls[who] = append(calls[who], fun.Sel.Name)
 						break
 					}
@@ -136,11 +175,6 @@ func needs(t *testing.T, dir string) map[string]map[string]bool {
 					}
 				}
 			}
-		}
-	}
-	for who := range asks {
-		if !strings.HasPrefix(who, "Test") && !strings.HasPrefix(who, "Fuzz") && !strings.HasPrefix(who, "Example") {
-			delete(asks, who)
 		}
 	}
 	return asks
