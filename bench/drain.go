@@ -192,9 +192,9 @@ func (b *bench) drainSpark(dir, history, broker string, events int) (*drained, e
 	if _, _, err := b.script("deltars.py", "w1", "--csv", history, "--table", table, "--append"); err != nil {
 		return nil, err
 	}
-	u, _, err := b.script("spark_delta.py", "w6", "--jars", jars, "--tmp", filepath.Join(dir, "tmp"), "--table", table, "--dv", "on",
+	u, said, err := b.script("spark_delta.py", "w6", "--jars", jars, "--tmp", filepath.Join(dir, "tmp"), "--table", table, "--dv", "on",
 		"--bootstrap", broker, "--topic", drainTopic, "--checkpoint", filepath.Join(dir, "checkpoint"), "--start", "earliest", "--drain",
-		"--max-offsets", strconv.Itoa(sparkBatch), "--seconds", strconv.Itoa(max(120, events/500)), "--stop-after", strconv.Itoa(events), "--results", results)
+		"--max-offsets", strconv.Itoa(sparkBatch), "--seconds", strconv.Itoa(max(600, events/500)), "--stop-after", strconv.Itoa(events), "--results", results)
 	if err != nil {
 		return nil, err
 	}
@@ -210,7 +210,7 @@ func (b *bench) drainSpark(dir, history, broker string, events int) (*drained, e
 		MB      float64 `json:"rss_mb"`
 	}
 	if err := json.Unmarshal(text, &r); err != nil || r.Events != events || r.Span <= 0 {
-		return nil, fmt.Errorf("of Spark: it read %d of %d events: %s", r.Events, events, text)
+		return nil, fmt.Errorf("of Spark: it read %d of %d events: %s", r.Events, events, tail(said))
 	}
 	u.CPU, u.PeakMB = time.Duration(r.CPU*float64(time.Second)), r.MB // the script counts its JVM too
 	fmt.Fprintf(os.Stderr, "bench: Spark: %d events in %d micro-batches, %.1f s\n", r.Events, r.Batches, r.Span)

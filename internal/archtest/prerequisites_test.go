@@ -141,6 +141,10 @@ func asked(t *testing.T, dir string, helpers map[string]map[string]bool) map[str
 				case *ast.Ident:
 					calls[who] = append(calls[who], fun.Name)
 				case *ast.SelectorExpr:
+					if x, ok := fun.X.(*ast.Ident); ok && x.Name == "kafkatest" && fun.Sel.Name == "New" {
+						asks[who]["java"], asks[who]["kafka"] = true, true // it asks for them in the test's name
+						break
+					}
 					if x, ok := fun.X.(*ast.Ident); !ok || x.Name != "prereq" || fun.Sel.Name != "Need" {
 						if ok {
 							for name := range helpers[x.Name+"."+fun.Sel.Name] {
