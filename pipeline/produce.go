@@ -84,6 +84,8 @@ func (b *builder) produce(v *value) *Produce {
 		u, err := url.Parse(uv.text)
 		if err != nil || !slices.Contains(schemes, u.Scheme+"://") || u.Host == "" {
 			b.r.errorf(uv.at, "it must begin with "+orList(schemes), "produce.%s: %s is no address", key, strconv.Quote(clip(uv.shown)))
+		} else if strings.ContainsFunc(uv.text, unicode.IsSpace) {
+			b.r.errorf(uv.at, "write it as %20 if it belongs there", "produce.%s: %s holds a blank", key, strconv.Quote(clip(uv.shown)))
 		}
 	}
 	if p.Kind == ProduceX {

@@ -131,7 +131,7 @@ var columnShape = &shape{
 	doc: "The column's type, or a mapping with more about it.",
 	keys: []keyShape{
 		{"type", typeShape, true},
-		{"not_null", boolean("Rows without a value in this column go to quarantine.", "false"), false},
+		{"not_null", boolean("Rows without a value in this column go to quarantine. A table that is stored without the rule keeps its schema: rows written before, or by others, may lack the value.", "false"), false},
 		{"comment", text("What the column means; stored in the table.", `"price in USDT"`), false},
 	},
 	short: typeShape, shortKey: "type",
