@@ -111,6 +111,7 @@ Exit codes: 0 ok, 1 failure, 2 bad use or configuration, 3 data broke a rule wit
 	add("use", newQuery(a), newTable(a))
 	add("ops", newQuarantine(a), newGaps(a), newWhy(a), newStatus(a), newRuns(a), newDoctor(a), newCopy(a))
 	cmd.AddCommand(newVersion(a))
+	completeNames(a, cmd)
 	return cmd
 }
 
