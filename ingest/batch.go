@@ -186,6 +186,9 @@ func (b *batchRun) run(ctx context.Context) error {
 			b.l.log.Info("another run of the source was faster; looking at what it left", "source", b.source.Name, "error", err)
 			continue
 		}
+		if err == nil {
+			b.remember()
+		}
 		return err
 	}
 }
@@ -231,6 +234,7 @@ func (b *batchRun) discover(ctx context.Context) ([]objstore.Info, error) {
 		return nil, err
 	}
 	b.present = make(map[string]bool, len(all))
+	remembered := b.remembered()
 	var out []objstore.Info
 	for _, f := range all {
 		b.present[f.Key] = true
@@ -240,6 +244,9 @@ func (b *batchRun) discover(ctx context.Context) ([]objstore.Info, error) {
 			out = append(out, f)
 		case ok && b.unchanged(f, m):
 			b.known[f.Key] = true
+		case !ok && b.unchanged(f, remembered[f.Key]):
+			b.known[f.Key] = true
+			b.copies = append(b.copies, remembered[f.Key])
 		case b.opts.Reprocess && b.narrowed():
 			// Somebody asked for some files only: new ones wait for a run without --file and --since.
 		default:
