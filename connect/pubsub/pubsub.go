@@ -69,6 +69,7 @@ func (c Config) connect(ctx context.Context) (*client.Client, error) {
 		option.WithGRPCDialOption(grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 5 * time.Minute, Timeout: 20 * time.Second})),
 	}
 	if c.CredentialsFile != "" && os.Getenv(EmulatorEnv) == "" {
+		//nolint:staticcheck // any kind of credentials will do, and the file is named by whoever runs the lake
 		creds, err := credentials.DetectDefault(&credentials.DetectOptions{CredentialsFile: c.CredentialsFile, Scopes: []string{scope}})
 		if err != nil {
 			return nil, fmt.Errorf("pubsub: credentials %s: %w", c.CredentialsFile, err)

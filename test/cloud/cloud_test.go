@@ -2,6 +2,7 @@ package cloud
 
 import (
 	"encoding/json"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -53,7 +54,7 @@ type answer struct {
 func (b *bucket) dataFiles() map[string]bool {
 	out := map[string]bool{}
 	for _, r := range b.proxy.Requests() {
-		if r.Method == "GET" && strings.HasSuffix(r.Path, ".parquet") && !strings.Contains(r.Path, "_delta_log") {
+		if r.Method == http.MethodGet && strings.HasSuffix(r.Path, ".parquet") && !strings.Contains(r.Path, "_delta_log") {
 			out[r.Path] = true
 		}
 	}
