@@ -3,8 +3,11 @@ package delta
 import (
 	"bytes"
 	"context"
+	"runtime"
+	"strings"
 	"testing"
 
+	"github.com/cauce-data/cauce/delta/expr"
 	"github.com/cauce-data/cauce/objstore"
 )
 
@@ -113,5 +116,90 @@ func FuzzVersionChecksum(f *testing.F) {
 			t.Fatal(err)
 		}
 		_, _ = s.VerifyChecksum(ctx)
+	})
+}
+
+// FuzzLogFiles puts foreign bytes in the place of one file of a log with a V2 checkpoint, a sidecar and a deletion vector.
+// Reading ends in a state or in an error, and takes memory in proportion to the bytes; a hint (_last_checkpoint) never
+// changes the state.
+func FuzzLogFiles(f *testing.F) {
+	ctx := context.Background()
+	made := dmlTable(f, map[string]string{"delta.enableDeletionVectors": "true", "delta.checkpointPolicy": "v2", "delta.checkpointInterval": "3"})
+	for range 4 {
+		if _, err := made.Append(ctx, jsonRows(f, dmlSource, `{"id":1,"k":1,"v":"a","p":"x"}`, `{"id":2,"k":2,"v":"b","p":"x"}`), AppendOptions{}); err != nil {
+			f.Fatal(err)
+		}
+	}
+	if _, err := made.DeleteWhere(ctx, expr.Eq(expr.Col("id"), expr.Lit(1)), ChangeOptions{}); err != nil {
+		f.Fatal(err)
+	}
+	if _, err := made.Checkpoint(ctx); err != nil {
+		f.Fatal(err)
+	}
+	whole := map[string][]byte{}
+	var kinds []string // a file of each kind
+	seen := map[string]bool{}
+	for info, err := range made.Store().List(ctx, "t/", "") {
+		if err != nil {
+			f.Fatal(err)
+		}
+		data, _, err := readObject(ctx, made.Store(), info.Key)
+		if err != nil {
+			f.Fatal(err)
+		}
+		whole[info.Key] = data
+		for _, kind := range []string{"_last_checkpoint", ".crc", ".checkpoint.", "_sidecars/", "deletion_vector", "5.json", ".snappy.parquet"} {
+			if strings.Contains(info.Key, kind) && !seen[kind] {
+				seen[kind] = true
+				f.Add(uint8(len(kinds)), data)
+				f.Add(uint8(len(kinds)), data[:len(data)/2])
+				kinds = append(kinds, info.Key)
+			}
+		}
+	}
+	if !seen["_last_checkpoint"] || !seen[".checkpoint."] || !seen["_sidecars/"] || !seen["deletion_vector"] {
+		f.Fatalf("the log has only %v", kinds)
+	}
+	// Beside the time, which is that of the objects.
+	state := func(s *Snapshot) string {
+		_, rest, _ := strings.Cut(stateText(s), "\n")
+		return rest
+	}
+	want := state(snap(f, made))
+	f.Fuzz(func(t *testing.T, which uint8, data []byte) {
+		key := kinds[int(which)%len(kinds)]
+		store := objstore.NewMemory(nil)
+		for k, d := range whole {
+			if k == key {
+				d = data
+			}
+			if err := store.Put(ctx, k, bytes.NewReader(d), objstore.PutOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		tab, err := Open(ctx, store, "t", nil)
+		if err == nil {
+			var s *Snapshot
+			if s, err = tab.Snapshot(ctx); err == nil {
+				if strings.HasSuffix(key, "_last_checkpoint") && state(s) != want {
+					t.Errorf("the hint %q changes the state to\n%s", data, state(s))
+				}
+				_, _ = s.VerifyChecksum(ctx)
+				for _, err := range tab.Scan(ctx, s, ScanOptions{}) {
+					if err != nil {
+						break
+					}
+				}
+			}
+		}
+		if err != nil && strings.HasSuffix(key, "_last_checkpoint") {
+			t.Errorf("the hint %q makes the table unreadable: %v", data, err)
+		}
+		runtime.ReadMemStats(&after)
+		if n := after.TotalAlloc - before.TotalAlloc; n > 256<<20+uint64(len(data))*1000 {
+			t.Errorf("%s of %d bytes takes %d MiB", key, len(data), n>>20)
+		}
 	})
 }

@@ -33,6 +33,7 @@ var scenarios = []scenario{
 	{"peers", "other engines read and change what Cauce wrote", "./test/peers", "TestEnginesReadWhatCauceWrote"},
 	{"writers", "eight Cauce processes change one local table for ten minutes; Spark reads every version", "./test/peers", "TestCauceProcessesWriteSideBySide"},
 	{"spark-writers", "Spark and six Cauce processes change one local table for ten minutes; Spark reads every version", "./test/peers", "TestSparkAndCauceWriteSideBySide"},
+	{"matrix", "tables with each feature, written by each operation, every version read by Spark, delta-rs and DuckDB", "./test/peers", "TestDeltaMatrix"},
 	{"simulation", "10,000 seed-driven histories of many writers over a faulty store, against a model", "./delta", "TestSimulation"},
 }
 
