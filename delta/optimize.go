@@ -23,7 +23,12 @@ type OptimizeOptions struct {
 	// does not choose files, as ZOrderBy does. Nil: rows stay in the order of the files.
 	SortBy []string
 	// MinFiles is how many small files a partition must have before they are packed; 0: 2.
-	MinFiles    int
+	MinFiles int
+	// Tiered leaves a file of a partition alone as long as it is larger than all smaller ones together, and counts only
+	// the others for MinFiles. So a partition that grows all the time is not rewritten for each few files that are added:
+	// a row is rewritten once each time that what holds it has doubled. It leaves a few more files, each twice as large
+	// as the one before. Z-order, clustering and Purge choose files by other rules.
+	Tiered      bool
 	Compression string // "snappy" (default) or "zstd"
 	// Purge rewrites the files that have a deletion vector, and only those, so that the marked rows are gone from the
 	// files (REORG TABLE … APPLY (PURGE)); Vacuum then deletes the old ones.
@@ -48,7 +53,9 @@ type OptimizeResult struct {
 	BytesRemoved   int64
 	BytesAdded     int64
 	VectorsRemoved int // deletion vectors that went with the files
-	Yielded        int // groups of files given up because a writer of rows changed one of them meanwhile
+	// Removed are the files that were rewritten, as keys of the store.
+	Removed []string
+	Yielded int // groups of files given up because a writer of rows changed one of them meanwhile
 	// Metrics are the sums of the commits' operationMetrics, under Spark's names; the sizes are those of the last commit.
 	Metrics map[string]string
 }
@@ -188,6 +195,9 @@ func (s *Snapshot) planBins(ctx context.Context, o OptimizeOptions) ([]*bin, err
 					pick = append(pick, a)
 				}
 			}
+			if o.Tiered {
+				pick = tier(pick, o.MinFiles)
+			}
 		}
 		// Ascending by size: the smallest files gain most, and equal ones stay together.
 		pick = slices.Clone(pick)
@@ -212,6 +222,32 @@ func (s *Snapshot) planBins(ctx context.Context, o OptimizeOptions) ([]*bin, err
 		}
 	}
 	return bins, nil
+}
+
+// tier chooses among the small files of a partition those that are worth packing together: the smallest ones, up to the
+// largest that is no larger than all before it together, if they are at least so many. Files with many marked rows go
+// along; they are rewritten for their vectors.
+func tier(files []*Add, least int) []*Add {
+	var marked, plain []*Add
+	for _, a := range files {
+		if markedShare(a) > optimizeVectorShare {
+			marked = append(marked, a)
+		} else {
+			plain = append(plain, a)
+		}
+	}
+	sort.SliceStable(plain, func(i, j int) bool { return plain[i].Size < plain[j].Size })
+	n, sum := 0, int64(0)
+	for i, a := range plain {
+		if a.Size <= sum {
+			n = i + 1
+		}
+		sum += a.Size
+	}
+	if n+len(marked) < least {
+		n = 0
+	}
+	return append(marked, plain[:n]...)
 }
 
 // partitionKey is equal for files of one partition.
@@ -337,6 +373,7 @@ func (t *Table) optimizeCommit(ctx context.Context, s *Snapshot, bins []*bin, o 
 		res.FilesAdded += len(b.written)
 		res.BytesRemoved += b.bytes
 		for _, f := range b.files {
+			res.Removed = append(res.Removed, f.Key)
 			if f.Add.DeletionVector != nil {
 				res.VectorsRemoved++
 			}

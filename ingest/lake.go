@@ -43,6 +43,7 @@ type Lake struct {
 	engine  Engine
 	opener  FileOpener
 	catalog *catalog.Catalog
+	index   *index.Index
 	log     *slog.Logger
 	clock   func() time.Time
 	hook    func(string)
@@ -74,7 +75,8 @@ func New(c Config) (*Lake, error) {
 		eng.Locator, eng.Reader = pure.Locator, pure.Reader
 	}
 	// A stream looks keys up in the same files again and again.
-	eng.Locator = index.New(eng.Locator, eng.Reader, index.Options{Log: l.log})
+	l.index = index.New(eng.Locator, eng.Reader, index.Options{Log: l.log})
+	eng.Locator = l.index
 	l.catalog = catalog.New(c.Lake, c.Store, &delta.Options{Engine: eng, Clock: c.Clock, EngineInfo: c.EngineInfo})
 	return l, nil
 }

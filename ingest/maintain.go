@@ -130,7 +130,7 @@ type partitionWork struct {
 }
 
 // worthCompacting gives the partitions in which at least filesMin files are small against the target: below that the
-// rewriting costs more than readers gain.
+// rewriting costs more than readers gain. Which of them are packed is for Optimize to choose.
 func worthCompacting(s *delta.Snapshot, filesMin int, target int64) []partitionWork {
 	byKey := map[string]*partitionWork{}
 	by := s.PartitionBy()
@@ -176,7 +176,7 @@ func (l *Lake) compact(ctx context.Context, name string, t *delta.Table, m *Tabl
 		if err != nil {
 			return err
 		}
-		res, err := t.Optimize(ctx, delta.OptimizeOptions{Where: where, TargetBytes: target, MinFiles: filesMin, SortBy: sortBy, Hook: l.hook})
+		res, err := t.Optimize(ctx, delta.OptimizeOptions{Where: where, TargetBytes: target, MinFiles: filesMin, Tiered: true, SortBy: sortBy, Hook: l.hook})
 		if errors.Is(err, delta.ErrConflict) {
 			l.log.Debug("compaction gave way to a writer", "table", t.Path(), "error", err)
 			continue
@@ -184,7 +184,10 @@ func (l *Lake) compact(ctx context.Context, name string, t *delta.Table, m *Tabl
 		if err != nil {
 			return err
 		}
-		m.Partitions++
+		l.index.Gone(res.Removed)
+		if res.FilesRemoved > 0 {
+			m.Partitions++
+		}
 		m.FilesAdded += res.FilesAdded
 		m.FilesRemoved += res.FilesRemoved
 	}

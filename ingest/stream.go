@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -443,8 +444,13 @@ func (r *streamRun) maintain(ctx context.Context) {
 	}
 	r.work.Go(func() {
 		defer func() { <-r.busy }()
-		if _, err := r.l.Maintain(ctx, MaintainOptions{Tables: []string{r.plan.Table.Name}, CompactOnly: true}); err != nil && ctx.Err() == nil {
+		m, err := r.l.Maintain(ctx, MaintainOptions{Tables: []string{r.plan.Table.Name}, CompactOnly: true})
+		if err != nil && ctx.Err() == nil {
 			r.l.log.Warn("maintenance beside the stream", "table", r.plan.Table.Name, "error", err)
+		}
+		if t := m.Tables[r.plan.Table.Name]; t != nil && t.FilesRemoved > 0 {
+			// Rows that were packed went through memory by the hundred MB; the stream needs a tenth of that.
+			debug.FreeOSMemory()
 		}
 	})
 }

@@ -48,6 +48,7 @@ type Lake struct {
 	Maintenance Maintenance
 	Store       Store
 	Buffer      Buffer
+	Engine      Engine
 	Metrics     Metrics
 	// Warnings are findings that do not stop the lake from working as written but are probably not meant.
 	Warnings Diagnostics
@@ -477,6 +478,11 @@ type Maintenance struct {
 // Buffer configures the embedded stream buffer.
 type Buffer struct {
 	Sync string // SyncInterval or SyncAlways
+}
+
+// Engine configures the embedded engine.
+type Engine struct {
+	MemoryLimit int64 // bytes that DuckDB may hold in memory; 0: its own choice
 }
 
 // Metrics says where `cauce up` serves what monitoring systems ask for.

@@ -35,7 +35,7 @@ func Reference() string {
 	section("sources.\\*.pubsub", pubsubShape)
 	section("sources.\\*.produce", produceShape)
 	section("sources.\\*.repair", repairShape)
-	for _, name := range []string{"stream", "schedule", "maintenance", "store", "buffer", "metrics"} {
+	for _, name := range []string{"stream", "schedule", "maintenance", "store", "buffer", "engine", "metrics"} {
 		section(name, lakeShape.key(name).shape)
 	}
 	section("schedule.batch, schedule.maintenance", lakeShape.key("schedule").shape.key("batch").shape)

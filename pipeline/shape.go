@@ -275,6 +275,9 @@ var lakeShape = &shape{
 		{"buffer", &shape{kind: kindObject, doc: "The embedded stream buffer in .cauce/buffer.", example: "{sync: always}", keys: []keyShape{
 			{"sync", choice("interval: a power cut may cost the last second of events. always: each acknowledged event is on disk. A killed process loses nothing in either.", SyncInterval, SyncInterval, SyncAlways), false},
 		}}, false},
+		{"engine", &shape{kind: kindObject, doc: "The embedded engine, DuckDB.", example: "{memory_limit: 2GiB}", keys: []keyShape{
+			{"memory_limit", &shape{kind: kindSize, min: 64 << 20, doc: "What DuckDB may hold in memory; beyond it rows go to .cauce/tmp, and what cannot go there fails with an error that says so. The process needs some 200 MB more, and the index of keys up to 1 GiB. Default: 80 % of the machine's memory.", example: "2GiB"}, false},
+		}}, false},
 		{"metrics", &shape{kind: kindObject, doc: "What `cauce up` tells monitoring systems.", example: "{listen: \"127.0.0.1:9464\"}", keys: []keyShape{
 			{"listen", text("Address (host:port) on which /metrics, /healthz and /readyz are served, without authentication; nothing is served unless it is given. --metrics-listen overrides it.", "127.0.0.1:9464"), true},
 		}}, false},

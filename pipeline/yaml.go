@@ -588,8 +588,12 @@ func (r *reader) readScalar(n ast.Node, sh *shape, what string) *value {
 		v.num = int64(d)
 	case kindSize:
 		b, err := ParseSize(v.text)
-		if err != nil || b < sh.min {
+		if err != nil {
 			return bad()
+		}
+		if b < sh.min {
+			r.errorf(v.at, "write it like "+sh.example, "%s: %s is less than %d bytes", what, strconv.Quote(clip(v.shown)), sh.min)
+			return nil
 		}
 		v.num = b
 	case kindChar:

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/cauce-data/cauce/connect/avro"
@@ -99,7 +100,11 @@ func (a *app) open(ctx context.Context, l *pipeline.Lake) (*lake, error) {
 	if err := os.MkdirAll(tempDir(l), 0o755); err != nil {
 		return nil, fmt.Errorf("state folder: %w", err)
 	}
-	engine, err := duckdb.Open(duckdb.Options{TempDir: tempDir(l)})
+	options := duckdb.Options{TempDir: tempDir(l)}
+	if n := l.Engine.MemoryLimit; n > 0 {
+		options.MemoryLimit = strconv.FormatInt(n, 10) + "B"
+	}
+	engine, err := duckdb.Open(options)
 	if err != nil {
 		return nil, err
 	}

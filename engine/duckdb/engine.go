@@ -100,6 +100,9 @@ func Open(o Options) (_ *Engine, err error) {
 		"SET autoinstall_known_extensions = false",
 		"SET autoload_known_extensions = false",
 		"SET enable_progress_bar = false",
+		// The allocator returns what a large epoch or a compaction has freed only where a thread asks for it; those of Go
+		// that run queries never do.
+		"SET allocator_background_threads = true",
 	}
 	if o.MemoryLimit != "" {
 		settings = append(settings, "SET memory_limit = "+quoteText(o.MemoryLimit))

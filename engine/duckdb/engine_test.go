@@ -12,6 +12,33 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/memory"
 )
 
+// TestMemoryLimit: what does not fit is said, with the setting's name, and what can leave memory goes to the folder.
+func TestMemoryLimit(t *testing.T) {
+	ctx := context.Background()
+	e, err := Open(Options{MemoryLimit: "67108864B", Threads: 1, TempDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	err = e.with(ctx, func(c *conn) error {
+		row, err := c.one(ctx, "SELECT current_setting('memory_limit')")
+		if err != nil || row[0] != "64.0 MiB" {
+			t.Errorf("the limit is %v, %v", row, err)
+		}
+		// 160 MB of rows that cannot be compressed.
+		if err := c.exec(ctx, "CREATE TABLE spilled AS SELECT hash(i) AS a, hash(i + 1) AS b FROM range(10_000_000) r(i)"); err != nil {
+			return err
+		}
+		if row, err := c.one(ctx, "SELECT count(*), (SELECT sum(size) FROM duckdb_temporary_files()) > 50_000_000 FROM spilled WHERE a = hash(7)"); err != nil || row[0] != int64(1) || row[1] != true {
+			t.Errorf("%v, %v", row, err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // DuckDB hands projections and conditions down to Arrow streams, which know nothing of them: a registered stream must
 // answer as a table does.
 func TestRegisteredStreamAnswersAsATable(t *testing.T) {

@@ -81,6 +81,7 @@ type fileID struct {
 type file struct {
 	asked int   // calls that wanted it
 	used  int64 // clock of the last one
+	gone  bool  // it is in the table no longer
 	rows  int64
 	hash  []uint64 // first part of the hash of each row's key
 	more  []uint32 // second part
@@ -283,7 +284,7 @@ func (x *Index) known(ctx context.Context, table delta.TableInfo, files []delta.
 			}
 			x.mu.Lock()
 			if was := x.files[id(files[i])]; was == nil || was.hash == nil {
-				e.asked, e.used = 2, x.clock
+				e.asked, e.used, e.gone = 2, x.clock, was != nil && was.gone
 				x.files[id(files[i])] = e
 				x.bytes += e.size()
 			}
@@ -311,12 +312,29 @@ func (f *file) size() int64 {
 // forget drops files that nobody has asked for lately: compaction has removed them, or another table is at work. The
 // caller holds the lock.
 func (x *Index) forget() {
-	const idle = 64 // calls
+	const (
+		idle     = 64 // calls
+		idleGone = 2  // those that began before compaction may still ask
+	)
 	for id, f := range x.files {
-		if x.clock-f.used > idle {
+		if unasked := x.clock - f.used; unasked > idle || f.gone && unasked > idleGone {
 			x.bytes -= f.size()
 			delete(x.files, id)
 		}
+	}
+}
+
+// Gone says that files, by the keys of their objects, have left their table, so that their keys need not be kept for calls
+// to come. That is a hint like all others: they may come back.
+func (x *Index) Gone(keys []string) {
+	gone := make(map[string]bool, len(keys))
+	for _, k := range keys {
+		gone[k] = true
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for id, f := range x.files {
+		f.gone = f.gone || gone[id.path]
 	}
 }
 
@@ -336,6 +354,9 @@ func (x *Index) Size() (bytes int64, files int) {
 func (x *Index) build(ctx context.Context, table delta.TableInfo, f delta.File, keyColumns []string, sequence string) (*file, error) {
 	f.Deleted = nil
 	var h []hashed
+	if n := rowsOf(f); n <= buildRowsMax { // growing step by step leaves as much behind again
+		h = make([]hashed, 0, n)
+	}
 	var buf []byte
 	n := len(keyColumns)
 	columns := keyColumns

@@ -207,6 +207,23 @@ func TestLocate(t *testing.T) {
 	if bytes, n := x.Size(); n != len(files) || bytes < 40_000*16 {
 		t.Errorf("%d files in %d bytes are remembered", n, bytes)
 	}
+	// Files that have left the table are forgotten soon, and those that come back are found all the same.
+	var gone []string
+	for _, f := range files[1:] {
+		gone = append(gone, f.Key)
+	}
+	x.Gone(gone)
+	for range 4 {
+		answer(x, files[:1], nil)
+	}
+	if bytes, n := x.Size(); n != 1 || bytes > 40_000*16 {
+		t.Errorf("%d files in %d bytes are remembered after all but one have gone", n, bytes)
+	}
+	for range 3 {
+		if got, expected := answer(x, files, nil), answer(delta.PureGo().Locator, files, nil); !slices.Equal(got, expected) {
+			t.Fatalf("%d matches, want %d", len(got), len(expected))
+		}
+	}
 }
 
 // TestColumnsThatChange has a column get the name that the key had, and the key another type, between merges of one

@@ -301,6 +301,11 @@ var faults = []fault{
 		pkg:   "./delta", test: "^TestChangesFollowConflictRules$",
 	},
 	{
+		name: "compaction-rewrites-the-day", what: "compaction beside a stream rewrites a partition's large file for each few small ones",
+		edits: []edit{{"delta/optimize.go", "\t\tif a.Size <= sum {\n", "\t\tif true {\n"}},
+		pkg:   "./delta", test: "^TestTiered",
+	},
+	{
 		name: "ledger-overlooks-one", what: "a hole of a single id is overlooked",
 		edits: []edit{{"ingest/ledger.go", "if next.From > last.To+1 {", "if next.From > last.To+2 {"}},
 		pkg:   "./ingest", test: "^TestLedgerAgainstSets$",

@@ -1,0 +1,120 @@
+package delta
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"testing"
+
+	"github.com/cauce-data/cauce/internal/testscale"
+)
+
+// TestTieredPackingRewritesLittle: a partition to which files are added all the time keeps few files, and each byte is
+// rewritten about as often as the partition has doubled.
+func TestTieredPackingRewritesLittle(t *testing.T) {
+	const least, added = 8, 4000
+	r := testscale.Rand(t)
+	for _, spread := range []int64{1, 20, 1000} { // between the largest and the smallest file that is added
+		var files []*Add
+		var total, rewritten int64
+		most := 0
+		for i := range added {
+			a := &Add{Path: fmt.Sprint(i), Size: 1000 + r.Int64N(1000*spread)}
+			total += a.Size
+			files = append(files, a)
+			if i%3 != 0 { // compaction comes now and then
+				continue
+			}
+			if group := tier(files, least); len(group) >= least {
+				in := map[*Add]bool{}
+				packed := &Add{Path: fmt.Sprint("packed ", i)}
+				for _, a := range group {
+					in[a] = true
+					packed.Size += a.Size
+				}
+				rewritten += packed.Size
+				rest := []*Add{packed}
+				for _, a := range files {
+					if !in[a] {
+						rest = append(rest, a)
+					}
+				}
+				files = rest
+			} else if len(group) > 0 {
+				t.Fatalf("%d files are too few to be packed", len(group))
+			}
+			most = max(most, len(files))
+		}
+		var sum int64
+		for _, a := range files {
+			sum += a.Size
+		}
+		if sum != total {
+			t.Errorf("spread %d: %d bytes became %d", spread, total, sum)
+		}
+		doublings := math.Log2(float64(total) / 1000)
+		if float64(most) > least+doublings {
+			t.Errorf("spread %d: %d files at once", spread, most)
+		}
+		if times := float64(rewritten) / float64(total); times > doublings {
+			t.Errorf("spread %d: each byte was rewritten %.1f times", spread, times)
+		}
+	}
+}
+
+// TestTieredOptimizeLeavesTheLargeFileAlone: a few small files beside a large one are packed without it, until they are
+// as large together.
+func TestTieredOptimizeLeavesTheLargeFileAlone(t *testing.T) {
+	ctx := context.Background()
+	tab := newItems(t, tempStore(t), true, nil)
+	next := 0
+	put := func(n int) {
+		var items []item
+		for range n {
+			items = append(items, item{ID: fmt.Sprintf("k%06d", next), Day: 1, Seq: 1, Val: fmt.Sprint("v", next)})
+			next++
+		}
+		mustMerge(t, tab, itemMerge(), items...)
+	}
+	snapshot := func() (s *Snapshot, large *Add) {
+		s, err := tab.Snapshot(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range s.Adds() {
+			if large == nil || a.Size > large.Size {
+				large = a
+			}
+		}
+		return s, large
+	}
+	put(20_000)
+	_, large := snapshot()
+	for range 8 {
+		put(5)
+	}
+	before, _ := snapshot()
+	hash := hashOf(t, tab, before)
+	optimize := func(o OptimizeOptions, removed, left int) {
+		t.Helper()
+		o.MinFiles = 8
+		res, err := tab.Optimize(ctx, o)
+		if err != nil || res.FilesRemoved != removed {
+			t.Fatalf("%d files were packed, want %d: %v", res.FilesRemoved, removed, err)
+		}
+		if s, _ := snapshot(); s.NumFiles() != left || hashOf(t, tab, s) != hash {
+			t.Errorf("%d files, want %d, or other rows", s.NumFiles(), left)
+		}
+	}
+	optimize(OptimizeOptions{Tiered: true}, 8, 2)
+	if _, now := snapshot(); now.Path != large.Path {
+		t.Error("the large file was rewritten")
+	}
+	optimize(OptimizeOptions{Tiered: true}, 0, 2)
+	for range 8 {
+		put(4000)
+	}
+	s, _ := snapshot()
+	hash = hashOf(t, tab, s)
+	optimize(OptimizeOptions{Tiered: true}, 10, 1)
+}
