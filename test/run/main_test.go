@@ -12,6 +12,7 @@ import (
 func events(lines ...string) *strings.Reader { return strings.NewReader(strings.Join(lines, "\n")) }
 
 func TestSkipWithoutPrerequisiteFailsTheRun(t *testing.T) {
+	t.Setenv("PATH", t.TempDir()) // terraform is absent
 	for _, c := range []struct {
 		name, msg string
 		size      string
@@ -19,9 +20,9 @@ func TestSkipWithoutPrerequisiteFailsTheRun(t *testing.T) {
 		want      int
 	}{
 		{"no reason", "not today", "test", nil, 1},
-		{"listed and absent", "prerequisite pubsub-emulator: absent", "test", map[string][]string{"pubsub-emulator": {"delta TestX"}}, 0},
-		{"not listed", "prerequisite pubsub-emulator: absent", "test", nil, 1},
-		{"another test listed", "prerequisite pubsub-emulator: absent", "test", map[string][]string{"pubsub-emulator": {"delta TestY"}}, 1},
+		{"listed and absent", "prerequisite terraform: absent", "test", map[string][]string{"terraform": {"delta TestX"}}, 0},
+		{"not listed", "prerequisite terraform: absent", "test", nil, 1},
+		{"another test listed", "prerequisite terraform: absent", "test", map[string][]string{"terraform": {"delta TestY"}}, 1},
 		{"short in short", "short: takes a minute", "short", nil, 0},
 		{"short in test", "short: takes a minute", "test", nil, 1},
 	} {
@@ -64,12 +65,13 @@ func TestFailureIsPrintedAndCounted(t *testing.T) {
 }
 
 func TestNamedProofMustRun(t *testing.T) {
+	t.Setenv("PATH", t.TempDir()) // terraform is absent
 	path := filepath.Join(t.TempDir(), "requirements.md")
 	if err := os.WriteFile(path, []byte("| a | `delta.TestRan` `delta.TestSkipped` `cmd/cauce.TestGone` |"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	absent := skip{"delta", "TestSkipped", "prerequisite pubsub-emulator: absent"}
-	listed := map[string][]string{"pubsub-emulator": {"delta TestSkipped"}}
+	absent := skip{"delta", "TestSkipped", "prerequisite terraform: absent"}
+	listed := map[string][]string{"terraform": {"delta TestSkipped"}}
 	for _, c := range []struct {
 		name  string
 		skips []skip
