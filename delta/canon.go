@@ -13,6 +13,7 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/cespare/xxhash/v2"
 )
 
 // Separators of the canonical text (docs/canonical-text.md).
@@ -44,9 +45,9 @@ func appendCanon(b []byte, a arrow.Array, i int) []byte {
 	case *array.Decimal128:
 		return append(b, a.Value(i).ToString(a.DataType().(*arrow.Decimal128Type).Scale)...)
 	case *array.Float64:
-		return appendFloatText(b, a.Value(i), 64)
+		return strconv.AppendInt(b, FloatHash(a.Value(i)), 10)
 	case *array.Float32:
-		return appendFloatText(b, float64(a.Value(i)), 32)
+		return strconv.AppendInt(b, FloatHash(float64(a.Value(i))), 10)
 	case *array.Binary:
 		return hex.AppendEncode(b, a.Value(i))
 	case *array.Map:
@@ -95,27 +96,20 @@ func appendElement(b []byte, a arrow.Array, i int) []byte {
 	return appendCanon(b, a, i)
 }
 
-// appendFloatText is the shortest decimal that reads back as the same number, as Python's repr writes it.
-func appendFloatText(b []byte, f float64, bits int) []byte {
+// FloatHash stands for a float in canonical text: XXH64, with seed 42, of the bits of the double, least significant byte
+// first; the two zeros are one value, and so are all NaNs. Engines write the digits of a float differently, but Spark's
+// xxhash64 is this very number.
+func FloatHash(f float64) int64 {
+	bits := math.Float64bits(f)
 	switch {
+	case f == 0:
+		bits = 0
 	case math.IsNaN(f):
-		return append(b, "nan"...)
-	case math.IsInf(f, 1):
-		return append(b, "inf"...)
-	case math.IsInf(f, -1):
-		return append(b, "-inf"...)
+		bits = 0x7ff8000000000000
 	}
-	e := strconv.FormatFloat(f, 'e', -1, bits)
-	exp, _ := strconv.Atoi(e[strings.IndexByte(e, 'e')+1:])
-	if exp < -4 || exp >= 16 {
-		return append(b, e...)
-	}
-	s := strconv.FormatFloat(f, 'f', -1, bits)
-	b = append(b, s...)
-	if !strings.Contains(s, ".") {
-		b = append(b, ".0"...)
-	}
-	return b
+	d := xxhash.NewWithSeed(42)
+	_, _ = d.Write(binary.LittleEndian.AppendUint64(nil, bits))
+	return int64(d.Sum64())
 }
 
 // canonColumn is a column of the canonical text of a row.

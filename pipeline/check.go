@@ -425,7 +425,7 @@ func showExpr(e Expr) string {
 // wordOf is a word by which an expression can be found in its text.
 func wordOf(e Expr) string {
 	w := ""
-	walk(e, func(e Expr) {
+	Walk(e, func(e Expr) {
 		if w != "" {
 			return
 		}

@@ -103,8 +103,8 @@ func formatCall(b *strings.Builder, c Call) {
 	}
 }
 
-// walk calls f for the expression and everything in it.
-func walk(e Expr, f func(Expr)) {
+// Walk calls f for an expression and everything in it, the outermost first; e may be nil.
+func Walk(e Expr, f func(Expr)) {
 	if e == nil {
 		return
 	}
@@ -112,15 +112,15 @@ func walk(e Expr, f func(Expr)) {
 	switch x := e.(type) {
 	case Call:
 		for _, a := range x.Args {
-			walk(a, f)
+			Walk(a, f)
 		}
 	case Cast:
-		walk(x.Arg, f)
+		Walk(x.Arg, f)
 	case Case:
 		for _, w := range x.Whens {
-			walk(w.Cond, f)
-			walk(w.Then, f)
+			Walk(w.Cond, f)
+			Walk(w.Then, f)
 		}
-		walk(x.Else, f)
+		Walk(x.Else, f)
 	}
 }

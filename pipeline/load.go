@@ -643,7 +643,7 @@ func (b *builder) compileTable(t *Table, v *value) *compiledTable {
 	sc := scope{table: t}
 	read := map[string]bool{}
 	note := func(e Expr) {
-		walk(e, func(e Expr) {
+		Walk(e, func(e Expr) {
 			if n, ok := e.(Name); ok {
 				read[n.Name] = true
 			}
@@ -772,7 +772,7 @@ func (b *builder) compileSource(s *Source, e entry) {
 	}
 	raw := map[string]bool{}
 	note := func(e Expr) {
-		walk(e, func(e Expr) {
+		Walk(e, func(e Expr) {
 			if n, ok := e.(Name); ok {
 				raw[n.Name] = true
 			}

@@ -393,6 +393,8 @@ func canonical(t delta.Type, x string) string {
 		return "CAST(epoch_us(" + x + ") AS VARCHAR)"
 	case kindBinary:
 		return "lower(hex(" + x + "))"
+	case kindFloat:
+		return "CAST(cauce_float_hash(CAST(" + x + " AS DOUBLE)) AS VARCHAR)"
 	case kindNested:
 		return canonicalNested(t, x)
 	}

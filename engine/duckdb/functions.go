@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/duckdb/duckdb-go/v2"
+
+	"github.com/cauce-data/cauce/delta"
 )
 
 var errEOF = io.EOF
@@ -93,6 +95,10 @@ func registerFunctions(c *sql.Conn) error {
 		{"cauce_long", []duckdb.Type{str}, i64, func(v []driver.Value) (any, error) { return orNull(parseLong(text(v[0]))) }},
 		{"cauce_double", []duckdb.Type{str}, f64, func(v []driver.Value) (any, error) { return orNull(parseDouble(text(v[0]), 64)) }},
 		{"cauce_float", []duckdb.Type{str}, f64, func(v []driver.Value) (any, error) { return orNull(parseDouble(text(v[0]), 32)) }},
+		{"cauce_float_hash", []duckdb.Type{f64}, i64, func(v []driver.Value) (any, error) {
+			f, _ := v[0].(float64)
+			return delta.FloatHash(f), nil
+		}},
 		{"cauce_boolean", []duckdb.Type{str}, bol, func(v []driver.Value) (any, error) { return orNull(parseBoolean(text(v[0]))) }},
 		{"cauce_date", []duckdb.Type{str}, i32, func(v []driver.Value) (any, error) { return orNull(parseDate(text(v[0]))) }},
 		{"cauce_decimal", []duckdb.Type{str, i32, i32}, str, func(v []driver.Value) (any, error) {

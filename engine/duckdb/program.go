@@ -102,7 +102,7 @@ func newProgram(plan *pipeline.Plan) (*program, error) {
 // constantExpr tells whether an expression has one value for all records of a file. nil is NULL.
 func constantExpr(e pipeline.Expr) bool {
 	constant := true
-	walk(e, func(e pipeline.Expr) {
+	pipeline.Walk(e, func(e pipeline.Expr) {
 		switch e := e.(type) {
 		case pipeline.Name:
 			constant = false
@@ -117,31 +117,10 @@ func constantExpr(e pipeline.Expr) bool {
 	return constant
 }
 
-func walk(e pipeline.Expr, f func(pipeline.Expr)) {
-	if e == nil {
-		return
-	}
-	f(e)
-	switch e := e.(type) {
-	case pipeline.Call:
-		for _, a := range e.Args {
-			walk(a, f)
-		}
-	case pipeline.Cast:
-		walk(e.Arg, f)
-	case pipeline.Case:
-		for _, w := range e.Whens {
-			walk(w.Cond, f)
-			walk(w.Then, f)
-		}
-		walk(e.Else, f)
-	}
-}
-
 func names(e pipeline.Expr) []string {
 	var out []string
 	seen := map[string]bool{}
-	walk(e, func(e pipeline.Expr) {
+	pipeline.Walk(e, func(e pipeline.Expr) {
 		if n, ok := e.(pipeline.Name); ok && !seen[n.Name] {
 			seen[n.Name] = true
 			out = append(out, n.Name)
@@ -153,7 +132,7 @@ func names(e pipeline.Expr) []string {
 func (p *program) usesOccurrence() bool {
 	found := false
 	look := func(e pipeline.Expr) {
-		walk(e, func(e pipeline.Expr) {
+		pipeline.Walk(e, func(e pipeline.Expr) {
 			if c, ok := e.(pipeline.Call); ok && c.Func == "occurrence" {
 				found = true
 			}

@@ -517,6 +517,9 @@ func (r *renderer) call(c pipeline.Call) (rendered, error) {
 	case "length":
 		return mk(kindInt, "length(%s)", vals[0])
 	case "trim", "ltrim", "rtrim":
+		if len(args) == 1 {
+			list += ", ' '" // DuckDB would take the spaces of all scripts
+		}
 		return mk(kindText, "%s(%s)", c.Func, list)
 	case "floor", "ceil":
 		if args[0].kind == kindInt {

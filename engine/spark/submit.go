@@ -1,0 +1,116 @@
+package spark
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Submit says how a Spark application is started.
+type Submit struct {
+	// Command is the start of the command line; nil: spark-submit.
+	Command []string
+	// Master is spark-submit's --master; "" leaves it to Spark's own configuration.
+	Master string
+	// Conf are Spark's settings.
+	Conf map[string]string
+	// Args stand before the application: --packages, --deploy-mode …
+	Args []string
+	// Env is added to the environment.
+	Env []string
+	// Log gets what Spark prints; nil: nobody, but its end stands in the error of an application that fails.
+	Log io.Writer
+}
+
+// CommandLine is the whole command for a driver and an app in a folder.
+func (s Submit) CommandLine(dir string) []string {
+	line := slices.Clone(s.Command)
+	if len(line) == 0 {
+		line = []string{"spark-submit"}
+	}
+	if s.Master != "" {
+		line = append(line, "--master", s.Master)
+	}
+	for _, k := range slices.Sorted(maps.Keys(s.Conf)) {
+		line = append(line, "--conf", k+"="+s.Conf[k])
+	}
+	line = append(line, s.Args...)
+	return append(line, filepath.Join(dir, "driver.py"), filepath.Join(dir, "app.json"))
+}
+
+// Write puts the driver and an app into a folder.
+func Write(dir string, app any) error {
+	doc, err := json.MarshalIndent(app, "", " ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "driver.py"), Driver, 0o644); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "app.json"), append(doc, '\n'), 0o644)
+}
+
+// tail keeps the last bytes that were written.
+type tail struct{ b []byte }
+
+const tailMax = 16 << 10
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.b = append(t.b, p...)
+	if len(t.b) > 2*tailMax {
+		t.b = append(t.b[:0], t.b[len(t.b)-tailMax:]...)
+	}
+	return len(p), nil
+}
+
+// Run writes the app into dir and runs it to its end.
+func (s Submit) Run(ctx context.Context, dir string, app any) error {
+	if err := Write(dir, app); err != nil {
+		return err
+	}
+	line := s.CommandLine(dir)
+	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
+	cmd.Env = append(os.Environ(), s.Env...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	last := &tail{}
+	log := io.Writer(last)
+	if s.Log != nil {
+		log = io.MultiWriter(last, s.Log)
+	}
+	cmd.Stdout, cmd.Stderr = log, log
+	err := cmd.Run()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &exit):
+		return &FailedError{Code: exit.ExitCode(), Output: string(bytes.TrimSpace(last.b))}
+	}
+	return fmt.Errorf("start %s: %w; --spark-submit names the program of your Spark", line[0], err)
+}
+
+// FailedError says that a Spark application ended with an exit code other than 0.
+type FailedError struct {
+	Code   int
+	Output string // the end of what it printed
+}
+
+func (e *FailedError) Error() string {
+	lines := strings.Split(e.Output, "\n")
+	if len(lines) > 15 {
+		lines = lines[len(lines)-15:]
+	}
+	return fmt.Sprintf("the Spark application ended with exit code %d:\n%s", e.Code, strings.Join(lines, "\n"))
+}

@@ -1,0 +1,129 @@
+package spark
+
+import (
+	"archive/zip"
+	"bytes"
+	"compress/gzip"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/cauce-data/cauce/internal/prereq"
+	"github.com/cauce-data/cauce/test/lab"
+)
+
+// conformance are CSV files of every kind that people send, good and bad, for the template lake's history.
+func conformance(t *testing.T) map[string][]byte {
+	t.Helper()
+	const head = "symbol,trade_id,price,qty,quote_qty,time,is_buyer_maker,is_best_match\n"
+	pack := func(name, body string) []byte {
+		var b bytes.Buffer
+		switch filepath.Ext(name) {
+		case ".gz":
+			w := gzip.NewWriter(&b)
+			_, _ = w.Write([]byte(body))
+			_ = w.Close()
+		case ".zst":
+			w, err := zstd.NewWriter(&b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = w.Write([]byte(body))
+			_ = w.Close()
+		case ".zip":
+			w := zip.NewWriter(&b)
+			f, err := w.Create("inside.csv")
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = f.Write([]byte(body))
+			_ = w.Close()
+		default:
+			b.WriteString(body)
+		}
+		return b.Bytes()
+	}
+	out := map[string][]byte{}
+	for name, body := range map[string]string{
+		"historico_plain.csv":     head + "BTCUSDT,1,10.5,1,10.5,1724112000000,True,True\nETHUSDT,1,2.25,3,6.75,1724112000001,false,True\nbtcusdt ,2,0.00000001,1,1,1724112001,TRUE,\n",
+		"historico_quotes.csv":    head + "\"BTCUSDT\",3,\"10,5\",1,1,1724112000000,True,True\n\"BTC\"\"X\",4,1,1,1,1724112000000,True,True\n\"BT\nC\",5,1,1,1,1724112000000,True,True\nBTC\"X,6,1,1,1,1724112000000,True,True\n\"BTC\"X,7,1,1,1,1724112000000,True,True\n",
+		"historico_bom.csv":       "\ufeff" + strings.ReplaceAll(head, "\n", "\r\n") + "BTCUSDT,8,1.5,2,3,2024-08-20T00:00:00+02:00,1,1\r\n\r\nBTCUSDT,9,1.5,2,3,2024-08-20 12:00:00,0,1\r\n",
+		"historico_ragged.csv":    head + "BTCUSDT,10,1,1,1,1724112000000,True\nBTCUSDT,11,1,1,1,1724112000000,True,True,extra\nBTCUSDT,12,1,1,1,1724112000000,True,True\n",
+		"historico_dirty.csv":     head + "BTCUSDT,13,,1,1,1724112000000,True,True\nBTCUSDT,14,-1,1,1,1724112000000,True,True\nBTCUSDT,15,1.123456789,1,1,1724112000000,True,True\nBTCUSDT,16,abc,1,1,1724112000000,True,True\nBTCUSDT,17,1,1,1,yesterday,True,True\nBTCUSDT,18,1,1,1,1724112000000,maybe,True\n,19,1,1,1,1724112000000,True,True\nBTCUSDT,x,1,1,1,1724112000000,True,True\nB\xffC,21,1,1,1,1724112000000,True,True\n",
+		"historico_order.csv":     "time,price,qty,trade_id,symbol,is_buyer_maker\n1724112000000,5,5,22,SOLUSDT,true\n1724112000000123,5,5,23,SOLUSDT,true",
+		"historico_small.csv.gz":  head + "BTCUSDT,24,1e1,1,1,1724112000000,True,True\n",
+		"historico_small.csv.zip": head + "BTCUSDT,25,1,1,1,1724112000000,True,True\nBTCUSDT,1,10.5,1,10.5,1724112000000,True,True\nBTCUSDT,1,11,1,10.5,1724112000001,True,True\n",
+		"historico_small.csv.zst": head + "BTCUSDT,26,1,1,1,1724112000000,True,True\n",
+		"historico_empty.csv":     "",
+		"historico_header.csv":    head,
+		"historico_binary.csv":    "\x7fELF\x02\x01\x01\x00\x00",
+		"historico_missing.csv":   "symbol,trade_id\nBTCUSDT,27\n",
+	} {
+		out[name] = pack(name, body)
+	}
+	return out
+}
+
+// The files of a lake give the same table and the same quarantine on Spark as here, and either goes on where the other
+// left off.
+func TestBatchOnSparkIsTheBatchHere(t *testing.T) {
+	prereq.Need(t, "jars")
+	flags := submitFlags(t)
+	files := conformance(t)
+	here, there := lab.NewLake(t), lab.NewLake(t)
+	for _, l := range []*lab.Lake{here, there} {
+		for name, body := range files {
+			put(t, l, name, body)
+		}
+	}
+	type report struct {
+		FilesRead       int                            `json:"files_read"`
+		RowsRead        int64                          `json:"rows_read"`
+		RowsInserted    int64                          `json:"rows_inserted"`
+		RowsUpdated     int64                          `json:"rows_updated"`
+		RowsUnchanged   int64                          `json:"rows_unchanged"`
+		RowsQuarantined int64                          `json:"rows_quarantined"`
+		RowsFiltered    int64                          `json:"rows_filtered"`
+		FailedFiles     []struct{ File, Error string } `json:"failed_files"`
+	}
+	sum := func(l *lab.Lake, args ...string) report {
+		t.Helper()
+		var r report
+		out, errs, code := l.Try(append(args, "--json")...)
+		if code != 1 || strings.Contains(out, `"error":"source`) { // some files cannot be read, and nothing else is wrong
+			t.Fatalf("cauce %s: exit code %d\n%s%s", strings.Join(args, " "), code, out, errs)
+		}
+		decode(t, out, &r)
+		return r
+	}
+	own, sparks := sum(here, "run", "batch"), sum(there, append([]string{"spark", "submit", "batch"}, flags...)...)
+	if !reflect.DeepEqual(own, sparks) {
+		t.Errorf("counts\nhere  %+v\nSpark %+v", own, sparks)
+	}
+	if a, b := tableHash(here), tableHash(there); a != b {
+		t.Errorf("tables differ: %s", lab.Diff(here.Rows(), there.Rows()))
+	}
+	if d := lab.Diff(quarantine(here), quarantine(there)); d != "" {
+		t.Errorf("quarantine differs (want: here, got: Spark): %s", d)
+	}
+	// Nothing is new to either, and a file that lands is read once, whoever comes first.
+	if r := sum(there, "run", "batch"); r.FilesRead != 0 || r.RowsRead != 0 {
+		t.Errorf("the embedded engine read again what Spark had read: %+v", r)
+	}
+	for _, l := range []*lab.Lake{here, there} {
+		put(t, l, "historico_later.csv", []byte("symbol,trade_id,price,qty,time,is_buyer_maker\nBTCUSDT,1,12,1,1724112000002,True\nBTCUSDT,30,1,1,1724112000002,True\n"))
+	}
+	if a, b := sum(here, "run", "batch"), sum(there, "run", "batch"); !reflect.DeepEqual(a, b) || a.RowsUpdated != 1 {
+		t.Errorf("counts after Spark\nhere  %+v\nthere %+v", a, b)
+	}
+	if a, b := tableHash(here), tableHash(there); a != b {
+		t.Errorf("tables differ after the embedded engine went on: %s", lab.Diff(here.Rows(), there.Rows()))
+	}
+	put(t, there, "historico_last.csv", []byte("symbol,trade_id,price,qty,time,is_buyer_maker\nBTCUSDT,1,13,1,1724112000003,True\nBTCUSDT,31,1,1,1724112000002,True\n"))
+	if r := sum(there, append([]string{"spark", "submit", "batch"}, flags...)...); r.FilesRead != 1 || r.RowsUpdated != 1 || r.RowsInserted != 1 {
+		t.Errorf("Spark after the embedded engine: %+v", r)
+	}
+}

@@ -1,0 +1,67 @@
+// Package spark runs lake files on a real Apache Spark beside the embedded engine, and demands the same tables of both.
+package spark
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cauce-data/cauce/internal/prereq"
+	"github.com/cauce-data/cauce/test/lab"
+)
+
+// submitFlags are the flags of `cauce spark submit` for a small local Spark with Delta Lake. The environment that it
+// needs is set for the test.
+func submitFlags(t *testing.T) []string {
+	t.Helper()
+	prereq.Need(t, "java")
+	python, jars := prereq.Need(t, "venv"), prereq.Need(t, "jars")
+	t.Setenv("PYSPARK_PYTHON", python)
+	t.Setenv("SPARK_LOCAL_IP", "127.0.0.1")
+	all, err := filepath.Glob(filepath.Join(jars, "*.jar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmp := t.TempDir()
+	flags := []string{"--spark-submit", filepath.Join(filepath.Dir(python), "spark-submit"), "--master", "local[2]"}
+	for _, c := range []string{
+		"spark.jars=" + strings.Join(all, ","), "spark.ui.enabled=false", "spark.driver.memory=2g", "spark.local.dir=" + tmp,
+		"spark.sql.shuffle.partitions=2", "spark.databricks.delta.snapshotPartitions=2", "spark.driver.host=127.0.0.1", "spark.driver.bindAddress=127.0.0.1",
+		"spark.sql.warehouse.dir=" + filepath.Join(tmp, "warehouse"), "spark.driver.extraJavaOptions=-Djava.io.tmpdir=" + tmp + " -Dderby.system.home=" + tmp,
+	} {
+		flags = append(flags, "--conf", c)
+	}
+	return flags
+}
+
+// put lands a file with a fixed time of modification, since that is part of what a row stores.
+func put(t *testing.T, l *lab.Lake, name string, body []byte) {
+	t.Helper()
+	file := filepath.Join(l.Inbox(), name)
+	if err := os.WriteFile(file, body, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	at := time.Date(2026, 1, 2, 3, 4, 5, 678_000_000, time.UTC)
+	if err := os.Chtimes(file, at, at); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func decode(t *testing.T, text string, v any) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(text), v); err != nil {
+		t.Fatalf("%v in %q", err, text)
+	}
+}
+
+func tableHash(l *lab.Lake) string { return l.Run("table", "hash", "unified_events") }
+
+// quarantine lists what stands in quarantine, without what depends on the run.
+func quarantine(l *lab.Lake) []string {
+	out := l.Run("query", "SELECT \"table\", source, origin, position, generation, file, line, rule, reason, raw, raw_bytes, raw_offset FROM quarantine ORDER BY file, position, rule", "--format", "csv")
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	return lines
+}
