@@ -209,7 +209,7 @@ func (a *app) prove(ctx context.Context, l *pipeline.Lake, submit spark.Submit, 
 				r.Refused++
 			}
 		}
-		ds := prove.Compare(c.Records, own, fates[i])
+		ds := prove.Compare(c.Plan, c.Records, own, fates[i])
 		if r.Differences = len(ds); r.Differences > 0 {
 			report.OK = false
 			r.sample = prove.Sample(c.Plan, ds, "embedded", "Spark", 5) + c.text

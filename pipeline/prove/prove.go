@@ -61,16 +61,57 @@ type Difference struct {
 	A, B   Fate
 }
 
-// Compare gives the records of which two engines made different things, by position.
-func Compare(records []Record, a, b map[int64]Fate) []Difference {
+// Compare gives the records of which two engines made different things, by position. Of rows with one key an engine may
+// keep the one that wins a merge alone; a row that only the other engine shows is then no difference.
+func Compare(plan *pipeline.Plan, records []Record, a, b map[int64]Fate) []Difference {
+	ka, kb := keys(plan, a), keys(plan, b)
 	var out []Difference
 	for _, r := range records {
 		x, y := a[r.Position], b[r.Position]
-		if x.String() != y.String() {
-			out = append(out, Difference{r, x, y})
+		if x.String() == y.String() || lost(plan, x, y, ka) || lost(plan, y, x, kb) {
+			continue
+		}
+		out = append(out, Difference{r, x, y})
+	}
+	return out
+}
+
+// lost says that a record of which an engine shows nothing has the key of a row that it shows; fate is what the other
+// engine made of the record, and shown are the keys of the rows of this one.
+func lost(plan *pipeline.Plan, nothing, fate Fate, shown map[string]bool) bool {
+	if nothing.Row != nil || nothing.Rule != "" || fate.Row == nil {
+		return false
+	}
+	k, ok := key(plan, fate)
+	return ok && shown[k]
+}
+
+func keys(plan *pipeline.Plan, fates map[int64]Fate) map[string]bool {
+	out := map[string]bool{}
+	for _, f := range fates {
+		if k, ok := key(plan, f); ok {
+			out[k] = true
 		}
 	}
 	return out
+}
+
+// key is the text of a row's key; false: there is no row, or its table has no key.
+func key(plan *pipeline.Plan, f Fate) (string, bool) {
+	if f.Row == nil || len(plan.Table.Key) == 0 {
+		return "", false
+	}
+	var out []string
+	for i, c := range Columns(plan) {
+		if !slices.Contains(plan.Table.Key, c.Name) {
+			continue
+		}
+		if f.Row[i] == nil {
+			return "", false
+		}
+		out = append(out, *f.Row[i])
+	}
+	return fmt.Sprintf("%q", out), true
 }
 
 // Records makes n records for a plan. The values come from pools of difficult texts, from the texts that stand in the

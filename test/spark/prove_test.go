@@ -128,7 +128,7 @@ func TestBothEnginesGiveEveryRecordTheSameFate(t *testing.T) {
 				kept++
 			}
 		}
-		if ds := prove.Compare(c.Records, own, fates[i]); len(ds) > 0 {
+		if ds := prove.Compare(c.Plan, c.Records, own, fates[i]); len(ds) > 0 {
 			t.Errorf("%s: %d of %d records differ\n%s%s", names[i], len(ds), len(c.Records), prove.Sample(c.Plan, ds, "embedded", "Spark", 3), texts[i])
 		}
 	}
