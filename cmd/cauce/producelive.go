@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/cauce-data/cauce/connect/binance"
 	"github.com/cauce-data/cauce/connect/x"
 	"github.com/cauce-data/cauce/pipeline"
 )
@@ -38,7 +39,7 @@ func (a *app) produceLive(cmd *cobra.Command, kind string, flags *liveFlags, set
 		if p.URL == "" {
 			return usagef("source %s: no address to connect to; give --url, or produce: {kind: binance, url: …} in the lake file", src.Name)
 		}
-		if len(p.Symbols) == 0 {
+		if len(p.Symbols) == 0 && !binance.NamesStreams(p.URL) {
 			p.Symbols = []string{"BTCUSDT", "ETHUSDT", "SOLUSDT"}
 		}
 	}

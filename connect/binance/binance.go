@@ -131,7 +131,7 @@ func New(o Options) (*Client, error) {
 			streams = append(streams, strings.ToLower(strings.TrimSpace(s))+"@"+o.Channel)
 		}
 	}
-	named := strings.HasPrefix(u.Path, "/ws/") && len(u.Path) > len("/ws/") || u.Query().Get("streams") != ""
+	named := namesStreams(u)
 	switch {
 	case named && len(streams) > 0:
 		return nil, fmt.Errorf("binance: the address %s names streams, and so do the symbols", o.URL)
@@ -156,6 +156,16 @@ func New(o Options) (*Client, error) {
 	// The exchange wants its separators as they are.
 	u.RawQuery = strings.NewReplacer("%2F", "/", "%40", "@").Replace(u.RawQuery)
 	return c, nil
+}
+
+// NamesStreams tells whether an address names the streams by itself, so that no symbols may be given beside it.
+func NamesStreams(address string) bool {
+	u, err := url.Parse(address)
+	return err == nil && namesStreams(u)
+}
+
+func namesStreams(u *url.URL) bool {
+	return strings.HasPrefix(u.Path, "/ws/") && len(u.Path) > len("/ws/") || u.Query().Get("streams") != ""
 }
 
 // Stats tells what the client did so far.
