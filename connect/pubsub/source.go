@@ -59,6 +59,7 @@ type Source struct {
 	err    error         // why the pullers ended
 	more   chan struct{} // closed when there is more in all, or an err; nil: nobody waits
 	room   chan struct{} // closed when there is less in all; nil: nobody waits
+	acked  chan struct{} // closed when something is acknowledged, or at the end; nil: nobody waits
 	ending bool          // pullers ask no more
 	closed bool
 }
@@ -213,7 +214,8 @@ func (s *Source) receive() {
 // pull asks for messages whenever there is room, until Release or until the service refuses for good.
 func (s *Source) pull(ctx context.Context) error {
 	const pauseMin, pauseMax = 100 * time.Millisecond, 5 * time.Second
-	pause := pauseMin
+	const idleMin, idleMax = 2 * time.Millisecond, 200 * time.Millisecond
+	pause, idle := pauseMin, idleMin
 	for {
 		n := s.admit()
 		if n == 0 {
@@ -227,8 +229,15 @@ func (s *Source) pull(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case err == nil, waited:
+		case err == nil && len(r.GetReceivedMessages()) == 0 && !waited:
+			// A service that holds back what follows an unacknowledged message of the same ordering key may say at once that
+			// there is nothing.
 			pause = pauseMin
+			s.rest(ctx, idle)
+			idle = min(2*idle, idleMax)
+			continue
+		case err == nil, waited:
+			pause, idle = pauseMin, idleMin
 			continue
 		case !passing(err):
 			return err
@@ -239,6 +248,22 @@ func (s *Source) pull(ctx context.Context) error {
 		case <-time.After(pause):
 		}
 		pause = min(2*pause, pauseMax)
+	}
+}
+
+// rest waits, at most until something is acknowledged or Release ends the pullers.
+func (s *Source) rest(ctx context.Context, d time.Duration) {
+	s.mu.Lock()
+	if s.ending {
+		s.mu.Unlock()
+		return
+	}
+	acked := s.await(&s.acked)
+	s.mu.Unlock()
+	select {
+	case <-ctx.Done():
+	case <-acked:
+	case <-time.After(d):
 	}
 }
 
@@ -284,7 +309,9 @@ func (s *Source) take(n int, ms []*pubsubpb.ReceivedMessage) {
 		s.ids[d.id] = d
 		s.bytes += d.size()
 	}
-	s.wake(&s.more)
+	if len(ms) > 0 {
+		s.wake(&s.more)
+	}
 	if len(ms) < n {
 		s.wake(&s.room)
 	}
@@ -387,6 +414,7 @@ func (s *Source) Fetch(ctx context.Context, rowsMax int, bytesMax int64, wait ti
 	full := func() bool { return len(out) >= rowsMax || bytesMax > 0 && bytes >= bytesMax }
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
+	late := false
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
@@ -402,21 +430,21 @@ func (s *Source) Fetch(ctx context.Context, rowsMax int, bytesMax int64, wait ti
 		case s.err != nil && len(out) == 0:
 			return nil, s.err
 		}
+		if late {
+			return out, nil
+		}
 		more := s.await(&s.more)
 		s.mu.Unlock()
 		select {
 		case <-ctx.Done():
+			late = true
 		case <-timer.C:
+			late = true // what came at the same moment is taken once more, and no longer waited for
 		case <-more:
 		}
 		s.mu.Lock()
 		if err := ctx.Err(); err != nil && len(out) == 0 {
 			return nil, err
-		}
-		select {
-		case <-more:
-		default: // time is up
-			return out, nil
 		}
 	}
 }
@@ -479,6 +507,9 @@ func (s *Source) Acknowledge(ctx context.Context, n int) error {
 			return fmt.Errorf("subscription %s: %w", s.o.Subscription, explain(s.c, err, ErrNoSubscription))
 		}
 	}
+	s.mu.Lock()
+	s.wake(&s.acked)
+	s.mu.Unlock()
 	return nil
 }
 
@@ -495,6 +526,7 @@ func (s *Source) Release() {
 	s.mu.Lock()
 	s.ending = true
 	s.wake(&s.room)
+	s.wake(&s.acked)
 	s.mu.Unlock()
 	s.pullers.Wait()
 	s.stop()
