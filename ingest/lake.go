@@ -81,6 +81,13 @@ func New(c Config) (*Lake, error) {
 	return l, nil
 }
 
+// WithLog is the same lake, logging elsewhere.
+func (l *Lake) WithLog(log *slog.Logger) *Lake {
+	other := *l
+	other.log = log
+	return &other
+}
+
 // Catalog gives the lake's tables.
 func (l *Lake) Catalog() *catalog.Catalog { return l.catalog }
 

@@ -452,19 +452,49 @@ type Stream struct {
 	BytesMax int64
 }
 
-// Schedule says when tasks run by themselves under `cauce up`.
+// Schedule says when tasks run by themselves under `cauce up`, and what `cauce airflow render` makes of it.
 type Schedule struct {
-	Timezone    *time.Location
-	Batch       Task
-	Maintenance Task
+	Timezone *time.Location
+	Tasks    []*Task // those of schedule.batch and schedule.maintenance have these names; a task comes behind those it runs after
+	AlertURL string  // "": nobody is told
+}
+
+// Task returns the task with this name; nil if there is none.
+func (s Schedule) Task(name string) *Task {
+	for _, t := range s.Tasks {
+		if t.Name == name {
+			return t
+		}
+	}
+	return nil
 }
 
 // Task is one scheduled task.
 type Task struct {
-	Cron    string // five fields; "": never
-	Retries int
-	Backoff time.Duration // pause before the first retry; doubles with each
+	Name     string
+	Run      string // RunBatch or RunMaintenance
+	Sources  []string
+	Tables   []string
+	Cron     string // five fields; "": it runs after others
+	Timezone *time.Location
+	After    []string
+	Retries  int
+	Backoff  time.Duration // pause before the first retry; doubles with each
+	Timeout  time.Duration // of one try
+	CatchUp  string        // CatchUpOnce or CatchUpNone
 }
+
+// What a Task may do; also the names of the two tasks that have keys of their own.
+const (
+	RunBatch       = "batch"
+	RunMaintenance = "maintenance"
+)
+
+// What Task.CatchUp may be.
+const (
+	CatchUpOnce = "once"
+	CatchUpNone = "none"
+)
 
 // Maintenance says what keeps tables fast and small.
 type Maintenance struct {

@@ -19,7 +19,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/robfig/cron/v3"
 	"golang.org/x/text/encoding/htmlindex"
 
 	"github.com/cauce-data/cauce/delta"
@@ -1068,22 +1067,7 @@ func (b *builder) settings(v *value) {
 		Trigger: duration(st.get("trigger"), "stream.trigger"),
 		RowsMax: int(size(st.get("rows_max"), "stream.rows_max")), BytesMax: size(st.get("bytes_max"), "stream.bytes_max"),
 	}
-	sc := v.get("schedule")
-	l.Schedule.Timezone = b.timezone(sc.get("timezone"), "schedule.timezone")
-	task := func(name string) Task {
-		x := sc.get(name)
-		if x == nil {
-			return Task{}
-		}
-		t := Task{Cron: x.get("cron").str(""), Retries: int(size(x.get("retries"), "schedule.batch.retries")), Backoff: duration(x.get("backoff"), "schedule.batch.backoff")}
-		if c := x.get("cron"); c != nil {
-			if err := parseCron(c.text); err != nil {
-				b.r.errorf(c.at, `five fields: minute, hour, day of month, month, day of week, such as "0 1 * * *"`, "schedule.%s.cron: %s: %s", name, strconv.Quote(clip(c.shown)), c.why(err))
-			}
-		}
-		return t
-	}
-	l.Schedule.Batch, l.Schedule.Maintenance = task("batch"), task("maintenance")
+	b.schedule(v.get("schedule"), duration, size)
 	m := v.get("maintenance")
 	l.Maintenance = Maintenance{
 		Optimize: m.get("optimize").bool(true), FilesMin: int(size(m.get("files_min"), "maintenance.files_min")), FileBytesTarget: size(m.get("file_bytes_target"), "maintenance.file_bytes_target"),
@@ -1114,13 +1098,4 @@ func (b *builder) settings(v *value) {
 		}
 		l.Metrics.Listen = x.text
 	}
-}
-
-// parseCron accepts five fields, as cron does, and the shorthands @hourly, @daily and so on.
-func parseCron(s string) error {
-	if strings.Contains(s, "TZ=") {
-		return errors.New("the time zone stands in schedule.timezone")
-	}
-	_, err := cron.ParseStandard(s)
-	return err
 }

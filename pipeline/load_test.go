@@ -143,7 +143,10 @@ func describe(b *strings.Builder, l *pipeline.Lake) {
 			fmt.Fprintf(b, "  expect %s (%s) %s\n", x.Name, x.OnFail, pipeline.Format(x.Check))
 		}
 	}
-	fmt.Fprintf(b, "stream %v/%d/%d batch %q x%d maintenance %q buffer %s\n", l.Stream.Trigger, l.Stream.RowsMax, l.Stream.BytesMax, l.Schedule.Batch.Cron, l.Schedule.Batch.Retries, l.Schedule.Maintenance.Cron, l.Buffer.Sync)
+	fmt.Fprintf(b, "stream %v/%d/%d buffer %s\n", l.Stream.Trigger, l.Stream.RowsMax, l.Stream.BytesMax, l.Buffer.Sync)
+	for _, t := range l.Schedule.Tasks {
+		fmt.Fprintf(b, "task %s: %s%v%v %q %v after %v x%d %v/%v catch_up=%s\n", t.Name, t.Run, t.Sources, t.Tables, t.Cron, t.Timezone, t.After, t.Retries, t.Backoff, t.Timeout, t.CatchUp)
+	}
 }
 
 func TestLoadMissingFile(t *testing.T) {

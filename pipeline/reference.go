@@ -38,7 +38,10 @@ func Reference() string {
 	for _, name := range []string{"stream", "schedule", "maintenance", "store", "buffer", "engine", "metrics"} {
 		section(name, lakeShape.key(name).shape)
 	}
-	section("schedule.batch, schedule.maintenance", lakeShape.key("schedule").shape.key("batch").shape)
+	tasks := lakeShape.key("schedule").shape
+	section("schedule.batch, schedule.maintenance", taskShape("`cauce run batch`; OPTIMIZE and VACUUM as maintenance says. Of maintenance, catch_up is none unless it is given.", CatchUpOnce))
+	section("schedule.tasks.*", tasks.key("tasks").shape.elem)
+	section("schedule.alerts", tasks.key("alerts").shape)
 	b.WriteString("Durations are written `30s`, `1h30m` or `7d`; sizes `134217728`, `64MB` or `128MiB`; a list of one text may be the text itself.\n\n")
 	return b.String()
 }

@@ -225,12 +225,17 @@ var sourceShape = &shape{
 	},
 }
 
-func taskShape(doc string) *shape {
-	return &shape{kind: kindObject, doc: doc, example: `{cron: "0 1 * * *"}`, keys: []keyShape{
-		{"cron", text("Minute, hour, day of month, month, day of week.", `"0 1 * * *"`), true},
-		{"retries", &shape{kind: kindInt, max: 100, doc: "How often a failed run is tried again.", def: "3", example: "3"}, false},
-		{"backoff", &shape{kind: kindDuration, min: 1, doc: "Pause before the first retry; it doubles with each.", def: "30s", example: "30s"}, false},
-	}}
+// taskShape is a task of the schedule; more are the keys that only some tasks have.
+func taskShape(doc, catchUp string, more ...keyShape) *shape {
+	return &shape{kind: kindObject, doc: doc, example: `{cron: "0 1 * * *"}`, keys: append(more, []keyShape{
+		{"cron", text("When it runs: minute, hour, day of month, month, day of week. Where clocks change, a time that the day does not have is due when the clock has jumped over it, and one that it has twice is due once.", `"0 1 * * *"`), false},
+		{"after", &shape{kind: kindList, elem: text("A task.", "batch"), doc: "Tasks instead of a time: it runs once each of them has succeeded since it last began.", example: "[batch]"}, false},
+		{"timezone", &shape{kind: kindText, doc: "Time zone of cron. Default: schedule.timezone.", example: "Europe/Madrid"}, false},
+		{"retries", &shape{kind: kindInt, max: 100, doc: "How often a failed run is tried again. What trying again cannot mend (exit codes 2, 3 and 4) is not.", def: "3", example: "3"}, false},
+		{"backoff", &shape{kind: kindDuration, min: 1, doc: "Pause before the first retry; it doubles with each, up to an hour.", def: "30s", example: "30s"}, false},
+		{"timeout", &shape{kind: kindDuration, min: 1_000_000_000, doc: "A try that takes longer is ended, and counts as failed.", def: "24h", example: "4h"}, false},
+		{"catch_up", choice("once: when `cauce up` starts, the task runs if it was due since its last run, or if that did not come to its end; one run does the work of all that were missed. none: it waits for its next time.", catchUp, CatchUpOnce, CatchUpNone), false},
+	}...)}
 }
 
 var lakeShape = &shape{
@@ -248,8 +253,16 @@ var lakeShape = &shape{
 		}}, false},
 		{"schedule", &shape{kind: kindObject, doc: "When `cauce up` runs tasks.", example: `{batch: {cron: "0 1 * * *"}}`, keys: []keyShape{
 			{"timezone", &shape{kind: kindText, doc: "Time zone of the cron expressions.", def: "UTC", example: "Europe/Madrid"}, false},
-			{"batch", taskShape("`cauce run batch`."), false},
-			{"maintenance", taskShape("OPTIMIZE and VACUUM as maintenance says."), false},
+			{"batch", taskShape("`cauce run batch`.", CatchUpOnce), false},
+			{"maintenance", taskShape("OPTIMIZE and VACUUM as maintenance says.", CatchUpNone), false},
+			{"tasks", &shape{kind: kindDict, elem: taskShape("A further batch or maintenance, at a time of its own.", CatchUpOnce,
+				keyShape{"run", &shape{kind: kindChoice, enum: []string{RunBatch, RunMaintenance}, doc: "What it does."}, true},
+				keyShape{"sources", &shape{kind: kindList, elem: text("A source.", "history"), doc: "Of a batch: the sources of files that it reads. Default: all.", example: "[history]"}, false},
+				keyShape{"tables", &shape{kind: kindList, elem: text("A table.", "events"), doc: "Of maintenance: the tables that it looks after. Default: all.", example: "[events]"}, false},
+			), doc: "Further tasks by name.", example: `{hourly: {run: batch, sources: [orders], cron: "0 * * * *"}}`}, false},
+			{"alerts", &shape{kind: kindObject, doc: "Who is told of runs that fail, see docs/scheduling.md.", example: "{url: \"${env:ALERT_URL}\"}", keys: []keyShape{
+				{"url", text("Address of a webhook: one JSON object is posted for each run that failed for good, each that was interrupted, and the first that succeeds after it.", "https://hooks.example.org/lake"), true},
+			}}, false},
 		}}, false},
 		{"maintenance", &shape{kind: kindObject, doc: "What keeps tables fast and small; runs as schedule.maintenance says.", example: "{optimize: true, vacuum: true}", keys: []keyShape{
 			{"optimize", boolean("Compact small files.", "true"), false},

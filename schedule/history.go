@@ -1,15 +1,19 @@
 package schedule
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -24,13 +28,14 @@ const runsMax = 1000
 // Status is how a run stands.
 type Status string
 
-// How a run may stand. A run whose process was killed stays as it stood.
+// How a run may stand.
 const (
-	StatusRunning  Status = "running"
-	StatusRetrying Status = "retrying"
-	StatusOK       Status = "ok"
-	StatusFailed   Status = "failed"
-	StatusStopped  Status = "stopped" // by somebody who ended the process
+	StatusRunning     Status = "running"
+	StatusRetrying    Status = "retrying"
+	StatusOK          Status = "ok"
+	StatusFailed      Status = "failed"
+	StatusStopped     Status = "stopped"     // by somebody who ended the process
+	StatusInterrupted Status = "interrupted" // its process died
 )
 
 // What made a run begin.
@@ -38,6 +43,7 @@ const (
 	TriggerManual  = "manual"
 	TriggerCron    = "cron"
 	TriggerCatchUp = "catch-up"
+	TriggerAfter   = "after" // the tasks that it runs after had succeeded
 )
 
 // Run is one run of a task, as the history keeps it.
@@ -50,8 +56,16 @@ type Run struct {
 	Started  time.Time       `json:"started"`
 	Ended    time.Time       `json:"ended,omitzero"`
 	Attempts []Attempt       `json:"attempts"`
+	ExitCode *int            `json:"exit_code,omitempty"` // of the last attempt
 	Error    string          `json:"error,omitempty"`
 	Result   json.RawMessage `json:"result,omitempty"`
+
+	// Log is where the run writes what it does.
+	Log *slog.Logger `json:"-"`
+	// Repeated tells that this run had succeeded before it was asked for once more.
+	Repeated bool `json:"-"`
+
+	file string // name of its files, without .json and .log
 }
 
 // Attempt is one try of a run.
@@ -61,13 +75,19 @@ type Attempt struct {
 	Error   string    `json:"error,omitempty"`
 }
 
-func newRun(task, trigger string) *Run {
+func newRun(task string, o DoOptions) *Run {
 	now := time.Now().UTC()
-	return &Run{
-		// Ids sort by time, so that the newest runs are found without opening all.
-		ID:   now.Format("20060102T150405.000000") + "-" + uuid.NewString()[:8],
-		Task: task, Trigger: trigger, Status: StatusRunning, PID: os.Getpid(), Started: now, Attempts: []Attempt{},
+	id := o.ID
+	// File names sort by time, so that the newest runs are found without opening all.
+	stamp := now.Format("20060102T150405.000000")
+	if id == "" {
+		id = stamp + "-" + uuid.NewString()[:8]
 	}
+	r := &Run{ID: id, Task: task, Trigger: o.Trigger, Status: StatusRunning, PID: os.Getpid(), Started: now, Attempts: []Attempt{}, file: id}
+	if o.ID != "" {
+		r.file = stamp + "-" + o.ID
+	}
+	return r
 }
 
 // save writes the run into dir, whole or not at all.
@@ -92,19 +112,19 @@ func (r *Run) save(dir string) error {
 		err = cerr
 	}
 	if err == nil {
-		err = os.Rename(f.Name(), filepath.Join(dir, r.ID+".json"))
+		err = os.Rename(f.Name(), filepath.Join(dir, r.file+".json"))
 	}
 	if err != nil {
 		return fmt.Errorf("run history: %w", err)
 	}
-	if r.Status == StatusRunning {
+	if len(r.Attempts) == 0 {
 		return forget(dir)
 	}
 	return nil
 }
 
-// ids lists the runs of a history, newest first.
-func ids(dir string) ([]string, error) {
+// files lists the names of a history's runs, newest first.
+func files(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -124,13 +144,15 @@ func ids(dir string) ([]string, error) {
 
 // forget removes what lies beyond runsMax.
 func forget(dir string) error {
-	all, err := ids(dir)
+	all, err := files(dir)
 	if err != nil || len(all) <= runsMax {
 		return err
 	}
-	for _, id := range all[runsMax:] {
-		if err := os.Remove(filepath.Join(dir, id+".json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("run history: %w", err)
+	for _, name := range all[runsMax:] {
+		for _, end := range []string{".log", ".json"} {
+			if err := os.Remove(filepath.Join(dir, name+end)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("run history: %w", err)
+			}
 		}
 	}
 	return nil
@@ -138,16 +160,16 @@ func forget(dir string) error {
 
 // List gives the newest runs of a history, newest first; n <= 0 gives all. A file that is no run is passed over.
 func List(dir string, n int) ([]Run, error) {
-	all, err := ids(dir)
+	all, err := files(dir)
 	if err != nil {
 		return nil, err
 	}
 	var out []Run
-	for _, id := range all {
+	for _, name := range all {
 		if n > 0 && len(out) == n {
 			break
 		}
-		r, err := Load(dir, id)
+		r, err := read(dir, name)
 		if err != nil {
 			continue
 		}
@@ -156,48 +178,120 @@ func List(dir string, n int) ([]Run, error) {
 	return out, nil
 }
 
-// Load gives one run of a history, by its id or an unambiguous beginning of it.
+// Load gives one run of a history, by its id or an unambiguous beginning or end of it.
 func Load(dir, id string) (*Run, error) {
-	all, err := ids(dir)
+	all, err := files(dir)
 	if err != nil {
 		return nil, err
 	}
 	var found []string
-	for _, x := range all {
-		if x == id {
-			found = []string{x}
+	for _, name := range all {
+		_, own, _ := strings.Cut(name, "-")
+		if name == id || own == id {
+			found = []string{name}
 			break
 		}
-		if id != "" && (strings.HasPrefix(x, id) || strings.HasSuffix(x, "-"+id)) {
-			found = append(found, x)
+		if id != "" && (strings.HasPrefix(name, id) || strings.HasPrefix(own, id) || strings.HasSuffix(name, "-"+id)) {
+			found = append(found, name)
 		}
 	}
 	switch len(found) {
 	case 0:
 		return nil, fmt.Errorf("%w: %s", ErrNoRun, id)
 	case 1:
-	default:
-		return nil, fmt.Errorf("run %s: there are %d whose ids begin so", id, len(found))
+		return read(dir, found[0])
 	}
-	data, err := os.ReadFile(filepath.Join(dir, found[0]+".json"))
+	return nil, fmt.Errorf("run %s: there are %d whose ids begin or end so", id, len(found))
+}
+
+// read reads one run. A run that its record calls unfinished and that nobody runs is an interrupted one.
+func read(dir, name string) (*Run, error) {
+	data, err := os.ReadFile(filepath.Join(dir, name+".json"))
 	if err != nil {
 		return nil, fmt.Errorf("run history: %w", err)
 	}
-	var r Run
+	r := Run{file: name}
 	if err := json.Unmarshal(data, &r); err != nil {
-		return nil, fmt.Errorf("run %s: %w", found[0], err)
+		return nil, fmt.Errorf("run %s: %w", name, err)
+	}
+	if !r.unfinished() {
+		return &r, nil
+	}
+	f, err := os.Open(filepath.Join(dir, name+".log"))
+	if err == nil {
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
+		defer f.Close()
+	}
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		r.Status = StatusInterrupted
+		r.Error = fmt.Sprintf("process %d ended before the run did", r.PID)
 	}
 	return &r, nil
 }
 
-// lastOf gives the newest run of a task; nil if there is none.
-func lastOf(dir, task string) (*Run, error) {
-	all, err := ids(dir)
+func (r *Run) unfinished() bool { return r.Status == StatusRunning || r.Status == StatusRetrying }
+
+// markInterrupted writes down which runs of a task lost their process, and returns those that nobody knew of.
+func markInterrupted(dir, task string) ([]Run, error) {
+	all, err := files(dir)
 	if err != nil {
 		return nil, err
 	}
-	for _, id := range all {
-		if r, err := Load(dir, id); err == nil && r.Task == task {
+	var out []Run
+	for _, name := range all {
+		data, err := os.ReadFile(filepath.Join(dir, name+".json"))
+		if err != nil || !bytes.Contains(data, []byte(`"status": "r`)) { // neither running nor retrying
+			continue
+		}
+		r, err := read(dir, name)
+		if err != nil || r.Task != task || r.Status != StatusInterrupted {
+			continue
+		}
+		r.Ended = r.Started
+		if info, err := os.Stat(filepath.Join(dir, name+".log")); err == nil {
+			r.Ended = info.ModTime().UTC() // the last that was heard of it
+		}
+		if err := r.save(dir); err != nil {
+			return out, err
+		}
+		out = append(out, *r)
+	}
+	return out, nil
+}
+
+// LogOf gives what a run logged, at most the last bytesMax bytes, from the beginning of a line.
+func LogOf(dir string, r *Run, bytesMax int64) ([]byte, error) {
+	f, err := os.Open(filepath.Join(dir, r.file+".log"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("log of run %s: %w", r.ID, err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("log of run %s: %w", r.ID, err)
+	}
+	from := max(0, info.Size()-bytesMax)
+	b, err := io.ReadAll(io.NewSectionReader(f, from, info.Size()-from))
+	if err != nil {
+		return nil, fmt.Errorf("log of run %s: %w", r.ID, err)
+	}
+	if from > 0 {
+		_, b, _ = bytes.Cut(b, []byte("\n"))
+	}
+	return b, nil
+}
+
+// lastOf gives the newest run of a task; nil if there is none.
+func lastOf(dir, task string) (*Run, error) {
+	all, err := files(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range all {
+		if r, err := read(dir, name); err == nil && r.Task == task {
 			return r, nil
 		}
 	}

@@ -1,7 +1,7 @@
-// Package schedule says when tasks run: at the times of a cron expression in a time zone, never twice at once, again
-// after a failure with growing pauses, and once more at the start if the time of a run passed while nothing was
-// running. It keeps a history of runs as files, so that it survives restarts. It stands between cmd/cauce, which knows
-// what a task does, and the clock.
+// Package schedule says when tasks run: at the times of a cron expression in a time zone, or after other tasks have
+// succeeded; never twice at once, not even in two processes; again after a failure, with growing pauses; and once more at
+// the start if a time passed, or a process died, while nothing was running. It keeps a history of runs as files, with
+// their logs, so that it survives restarts. It stands between cmd/cauce, which knows what a task does, and the clock.
 package schedule
 
 import (
@@ -9,205 +9,334 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"time"
-
-	"github.com/go-co-op/gocron/v2"
 )
 
 // Task is something that runs by itself.
 type Task struct {
 	Name string
-	Cron string // five fields
+	// Cron says when it runs: five fields, in Location; nil: UTC. A task has either Cron or After, or neither if it runs
+	// only when it is asked to.
+	Cron     string
+	Location *time.Location
+	// After are tasks: it runs once each of them has succeeded since it last began.
+	After []string
 	// Retries is how often a failed run is tried again; Backoff is the pause before the first retry and doubles with
 	// each, up to an hour. Retryable says which errors are worth it; nil: all.
 	Retries   int
 	Backoff   time.Duration
 	Retryable func(error) bool
-	// CatchUp runs the task at the start of the scheduler if it should have run since its last run.
+	// Timeout bounds each try; 0: nothing does. The try's context ends then, and its error is ErrTimeout.
+	Timeout time.Duration
+	// CatchUp runs the task once when the scheduler starts, if it was due since its last run or if that did not come to its
+	// end. However many times have passed, one run does the work of all.
 	CatchUp bool
-	// Run does the work. What it sets in Run.Result is kept in the history.
+	// Run does the work. What it sets in Run.Result is kept in the history, as is what it writes to Run.Log.
 	Run func(ctx context.Context, run *Run) error
-	// Redact hides what must not be written down from the texts of errors; nil: nothing is hidden.
+	// ExitCode is the code of an error for the history; nil: none is kept.
+	ExitCode func(error) int
+	// Redact hides what must not be written down from the texts of errors and logs; nil: nothing is hidden.
 	Redact func(string) string
 }
 
-// text is an error as the history keeps it.
-func (t Task) text(err error) string {
+// redact hides what must not be written down.
+func (t Task) redact(s string) string {
 	if t.Redact == nil {
-		return err.Error()
+		return s
 	}
-	return t.Redact(err.Error())
+	return t.Redact(s)
 }
 
 // Options shape a Scheduler. The zero value works, without a history.
 type Options struct {
-	Dir      string         // folder of the run history; "": none is kept
-	Location *time.Location // of the cron expressions; nil: UTC
-	Log      *slog.Logger   // nil: nothing is logged
+	Dir string       // folder of the run history; "": none is kept
+	Log *slog.Logger // nil: nothing is logged
+	// Notify is told of each run that failed for good, of each that was interrupted, and of the first that succeeded
+	// after one of these. nil: nobody is. Run waits for it.
+	Notify func(Event, Run)
 }
 
-const backoffMax = time.Hour
+// Event is a reason to tell somebody about a run.
+type Event string
+
+// Events.
+const (
+	EventFailed      Event = "failed"
+	EventInterrupted Event = "interrupted"
+	EventRecovered   Event = "recovered"
+)
+
+// lookEvery bounds how long the scheduler sleeps: the machine may have slept too, or its clock may have been set.
+const lookEvery = time.Minute
 
 // Scheduler runs tasks at their times.
 type Scheduler struct {
 	opts  Options
 	log   *slog.Logger
-	tasks []Task
+	tasks []*scheduled
+
+	mu      sync.Mutex // guards the times of all tasks
+	telling sync.WaitGroup
+}
+
+// scheduled is a task and how it stands.
+type scheduled struct {
+	Task
+	due   chan struct{} // has a value if the tasks of After have succeeded
+	began time.Time     // of the last run
+	ended time.Time     // of the last run that succeeded
+	bad   bool          // the last run did not succeed
 }
 
 // New returns a scheduler without tasks.
-func New(o Options) (*Scheduler, error) {
-	if o.Location == nil {
-		o.Location = time.UTC
-	}
+func New(o Options) *Scheduler {
 	s := &Scheduler{opts: o, log: o.Log}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	return s, nil
+	return s
 }
 
-// Add adds a task. It must not be called while Run runs.
+// Add adds a task; those of After must have been added before. It must not be called while Run runs.
 func (s *Scheduler) Add(t Task) error {
-	if t.Run == nil {
+	switch {
+	case t.Run == nil:
 		return fmt.Errorf("task %s: nothing to run", t.Name)
+	case s.task(t.Name) != nil:
+		return fmt.Errorf("task %s: added twice", t.Name)
+	case t.Cron != "" && len(t.After) > 0:
+		return fmt.Errorf("task %s: it has both a time and tasks to run after", t.Name)
 	}
-	for _, o := range s.tasks {
-		if o.Name == t.Name {
-			return fmt.Errorf("task %s: added twice", t.Name)
+	if t.Cron != "" {
+		if _, err := Next(t.Cron, t.Location, time.Now()); err != nil {
+			return fmt.Errorf("task %s: %w", t.Name, err)
 		}
 	}
-	if _, err := Next(t.Cron, s.opts.Location, time.Now()); err != nil {
-		return fmt.Errorf("task %s: %w", t.Name, err)
+	for _, name := range t.After {
+		if s.task(name) == nil {
+			return fmt.Errorf("task %s: it runs after task %s, which was not added before it", t.Name, name)
+		}
 	}
-	s.tasks = append(s.tasks, t)
+	s.tasks = append(s.tasks, &scheduled{Task: t, due: make(chan struct{}, 1)})
 	return nil
 }
 
-// Next is the first time after a given one at which a cron expression is due.
-func Next(expr string, loc *time.Location, after time.Time) (time.Time, error) {
-	if loc == nil {
-		loc = time.UTC
+func (s *Scheduler) task(name string) *scheduled {
+	for _, t := range s.tasks {
+		if t.Name == name {
+			return t
+		}
 	}
-	c := gocron.NewDefaultCron(false)
-	if err := c.IsValid(expr, loc, after); err != nil {
-		return time.Time{}, fmt.Errorf("cron %q: %w", expr, err)
-	}
-	return c.Next(after), nil
+	return nil
 }
 
 // Run runs the tasks at their times until ctx ends, then waits for those that are running: their context has ended
-// too, so they stop where they safely can. The error is nil where ctx ended.
+// too, so they stop where they safely can.
 func (s *Scheduler) Run(ctx context.Context) error {
-	cron, err := gocron.NewScheduler(gocron.WithLocation(s.opts.Location))
+	if s.opts.Dir != "" {
+		for _, t := range s.tasks {
+			if err := s.remember(t); err != nil {
+				return err
+			}
+		}
+	}
+	var running sync.WaitGroup
+	for _, t := range s.tasks {
+		running.Go(func() { s.loop(ctx, t) })
+	}
+	running.Wait()
+	s.telling.Wait()
+	return nil
+}
+
+// remember takes how a task stands from the history, where runs are marked whose process died.
+func (s *Scheduler) remember(t *scheduled) error {
+	dead, err := markInterrupted(s.opts.Dir, t.Name)
 	if err != nil {
 		return err
 	}
-	// gocron would wait for its jobs a bounded time only, so they are counted here.
-	var running sync.WaitGroup
-	for _, t := range s.tasks {
-		busy := make(chan struct{}, 1)
-		once := func(trigger string) {
-			select {
-			case busy <- struct{}{}:
-			default:
-				s.log.Warn("a task is still running at its next time; this time is left out", "task", t.Name)
-				return
-			}
-			defer func() { <-busy }()
-			s.once(ctx, t, trigger)
-		}
-		_, err := cron.NewJob(gocron.CronJob(t.Cron, false), gocron.NewTask(func() {
-			if ctx.Err() != nil {
-				return
-			}
-			running.Add(1)
-			defer running.Done()
-			once(TriggerCron)
-		}), gocron.WithName(t.Name))
-		if err != nil {
-			return errors.Join(fmt.Errorf("task %s: %w", t.Name, err), cron.Shutdown())
-		}
-		if t.CatchUp && s.missed(t) {
-			running.Go(func() { once(TriggerCatchUp) })
+	for _, r := range dead {
+		s.log.Warn("a run was interrupted: its process ended before it did", "task", t.Name, "run", r.ID, "pid", r.PID)
+		s.tell(EventInterrupted, r)
+	}
+	runs, err := List(s.opts.Dir, 0)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range slices.Backward(runs) { // oldest first
+		if r.Task == t.Name {
+			t.stands(r)
 		}
 	}
-	cron.Start()
-	<-ctx.Done()
-	err = cron.Shutdown()
-	running.Wait()
-	if errors.Is(err, gocron.ErrStopSchedulerTimedOut) || errors.Is(err, gocron.ErrStopExecutorTimedOut) || errors.Is(err, gocron.ErrStopJobsTimedOut) {
-		err = nil // the tasks have been waited for
+	return nil
+}
+
+// stands takes a run of the task into account.
+func (t *scheduled) stands(r Run) {
+	if r.Started.After(t.began) {
+		t.began = r.Started
+	}
+	switch r.Status {
+	case StatusOK:
+		t.bad = false
+		if r.Ended.After(t.ended) {
+			t.ended = r.Ended
+		}
+	case StatusFailed, StatusInterrupted:
+		t.bad = true
+	case StatusRunning, StatusRetrying, StatusStopped:
+	}
+}
+
+// missed tells why a task should run at the start of the scheduler; "" if it should not. A task that never ran has
+// missed nothing.
+func (s *Scheduler) missed(t *scheduled) string {
+	if !t.CatchUp {
+		return ""
+	}
+	if s.opts.Dir != "" {
+		if last, err := lastOf(s.opts.Dir, t.Name); err == nil && last != nil && (last.Status == StatusInterrupted || last.Status == StatusStopped) {
+			return "its last run did not come to its end"
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case len(t.After) > 0:
+		if s.isDue(t) {
+			return "what it runs after has succeeded"
+		}
+	case t.Cron != "" && !t.began.IsZero():
+		if next, err := Next(t.Cron, t.Location, t.began); err == nil && next.Before(time.Now()) {
+			return "it was due at " + next.Format(time.RFC3339)
+		}
+	}
+	return ""
+}
+
+// isDue tells whether all tasks of After have succeeded since the task last began; s.mu is held.
+func (s *Scheduler) isDue(t *scheduled) bool {
+	for _, name := range t.After {
+		if p := s.task(name); p.ended.IsZero() || !p.ended.After(t.began) {
+			return false
+		}
+	}
+	return len(t.After) > 0
+}
+
+// loop runs one task until ctx ends.
+func (s *Scheduler) loop(ctx context.Context, t *scheduled) {
+	if why := s.missed(t); why != "" && ctx.Err() == nil {
+		s.log.Info("a task catches up", "task", t.Name, "because", why)
+		s.run(ctx, t, TriggerCatchUp)
+	}
+	if t.Cron == "" {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-t.due:
+				s.run(ctx, t, TriggerAfter)
+			}
+		}
+	}
+	for {
+		at, err := Next(t.Cron, t.Location, time.Now())
+		if err != nil || !sleepUntil(ctx, at) {
+			return
+		}
+		s.run(ctx, t, TriggerCron)
+		if next, err := Next(t.Cron, t.Location, at); err == nil && next.Before(time.Now()) && ctx.Err() == nil {
+			s.log.Warn("a task was still running at its next time; that time is left out", "task", t.Name, "due", next.Format(time.RFC3339))
+		}
+	}
+}
+
+// sleepUntil waits for a time of the wall clock; false if ctx ended first.
+func sleepUntil(ctx context.Context, at time.Time) bool {
+	at = at.Round(0) // compare readings of the clock, not time that passed
+	for {
+		left := at.Sub(time.Now().Round(0))
+		if left <= 0 {
+			return ctx.Err() == nil
+		}
+		if !pause(ctx, min(left, lookEvery)) {
+			return false
+		}
+	}
+}
+
+// pause waits; false if ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// Now runs a task once, at once, or when the run that is under way has ended. It may be called beside Run.
+func (s *Scheduler) Now(ctx context.Context, name string) error {
+	t := s.task(name)
+	if t == nil {
+		var names []string
+		for _, t := range s.tasks {
+			names = append(names, t.Name)
+		}
+		return fmt.Errorf("task %s: there is none of that name; there are %s", name, strings.Join(names, ", "))
+	}
+	return s.run(ctx, t, TriggerManual)
+}
+
+// run runs a task, and lets those begin that run after it.
+func (s *Scheduler) run(ctx context.Context, t *scheduled, trigger string) error {
+	s.mu.Lock()
+	t.began = time.Now()
+	s.mu.Unlock()
+	r, err := Do(ctx, t.Task, DoOptions{Dir: s.opts.Dir, Trigger: trigger, Log: s.log})
+	if err != nil && ctx.Err() == nil {
+		s.log.Error("a task failed", "task", t.Name, "error", t.redact(err.Error()))
+	}
+	if r == nil {
+		return err
+	}
+	s.mu.Lock()
+	wasBad := t.bad
+	t.stands(*r)
+	if r.Status == StatusOK {
+		for _, o := range s.tasks {
+			if slices.Contains(o.After, t.Name) && s.isDue(o) {
+				select {
+				case o.due <- struct{}{}:
+				default:
+				}
+			}
+		}
+	}
+	s.mu.Unlock()
+	switch {
+	case r.Status == StatusFailed:
+		s.tell(EventFailed, *r)
+	case r.Status == StatusOK && wasBad:
+		s.tell(EventRecovered, *r)
 	}
 	return err
 }
 
-func (s *Scheduler) once(ctx context.Context, t Task, trigger string) {
-	if err := do(ctx, s.opts.Dir, t, trigger); err != nil && ctx.Err() == nil {
-		s.log.Error("a task failed", "task", t.Name, "error", err)
+// tell tells somebody, beside the work.
+func (s *Scheduler) tell(e Event, r Run) {
+	if s.opts.Notify != nil {
+		s.telling.Go(func() { s.opts.Notify(e, r) })
 	}
 }
 
-// missed tells whether a time of the task has passed since it last ran. A task that never ran has missed nothing.
-func (s *Scheduler) missed(t Task) bool {
-	if s.opts.Dir == "" {
-		return false
-	}
-	last, err := lastOf(s.opts.Dir, t.Name)
-	if err != nil || last == nil {
-		return false
-	}
-	next, err := Next(t.Cron, s.opts.Location, last.Started)
-	return err == nil && next.Before(time.Now())
-}
-
-// Do runs a task now, with its retries, and records the run in dir ("": nowhere).
-func Do(ctx context.Context, dir string, t Task) error { return do(ctx, dir, t, TriggerManual) }
-
-func do(ctx context.Context, dir string, t Task, trigger string) error {
-	run := newRun(t.Name, trigger)
-	if err := run.save(dir); err != nil {
-		return err
-	}
-	pause := t.Backoff
-	var err error
-	for try := 0; ; try++ {
-		began := time.Now()
-		run.Result = nil
-		err = t.Run(ctx, run)
-		a := Attempt{Started: began.UTC(), Ended: time.Now().UTC()}
-		if err != nil {
-			a.Error = t.text(err)
-		}
-		run.Attempts = append(run.Attempts, a)
-		if err == nil || ctx.Err() != nil || try >= t.Retries || (t.Retryable != nil && !t.Retryable(err)) {
-			break
-		}
-		run.Status, run.Error = StatusRetrying, t.text(err)
-		if serr := run.save(dir); serr != nil {
-			return errors.Join(err, serr)
-		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-		case <-timer.C:
-		}
-		if ctx.Err() != nil {
-			break
-		}
-		pause = min(2*pause, backoffMax)
-	}
-	run.Ended = time.Now().UTC()
-	run.Error = ""
-	switch {
-	case err == nil:
-		run.Status = StatusOK
-	case ctx.Err() != nil:
-		run.Status, run.Error = StatusStopped, t.text(err)
-	default:
-		run.Status, run.Error = StatusFailed, t.text(err)
-	}
-	return errors.Join(err, run.save(dir))
-}
+// ErrTimeout is returned (wrapped, with the time) for a try that did not end in time.
+var ErrTimeout = errors.New("it did not end in time")

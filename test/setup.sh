@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the tests compare Cauce with, from package registries and by name, into .cache/, and reuses it:
-# .cache/venv (test/requirements.txt), .cache/jars (test/spark-pom.xml), .cache/kafka (test/kafka-pom.xml) and .cache/bin (programs in Go). What cannot be had is named and left out;
+# .cache/venv (test/requirements.txt), .cache/airflow (test/airflow/requirements.txt), .cache/jars (test/spark-pom.xml), .cache/kafka (test/kafka-pom.xml) and .cache/bin (programs in Go). What cannot be had is named and left out;
 # the tests that need it are then skipped by that name (test/prerequisites.txt).
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -21,15 +21,16 @@ system() {
 	has "$program"
 }
 
+# python REQUIREMENTS FOLDER: the packages of a file in a virtual environment of their own.
 python() {
-	want=$(cksum test/requirements.txt)
-	[ "$(cat .cache/venv/.installed 2>/dev/null)" = "$want" ] && return 0
+	want=$(cksum "$1")
+	[ "$(cat "$2/.installed" 2>/dev/null)" = "$want" ] && return 0
 	system python3 python3 python3-venv || return 1
-	echo "setup: Python packages into .cache/venv"
-	rm -rf .cache/venv
-	{ python3 -m venv .cache/venv && .cache/venv/bin/pip install --disable-pip-version-check -q -r test/requirements.txt; } \
-		>.cache/pip.log 2>&1 </dev/null || { rm -rf .cache/venv; tail -n 3 .cache/pip.log; return 1; }
-	echo "$want" >.cache/venv/.installed
+	echo "setup: Python packages into $2"
+	rm -rf "$2"
+	{ python3 -m venv "$2" && "$2/bin/pip" install --disable-pip-version-check -q -r "$1"; } \
+		>"$2.log" 2>&1 </dev/null || { rm -rf "$2"; tail -n 3 "$2.log"; return 1; }
+	echo "$want" >"$2/.installed"
 }
 
 jars() {
@@ -69,7 +70,8 @@ versitygw() {
 }
 
 [ "$(uname -s)" != Linux ] || system mold mold || true # a faster linker, nothing more (see the Makefile)
-python || echo "setup: no Python packages: their tests are skipped"
+python test/requirements.txt .cache/venv || echo "setup: no Python packages: their tests are skipped"
+python test/airflow/requirements.txt .cache/airflow || echo "setup: no Airflow: its tests are skipped"
 jars || echo "setup: no jars: their tests are skipped"
 kafka || echo "setup: no Kafka: its tests are skipped"
 versitygw || echo "setup: no versitygw: tests on S3 are skipped"

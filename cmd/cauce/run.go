@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cauce-data/cauce/catalog"
 	"github.com/cauce-data/cauce/ingest"
 	"github.com/cauce-data/cauce/objstore/usage"
 	"github.com/cauce-data/cauce/pipeline"
@@ -23,13 +26,14 @@ func newRun(a *app) *cobra.Command {
 	return group(&cobra.Command{
 		Use:   "run",
 		Short: "Take new files or live events into the tables",
-	}, newRunBatch(a), newRunStream(a))
+	}, newRunBatch(a), newRunStream(a), newRunMaintenance(a))
 }
 
 func newRunBatch(a *app) *cobra.Command {
 	var (
 		o     ingest.BatchOptions
 		since string
+		id    string
 		now   bool
 	)
 	cmd := &cobra.Command{
@@ -39,11 +43,18 @@ func newRunBatch(a *app) *cobra.Command {
 A file that cannot be read as a whole stays unread, the others go on, and the run ends with exit code 1.
 Rows that fail a rule go to quarantine; they alone do not fail the run.
 
---reprocess reads known files again with the lake file as it is now; --file and --since narrow which.`,
+--reprocess reads known files again with the lake file as it is now; --file and --since narrow which.
+
+A batch that another process runs on this machine is waited for. The run goes into the history (cauce runs).
+--run-id names it there, for orchestrators: a run of that name that has succeeded is not repeated, its report is
+printed again; one that failed or was interrupted goes on.`,
 		Example: `  cauce run batch
   cauce run batch --reprocess --file "historico_2024-08-*"`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Sources = args
+			if err := checkRunID(id); err != nil {
+				return err
+			}
 			if since != "" {
 				t, err := parseTime(since)
 				if err != nil {
@@ -64,7 +75,7 @@ Rows that fail a rule go to quarantine; they alone do not fail the run.
 					return usagef("source %q: %s has no source of files with that name; it has %s", name, l.File, list(fileSources(l.Lake)))
 				}
 			}
-			return a.runBatch(cmd.Context(), l, o)
+			return a.runBatch(cmd.Context(), l, o, id)
 		},
 	}
 	f := cmd.Flags()
@@ -72,7 +83,120 @@ Rows that fail a rule go to quarantine; they alone do not fail the run.
 	f.BoolVar(&o.Reprocess, "reprocess", false, "read files again that were read before")
 	f.StringVar(&o.FileGlob, "file", "", "with --reprocess: only files whose name matches this `pattern`")
 	f.StringVar(&since, "since", "", "with --reprocess: only files modified since this `date`")
+	addRunID(cmd, &id)
 	return cmd
+}
+
+func addRunID(cmd *cobra.Command, id *string) {
+	cmd.Flags().StringVar(id, "run-id", "", "`ID` of the run, as an orchestrator knows it: what has succeeded under it is not repeated")
+}
+
+func checkRunID(id string) error {
+	if id == "" {
+		return nil
+	}
+	if err := schedule.CheckID(id); err != nil {
+		return usagef("--%w", err)
+	}
+	return nil
+}
+
+// record runs a task once, as a run of the history.
+func (a *app) record(ctx context.Context, l *pipeline.Lake, t schedule.Task, id string) (*schedule.Run, error) {
+	t.Redact, t.ExitCode = l.Redact, exitCode
+	return schedule.Do(ctx, t, schedule.DoOptions{Dir: runsDir(l), ID: id, Log: a.logger(), Waiting: func(pid string) {
+		a.note("%s: process %s runs it; waiting for its end", t.Name, pid)
+	}})
+}
+
+func newRunMaintenance(a *app) *cobra.Command {
+	var id string
+	cmd := &cobra.Command{
+		Use:   "maintenance [TABLE…]",
+		Short: "Pack small files, and delete those that nothing needs, as the lake file's maintenance says",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkRunID(id); err != nil {
+				return err
+			}
+			l, err := a.openLake(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer l.Close()
+			for _, name := range args {
+				if l.Table(name) == nil && name != catalog.Quarantine {
+					return usagef("table %q: %s has no such table; it has %s", name, l.File, list(tableNames(l.Lake)))
+				}
+			}
+			run, err := a.record(cmd.Context(), l.Lake, maintenanceTask(l, args), id)
+			if run == nil || err != nil {
+				return err
+			}
+			return a.print(run.Result, func(w io.Writer) error {
+				var r ingest.MaintainReport
+				if err := json.Unmarshal(run.Result, &r); err != nil {
+					return err
+				}
+				for _, name := range slices.Sorted(maps.Keys(r.Tables)) {
+					t := r.Tables[name]
+					if _, err := fmt.Fprintf(w, "table %s: %s packed into %d, %s deleted, version %d\n", name,
+						count(int64(t.FilesRemoved), "file"), t.FilesAdded, count(int64(t.FilesVacuumed), "file"), t.Version); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		},
+	}
+	addRunID(cmd, &id)
+	return cmd
+}
+
+// maintenanceTask is maintenance of some tables, or of all.
+func maintenanceTask(l *lake, tables []string) schedule.Task {
+	return schedule.Task{
+		Name: pipeline.RunMaintenance,
+		Run: func(ctx context.Context, run *schedule.Run) error {
+			r, err := l.ingest.WithLog(run.Log).Maintain(ctx, ingest.MaintainOptions{Tables: tables})
+			if r != nil {
+				run.SetResult(r)
+				for name, t := range r.Tables {
+					run.Log.Info("table "+name, "files_removed", t.FilesRemoved, "files_added", t.FilesAdded, "files_vacuumed", t.FilesVacuumed, "version", int64(t.Version))
+				}
+			}
+			return err
+		},
+	}
+}
+
+// batchTask is a batch as a task: its report is the run's result, what it does is logged, and files that could not be
+// read are an error.
+func batchTask(l *lake, o ingest.BatchOptions) schedule.Task {
+	return schedule.Task{
+		Name: pipeline.RunBatch,
+		Run: func(ctx context.Context, run *schedule.Run) error {
+			told := o.OnEpoch
+			o.OnEpoch = func(r ingest.EpochReport) {
+				run.Log.Info("batch "+r.Source, "epoch", r.Epoch, "version", int64(r.Version), "rows", r.RowsRead, "inserted", r.RowsInserted,
+					"updated", r.RowsUpdated, "quarantined", r.RowsQuarantined, "seconds", r.Seconds)
+				if told != nil {
+					told(r)
+				}
+			}
+			defer func() { o.OnEpoch = told }()
+			r, err := l.ingest.WithLog(run.Log).RunBatch(ctx, o)
+			run.SetResult(r)
+			run.Log.Info("batch", "files", r.FilesRead, "known", r.FilesSkipped, "rows", r.RowsRead, "inserted", r.RowsInserted, "updated", r.RowsUpdated,
+				"quarantined", r.RowsQuarantined, "version", int64(r.Version), "seconds", r.Seconds)
+			for _, w := range r.Warnings {
+				run.Log.Info(w)
+			}
+			if err == nil && len(r.FailedFiles) > 0 {
+				err = failedFiles(r)
+			}
+			return err
+		},
+	}
 }
 
 func fileSources(l *pipeline.Lake) []string {
@@ -86,7 +210,7 @@ func fileSources(l *pipeline.Lake) []string {
 }
 
 // runBatch runs a batch as a recorded task, prints its report and turns files that could not be read into exit code 1.
-func (a *app) runBatch(ctx context.Context, l *lake, o ingest.BatchOptions) error {
+func (a *app) runBatch(ctx context.Context, l *lake, o ingest.BatchOptions, id string) error {
 	asked := usage.Of(l.store)
 	var mu sync.Mutex
 	var rows, epochs int64
@@ -101,30 +225,27 @@ func (a *app) runBatch(ctx context.Context, l *lake, o ingest.BatchOptions) erro
 		defer mu.Unlock()
 		return fmt.Sprintf("batch: %d rows in %d commits", rows, epochs)
 	})
-	var report *ingest.BatchReport
-	err := schedule.Do(ctx, runsDir(l.Lake), schedule.Task{
-		Name:   "batch",
-		Redact: l.Redact,
-		Run: func(ctx context.Context, run *schedule.Run) error {
-			var err error
-			report, err = l.ingest.RunBatch(ctx, o)
-			run.Result = asJSON(report)
-			if err == nil && len(report.FailedFiles) > 0 {
-				err = failedFiles(report)
-			}
-			return err
-		},
-	})
+	run, err := a.record(ctx, l.Lake, batchTask(l, o), id)
 	stop()
-	if report == nil {
+	if run == nil || run.Result == nil {
 		return err
+	}
+	report := &ingest.BatchReport{}
+	if uerr := json.Unmarshal(run.Result, report); uerr != nil {
+		return errors.Join(err, uerr)
+	}
+	if run.Repeated {
+		a.note("run %s succeeded at %s and is not repeated; this is its report", run.ID, timeText(run.Ended.Truncate(time.Second), true))
 	}
 	result := struct {
 		*ingest.BatchReport
 		Requests usage.Usage `json:"requests,omitempty"` // of the storage's server, by kind
+		RunID    string      `json:"run_id"`
+		Repeated bool        `json:"repeated,omitempty"` // an earlier run of this id stands for this one
+		Attempts int         `json:"attempts"`           // of the run, in this process and earlier ones
 		Error    string      `json:"error,omitempty"`
 		ExitCode int         `json:"exit_code"`
-	}{BatchReport: report, Requests: requests(l.store, asked), ExitCode: exitCode(err)}
+	}{BatchReport: report, Requests: requests(l.store, asked), RunID: run.ID, Repeated: run.Repeated, Attempts: len(run.Attempts), ExitCode: exitCode(err)}
 	if err != nil {
 		result.Error = err.Error()
 	}

@@ -16,7 +16,10 @@ func newRuns(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "runs",
 		Short: "List the runs of batch and maintenance on this machine, newest first",
-		Args:  cobra.NoArgs,
+		Long: `List the runs that this lake's folder .cauce/runs keeps, newest first: of cauce up, of cauce run batch and
+run maintenance, and of batches on Spark. A run whose process died is shown as interrupted. cauce runs show ID
+prints one with its log.`,
+		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			l, err := a.loadLake()
 			if err != nil {
@@ -32,11 +35,11 @@ func newRuns(a *app) *cobra.Command {
 			return a.print(struct {
 				Runs []schedule.Run `json:"runs"`
 			}{runs}, func(w io.Writer) error {
-				g := newGrid("id", "task", "status", "started", "seconds", "attempts", "error").right(4, 5)
+				g := newGrid("id", "task", "trigger", "status", "started", "seconds", "attempts", "error").right(5, 6)
 				for _, r := range runs {
 					first, _, _ := strings.Cut(r.Error, "\n")
-					g.row(r.ID, r.Task, string(r.Status), timeText(r.Started.Truncate(time.Second), true),
-						fmt.Sprintf("%.1f", r.Ended.Sub(r.Started).Seconds()), fmt.Sprint(len(r.Attempts)), first)
+					g.row(r.ID, r.Task, r.Trigger, string(r.Status), timeText(r.Started.Truncate(time.Second), true),
+						runSeconds(r), fmt.Sprint(len(r.Attempts)), first)
 				}
 				return g.write(w)
 			})
@@ -45,4 +48,12 @@ func newRuns(a *app) *cobra.Command {
 	cmd.Flags().IntVarP(&limit, "limit", "n", 20, "at most `N` runs")
 	cmd.AddCommand(newRunsShow(a))
 	return cmd
+}
+
+// runSeconds is how long a run took; "-" where nobody knows its end.
+func runSeconds(r schedule.Run) string {
+	if r.Ended.IsZero() {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f", r.Ended.Sub(r.Started).Seconds())
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,7 +31,7 @@ func newUp(a *app) *cobra.Command {
 		Use:   "up",
 		Short: "Run everything in one process: producers, streams, the nightly batch, maintenance",
 		Long: `Run everything that the lake file names in one process: the producer of each stream that has one, the
-streams, the repair of what they miss, the batch and the maintenance at their times. What fails is tried again; a gap in a source or a broken
+streams, the repair of what they miss, the tasks of its schedule at their times. What fails is tried again; a gap in a source or a broken
 rule with on_fail: fail ends the process with its exit code. Stops cleanly on SIGINT and SIGTERM.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -128,11 +129,9 @@ func (u *up) run(ctx context.Context) error {
 	}
 	g.Go(func() error { return sched.Run(ctx) })
 	if u.batchNow {
-		g.Go(func() error {
-			return u.fatal(schedule.Do(ctx, runsDir(u.l.Lake), u.batchTask()))
-		})
+		g.Go(func() error { return u.fatal(sched.Now(ctx, pipeline.RunBatch)) })
 	}
-	u.log.Info("up", "lake", u.l.File, "streams", len(streams), "batch", u.l.Schedule.Batch.Cron, "maintenance", u.l.Schedule.Maintenance.Cron)
+	u.log.Info("up", "lake", u.l.File, "streams", len(streams), "tasks", u.times())
 	err = g.Wait()
 	if err != nil && !errors.Is(err, context.Canceled) {
 		return err
@@ -240,53 +239,65 @@ func (u *up) stream(ctx context.Context, st *streams, src *pipeline.Source, tota
 	})
 }
 
-func (u *up) batchTask() schedule.Task {
-	b := u.l.Schedule.Batch
-	return schedule.Task{
-		Name: "batch", Cron: b.Cron, Retries: b.Retries, Backoff: b.Backoff, CatchUp: true, Redact: u.l.Redact,
-		Run: func(ctx context.Context, run *schedule.Run) error {
-			r, err := u.l.ingest.RunBatch(ctx, ingest.BatchOptions{})
-			if r != nil {
-				run.Result = asJSON(r)
-				u.log.Info("batch", "files", r.FilesRead, "rows", r.RowsRead, "inserted", r.RowsInserted, "updated", r.RowsUpdated,
-					"quarantined", r.RowsQuarantined, "version", int64(r.Version), "seconds", r.Seconds)
-				if err == nil && len(r.FailedFiles) > 0 {
-					err = failedFiles(r)
-				}
+// schedule makes the scheduler of the lake file's tasks.
+func (u *up) schedule() (*schedule.Scheduler, error) {
+	o := schedule.Options{Dir: runsDir(u.l.Lake), Log: u.log}
+	if u.l.Schedule.AlertURL != "" {
+		o.Notify = func(e schedule.Event, r schedule.Run) {
+			if err := sendAlert(context.Background(), u.l.Lake, schedule.AlertOf(e, r)); err != nil {
+				u.log.Error("nobody could be told of a run", "task", r.Task, "run", r.ID, "event", string(e), "error", err)
 			}
+		}
+	}
+	s := schedule.New(o)
+	tasks := u.l.Schedule.Tasks
+	if u.l.Schedule.Task(pipeline.RunBatch) == nil && u.batchNow {
+		tasks = append([]*pipeline.Task{{Name: pipeline.RunBatch, Run: pipeline.RunBatch}}, tasks...)
+	}
+	for _, p := range tasks {
+		if err := s.Add(u.task(p)); err != nil {
+			return nil, usagef("schedule: %w", err)
+		}
+	}
+	return s, nil
+}
+
+// task is one task of the lake file. What trying again cannot mend is not tried again.
+func (u *up) task(p *pipeline.Task) schedule.Task {
+	var t schedule.Task
+	switch p.Run {
+	case pipeline.RunMaintenance:
+		t = maintenanceTask(u.l, p.Tables)
+	default:
+		t = batchTask(u.l, ingest.BatchOptions{Sources: p.Sources})
+		run := t.Run
+		t.Run = func(ctx context.Context, r *schedule.Run) error {
+			err := run(ctx, r)
 			if err == nil {
 				u.statements(ctx)
 			}
 			return err
-		},
+		}
 	}
+	t.Name, t.Cron, t.Location, t.After = p.Name, p.Cron, p.Timezone, p.After
+	t.Retries, t.Backoff, t.Timeout, t.CatchUp = p.Retries, p.Backoff, p.Timeout, p.CatchUp == pipeline.CatchUpOnce
+	t.Redact, t.ExitCode = u.l.Redact, exitCode
+	t.Retryable = func(err error) bool { return u.fatal(err) == nil }
+	return t
 }
 
-// schedule makes the scheduler of what has a time.
-func (u *up) schedule() (*schedule.Scheduler, error) {
-	s, err := schedule.New(schedule.Options{Dir: runsDir(u.l.Lake), Location: u.l.Schedule.Timezone, Log: u.log})
-	if err != nil {
-		return nil, err
-	}
-	if u.l.Schedule.Batch.Cron != "" {
-		if err := s.Add(u.batchTask()); err != nil {
-			return nil, usagef("schedule.batch: %w", err)
+// times tells when tasks run.
+func (u *up) times() string {
+	var out []string
+	for _, t := range u.l.Schedule.Tasks {
+		switch {
+		case len(t.After) > 0:
+			out = append(out, t.Name+" after "+strings.Join(t.After, ", "))
+		default:
+			if next, err := schedule.Next(t.Cron, t.Timezone, time.Now()); err == nil {
+				out = append(out, t.Name+" at "+next.Format(time.RFC3339))
+			}
 		}
 	}
-	if m := u.l.Schedule.Maintenance; m.Cron != "" {
-		err := s.Add(schedule.Task{
-			Name: "maintenance", Cron: m.Cron, Retries: m.Retries, Backoff: m.Backoff, Redact: u.l.Redact,
-			Run: func(ctx context.Context, run *schedule.Run) error {
-				r, err := u.l.ingest.Maintain(ctx, ingest.MaintainOptions{})
-				if r != nil {
-					run.Result = asJSON(r)
-				}
-				return err
-			},
-		})
-		if err != nil {
-			return nil, usagef("schedule.maintenance: %w", err)
-		}
-	}
-	return s, nil
+	return strings.Join(out, "; ")
 }

@@ -25,6 +25,7 @@ var prerequisites = []prerequisite{
 	{"shared", func() (string, error) { return dir(filepath.Join(root(), "..", "shared")) }},
 	{"python", func() (string, error) { return exec.LookPath("python3") }},
 	{"venv", func() (string, error) { return file(filepath.Join(root(), ".cache", "venv", "bin", "python")) }},
+	{"airflow", func() (string, error) { return file(filepath.Join(root(), ".cache", "airflow", "bin", "airflow")) }},
 	{"java", java},
 	{"javac", func() (string, error) { return exec.LookPath("javac") }},
 	{"maven", func() (string, error) { return exec.LookPath("mvn") }},

@@ -164,6 +164,15 @@ func (l *Lake) Append(text string) {
 	write(l.t, l.Path("lake.yaml"), string(b)+text)
 }
 
+// Write puts a file below the lake's folder.
+func (l *Lake) Write(rel, text string) {
+	l.t.Helper()
+	write(l.t, l.Path(rel), text)
+}
+
+// Program is the path of the program under test.
+func (l *Lake) Program() string { return l.bin }
+
 // Path is a path below the lake's folder.
 func (l *Lake) Path(rel string) string { return filepath.Join(l.Dir, filepath.FromSlash(rel)) }
 

@@ -8,6 +8,26 @@ var faults = []fault{
 		pkg:   "./test/golden", test: "^TestGoldenTables$",
 	},
 	{
+		name: "nightly-follows-utc-jumps", what: "a nightly run is left out where the clock jumps over its hour",
+		edits: []edit{{"schedule/cron.go", "ok && spec.Hour&everyHour == 0 {", "ok && spec == nil {"}},
+		pkg:   "./schedule", test: "^TestNextWhereClocksChange$",
+	},
+	{
+		name: "run-id-is-forgotten", what: "a run that has succeeded is repeated when it is asked for once more",
+		edits: []edit{{"schedule/do.go", "\t\tcase earlier.Status == StatusOK:\n", "\t\tcase earlier.Status == \"\":\n"}},
+		pkg:   "./schedule", test: "^TestRunIDs$",
+	},
+	{
+		name: "dead-run-stays-running", what: "a run whose process died is shown as running",
+		edits: []edit{{"schedule/history.go", "if err == nil || errors.Is(err, fs.ErrNotExist) {\n\t\tr.Status", "if errors.Is(err, fs.ErrNotExist) {\n\t\tr.Status"}},
+		pkg:   "./schedule", test: "^TestProcessThatDies$",
+	},
+	{
+		name: "airflow-retries-data-failures", what: "Airflow tries again what broke a rule of the data",
+		edits: []edit{{"cmd/cauce/airflow/dag.py.tmpl", "FINAL = {2, 3, 4}", "FINAL = {2}"}},
+		pkg:   "./test/airflow", test: "^TestDagOfABatch$",
+	},
+	{
 		name: "skip-txn-check", what: "a commit that was made before is made again",
 		edits: []edit{
 			{"delta/merge.go", "ok && last >= m.o.Txn.Version {", "ok && last < 0 {"},

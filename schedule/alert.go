@@ -1,0 +1,107 @@
+package schedule
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// Alert is what a webhook is sent, as one JSON object.
+type Alert struct {
+	Event    Event     `json:"event"`
+	Text     string    `json:"text"` // one line for people; chat services show it
+	Lake     string    `json:"lake"` // the lake file
+	Host     string    `json:"host"`
+	Task     string    `json:"task"`
+	Run      string    `json:"run"`
+	Trigger  string    `json:"trigger,omitempty"`
+	Status   Status    `json:"status,omitempty"`
+	Started  time.Time `json:"started,omitzero"`
+	Ended    time.Time `json:"ended,omitzero"`
+	Attempts int       `json:"attempts"`
+	ExitCode *int      `json:"exit_code,omitempty"`
+	Error    string    `json:"error,omitempty"`
+}
+
+// AlertOf describes a run.
+func AlertOf(e Event, r Run) Alert {
+	return Alert{
+		Event: e, Task: r.Task, Run: r.ID, Trigger: r.Trigger, Status: r.Status, Started: r.Started, Ended: r.Ended,
+		Attempts: len(r.Attempts), ExitCode: r.ExitCode, Error: r.Error,
+	}
+}
+
+// How a webhook is tried.
+const (
+	alertTries   = 4
+	alertPause   = time.Second // before the second try; it doubles with each
+	alertTimeout = 10 * time.Second
+)
+
+// Webhook is an address that alerts are posted to.
+type Webhook struct {
+	URL    string
+	Client *http.Client // nil: the default one
+}
+
+// Send posts an alert, again after a failure that may pass: no answer, 429, 5xx. Every try carries the same Idempotency-Key.
+func (w Webhook) Send(ctx context.Context, a Alert) error {
+	body, err := json.Marshal(a)
+	if err != nil {
+		return fmt.Errorf("alert: %w", err)
+	}
+	wait := alertPause
+	for try := 1; ; try++ {
+		again, err := w.post(ctx, body, string(a.Event)+"-"+a.Run)
+		if err == nil || !again || try == alertTries {
+			return err
+		}
+		if !pause(ctx, wait) {
+			return err
+		}
+		wait *= 2
+	}
+}
+
+// post is one try; again tells whether another one may help. Errors do not show the address, which may be a secret.
+func (w Webhook) post(ctx context.Context, body []byte, key string) (again bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, alertTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.URL, bytes.NewReader(body))
+	if err != nil {
+		return false, errors.New("alert: the address of the webhook is none that can be posted to")
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("User-Agent", "cauce")
+	req.Header.Set("Idempotency-Key", key)
+	client := w.Client
+	if client == nil {
+		client = http.DefaultClient
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return true, fmt.Errorf("alert: the webhook at %s does not answer: %w", req.URL.Host, unwrapURL(err))
+	}
+	defer resp.Body.Close()
+	answer, _ := io.ReadAll(io.LimitReader(resp.Body, 256))
+	if resp.StatusCode/100 == 2 {
+		return false, nil
+	}
+	return resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode >= 500,
+		fmt.Errorf("alert: the webhook at %s answers %s: %q", req.URL.Host, resp.Status, bytes.TrimSpace(answer))
+}
+
+// unwrapURL leaves the address out of an error of net/http.
+func unwrapURL(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}

@@ -1,0 +1,69 @@
+package schedule
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// answers is a transport that gives its answers in order: a status, or 0 for none.
+type answers struct {
+	codes []int
+	seen  []*http.Request
+	body  string
+}
+
+func (a *answers) RoundTrip(r *http.Request) (*http.Response, error) {
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	code := a.codes[min(len(a.seen), len(a.codes)-1)]
+	a.seen, a.body = append(a.seen, r), string(b)
+	if code == 0 {
+		return nil, io.ErrUnexpectedEOF
+	}
+	return &http.Response{StatusCode: code, Status: http.StatusText(code), Header: http.Header{}, Body: io.NopCloser(strings.NewReader("because")), Request: r}, nil
+}
+
+func TestWebhookTriesAgain(t *testing.T) {
+	code := 3
+	alert := AlertOf(EventFailed, Run{ID: "r1", Task: "batch", Status: StatusFailed, ExitCode: &code, Error: "no", Attempts: make([]Attempt, 2)})
+	for _, c := range []struct {
+		codes []int
+		tries int
+		took  time.Duration
+		good  bool
+	}{
+		{[]int{204}, 1, 0, true},
+		{[]int{0, 503, 429, 200}, 4, 7 * time.Second, true},
+		{[]int{500}, 4, 7 * time.Second, false},
+		{[]int{404}, 1, 0, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			a := &answers{codes: c.codes}
+			begin := time.Now()
+			err := Webhook{URL: "https://hooks.example.org/s3cret", Client: &http.Client{Transport: a}}.Send(context.Background(), alert)
+			if (err == nil) != c.good || len(a.seen) != c.tries || time.Since(begin) != c.took {
+				t.Errorf("%v: %v after %d tries and %v", c.codes, err, len(a.seen), time.Since(begin))
+			}
+			if err != nil && (strings.Contains(err.Error(), "s3cret") || !strings.Contains(err.Error(), "hooks.example.org")) {
+				t.Errorf("the error says %v", err)
+			}
+			var got map[string]any
+			if err := json.Unmarshal([]byte(a.body), &got); err != nil || got["event"] != "failed" || got["exit_code"] != 3.0 || got["attempts"] != 2.0 || got["run"] != "r1" {
+				t.Errorf("%v, %v", got, err)
+			}
+			for _, r := range a.seen {
+				if r.Header.Get("Idempotency-Key") != "failed-r1" || r.Header.Get("Content-Type") != "application/json" {
+					t.Errorf("headers %v", r.Header)
+				}
+			}
+		})
+	}
+}
