@@ -27,6 +27,9 @@ type scenario struct{ name, what, pkg, test string }
 var scenarios = []scenario{
 	{"kills", "kill -9 of batch, stream, optimize and vacuum in every phase", "./test/kill", "TestKillInEveryPhase"},
 	{"buffer-kills", "kill -9 of the buffer's host while producer and stream run in other processes", "./test/kill", "TestBufferHostKilled"},
+	{"scheduler-kills", "kill -9 of cauce up in the middle of its batch", "./test/kill", "TestSchedulerKilled"},
+	{"spark-driver-kills", "kill -9 of a batch on Spark, with and without who submitted it", "./test/spark", "TestSparkDriverKilled"},
+	{"airflow-kills", "Airflow's scheduler, DAG processor and API server: runs triggered by REST, one cleared, kill -9 of the scheduler", "./test/airflow", "TestSchedulerOfAirflowKilled"},
 	{"stream-kills", "kill -9 of producer, Kafka broker and stream job while a faulty exchange trades; what was lost is repaired over REST", "./test/kill", "TestKafkaUnderFire"},
 	{"stream-hour", "an hour of an exchange, Kafka, stream and maintenance: memory flat, logs and files bounded, the 30 s trigger seen", "./test/flow", "TestStreamForAnHour"},
 	{"pubsub-kills", "kill -9 of producer and stream jobs while trades go through Pub/Sub, the same ones again after each kill", "./test/kill", "TestPubSubUnderFire"},
