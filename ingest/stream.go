@@ -79,15 +79,17 @@ type streamRun struct {
 	carried map[int32]Position
 	ahead   *prepared       // the next micro-batch, or its beginning; nil: none
 	ends    map[int32]int64 // with AvailableNow
-	empty   int             // fetches in a row that gave nothing although the end was not reached
-	last    time.Time       // since when the source is asked and gives nothing
+	rivals  rivalry
+	empty   int       // fetches in a row that gave nothing although the end was not reached
+	last    time.Time // since when the source is asked and gives nothing
 
 	work sync.WaitGroup // maintenance
 	busy chan struct{}  // holds a token while maintenance runs
 }
 
 // RunStream reads a stream in micro-batches and merges each with its progress in one commit, until ctx ends (nil) or,
-// with AvailableNow, until what was there has been read. Of several streams over one source each record counts once.
+// with AvailableNow, until what was there has been read. Of several streams over one source one works, the others stand by
+// and take over; each record counts once.
 func (l *Lake) RunStream(ctx context.Context, in Source, o StreamOptions) error {
 	src := l.lake.Source(o.Source)
 	switch {
@@ -166,26 +168,28 @@ func (r *streamRun) run(ctx context.Context) error {
 	}
 	r.l.observe.positions(r.source.Name, positionMarks(r.state.positions))
 	due := time.Now().Add(min(r.opts.Trigger, streamFirstWait))
-	for lost, n := 0, 1; ; n++ {
+	for n := 1; ; n++ {
 		if r.reachedEnd() {
 			return nil
 		}
 		full, err := r.epoch(ctx, due)
 		switch {
 		case superseded(err):
-			if lost++; lost > conflictTriesMax {
-				return fmt.Errorf("%w: another run of this source works on the table, and was faster %d times in a row; stop one of them", ErrConflict, lost)
-			}
 			r.l.log.Info("another run of the source was faster; going on behind it", "source", r.source.Name)
 			r.l.observe.superseded(r.source.Name)
-			if err := r.seek(ctx); err != nil {
+			ended := false
+			if r.rivals.lost() {
+				ended, err = r.standBy(ctx)
+			} else {
+				err = r.seek(ctx)
+			}
+			if err != nil || ended {
 				return err
 			}
 			continue
 		case err != nil:
 			return err
 		}
-		lost = 0
 		if n%maintainEvery == 0 {
 			r.maintain(ctx)
 		}
@@ -360,10 +364,15 @@ func (r *streamRun) reachedEnd() bool {
 	if r.queue != nil {
 		return r.ahead == nil && time.Since(r.last) > r.queue.Quiet()
 	}
+	// Logs may end with entries that are no records. They never come, however long one waits.
+	return r.covered() || r.empty >= 3
+}
+
+// covered tells, with AvailableNow, whether the table has all records that were there when the run began.
+func (r *streamRun) covered() bool {
 	for p, end := range r.ends {
 		if pos, ok := r.state.positions[p]; end >= 0 && (!ok || pos.Offset < end) {
-			// Logs may end with entries that are no records. They never come, however long one waits.
-			return r.empty >= 3
+			return false
 		}
 	}
 	return true
@@ -411,6 +420,7 @@ func (r *streamRun) epoch(ctx context.Context, due time.Time) (full bool, err er
 	if r.ahead != nil {
 		<-r.ahead.done // the source serves one call at a time
 	}
+	r.rivals.won()
 	// The rows are in the table: the source may forget them. If it does not learn of it, it only keeps them longer.
 	if err := r.acknowledge(ctx, b.rows); err != nil {
 		if ctx.Err() != nil {

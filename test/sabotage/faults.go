@@ -473,4 +473,9 @@ var faults = []fault{
 		edits: []edit{{"examples/producers/binance.py", "murmur2_random", "consistent_random"}},
 		pkg:   "./test/flow", test: "^TestTopicIsAnOpenContract$",
 	},
+	{
+		name: "no-stream-stands-by", what: "two streams over one source race for every epoch",
+		edits: []edit{{"ingest/standby.go", "\treturn v.weight >= standByWeight\n", "\treturn false\n"}},
+		pkg:   "./ingest", test: "^TestSecondStreamStandsByAndTakesOver$",
+	},
 }
