@@ -69,6 +69,13 @@ type Queue interface {
 	Release()
 }
 
+// Decoder makes JSON of the messages of a stream that carry another format.
+type Decoder interface {
+	// Decode fills Text of each record that it can decode, and Bad of each that nobody can. What it needs for that and
+	// does not get, such as a schema, it waits for until ctx ends; an error is one that waiting does not mend.
+	Decode(ctx context.Context, recs []pipeline.Record) error
+}
+
 // FileOpener makes a file of the store ready for reading according to its source's configuration (connect/csv).
 type FileOpener interface {
 	Open(ctx context.Context, store objstore.Store, info objstore.Info, src *pipeline.Source) (*pipeline.RawFile, error)

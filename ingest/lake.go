@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"time"
@@ -24,6 +25,8 @@ type Config struct {
 	Store  objstore.Store // the lake's root
 	Engine Engine
 	Opener FileOpener
+	// Decoders are those of the streams that need one, by source.
+	Decoders map[string]Decoder
 	// EngineInfo stands in every commit; "" for the library's default.
 	EngineInfo string
 	Log        *slog.Logger     // nil: nothing is logged
@@ -42,6 +45,7 @@ type Lake struct {
 	store   objstore.Store
 	engine  Engine
 	opener  FileOpener
+	decode  map[string]Decoder
 	catalog *catalog.Catalog
 	index   *index.Index
 	log     *slog.Logger
@@ -60,7 +64,7 @@ func New(c Config) (*Lake, error) {
 	case c.Engine == nil:
 		return nil, errors.New("ingest: no engine")
 	}
-	l := &Lake{lake: c.Lake, store: c.Store, engine: c.Engine, opener: c.Opener, log: c.Log, clock: c.Clock, hook: c.Hook, observe: c.Observe}
+	l := &Lake{lake: c.Lake, store: c.Store, engine: c.Engine, opener: c.Opener, decode: c.Decoders, log: c.Log, clock: c.Clock, hook: c.Hook, observe: c.Observe}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}
@@ -90,6 +94,14 @@ func (l *Lake) WithLog(log *slog.Logger) *Lake {
 
 // Catalog gives the lake's tables.
 func (l *Lake) Catalog() *catalog.Catalog { return l.catalog }
+
+// decoded decodes records that came from a stream, where its source needs that.
+func (l *Lake) decoded(ctx context.Context, src *pipeline.Source, recs []pipeline.Record) error {
+	if d := l.decode[src.Name]; d != nil && len(recs) > 0 {
+		return d.Decode(ctx, recs)
+	}
+	return nil
+}
 
 // now is the time as the lake stores it.
 func (l *Lake) now() time.Time { return l.clock().UTC().Truncate(time.Microsecond) }

@@ -75,6 +75,9 @@ func (r *streamRun) gather(ctx context.Context, b *microBatch, due time.Time, ea
 			continue
 		}
 		b.ph.done("fetch")
+		if err := r.l.decoded(ctx, r.source, recs); err != nil {
+			return err
+		}
 		if b.ep == nil {
 			r.l.hook("reading")
 			if b.ep, b.at, err = r.l.newEpoch(ctx, r.plan); err != nil {

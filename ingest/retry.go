@@ -221,6 +221,9 @@ func (l *Lake) feed(ctx context.Context, ep Epoch, src *pipeline.Source, s *prog
 		if len(recs) == 0 {
 			return nil, nil
 		}
+		if err := l.decoded(ctx, src, recs); err != nil {
+			return nil, err
+		}
 		return tried, ep.AddRecords(ctx, recs)
 	}
 	for len(rows) > 0 {

@@ -181,8 +181,15 @@ func (s *sampler) readStream(ctx context.Context, src *pipeline.Source, o Sample
 		return err
 	}
 	s.records = recs[:min(len(recs), o.N)]
+	if err := s.l.decoded(ctx, src, s.records); err != nil {
+		return err
+	}
 	for _, r := range s.records {
-		s.add(r.Origin, SampleRow{Position: r.Offset, Raw: string(r.Value)})
+		raw := r.Value
+		if r.Text != nil && raw != nil {
+			raw = r.Text
+		}
+		s.add(r.Origin, SampleRow{Position: r.Offset, Raw: string(raw)})
 	}
 	return nil
 }

@@ -114,10 +114,15 @@ func (l *Lake) RunStream(ctx context.Context, in Source, o StreamOptions) error 
 	if err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return nil // stopped; what was read and not committed is read again
 	}
-	if err != nil && !errors.As(err, new(*GapError)) { // a gap names its source itself
+	var gap *GapError
+	if errors.As(err, &gap) { // it names its source itself
+		gap.Backfill = l.backfill(src)
+		return err
+	}
+	if err != nil {
 		return fmt.Errorf("source %s: %w", src.Name, err)
 	}
-	return err
+	return nil
 }
 
 func (o StreamOptions) withDefaults(s pipeline.Stream) StreamOptions {

@@ -80,6 +80,11 @@ func TestStreamGap(t *testing.T) {
 	if !errors.As(err, &gap) || gap.From != 4 || gap.To != 6 || ingest.ExitCode(err) != 4 {
 		t.Fatalf("error: %v", err)
 	}
+	for _, word := range []string{"offsets 4 to 6", "--allow-gap live", "to fill it afterwards: cauce land FILE… and cauce run batch history", "or cauce produce replay FILE --source live"} {
+		if !strings.Contains(err.Error(), word) {
+			t.Errorf("%v does not say %q", err, word)
+		}
+	}
 	reports, err := w.stream(p.reader(), ingest.StreamOptions{AllowGap: true})
 	if err != nil || len(reports) != 2 || reports[0].Kind != ingest.KindGap || reports[0].Gaps[0].From != 4 || reports[1].RowsInserted != 4 {
 		t.Fatalf("%+v, %v", reports, err)

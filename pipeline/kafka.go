@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"net"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,11 +19,19 @@ type Kafka struct {
 	// configuration; zero: those of Producer.
 	Admin SASL
 	TLS   KafkaTLS
-	// Start is StartEarliest, StartLatest or, with StartTime, the first message at or after a time. It counts only
-	// while the table has nothing of the topic.
-	Start     string
-	StartTime time.Time
-	Group     string // consumer group under which committed offsets are published; "": none
+	// Start is StartEarliest, StartLatest, StartTime with the first message at or after StartTime, or StartOffsets with the
+	// offsets of StartOffsets; partitions that these do not name begin with the earliest message. It counts only while the
+	// table has nothing of the topic.
+	Start        string
+	StartTime    time.Time
+	StartOffsets map[int32]int64 // the first offset to read, by partition
+	// Assign are the only partitions that the source reads; empty: all, those that are added later included.
+	Assign []int32
+	Group  string // consumer group under which committed offsets are published; "": none
+	// Registry says where the schemas of messages are; nil: messages are JSON.
+	Registry *Registry
+	// Tombstones says how messages without value delete rows; nil: they go to quarantine.
+	Tombstones *Tombstones
 	// Isolation is IsolationCommitted or IsolationUncommitted.
 	Isolation  string
 	Partitions int // of `cauce topics create`; 0: the broker's default
@@ -37,6 +46,13 @@ const defaultLongestStop = 72 * time.Hour
 // SASL are credentials; the zero value is none.
 type SASL struct{ Mechanism, User, Password string }
 
+// Registry is a schema registry of Confluent's protocol.
+type Registry struct {
+	URL            string
+	User, Password string // "": none
+	CAFile         string // PEM certificates to trust; "": those of the system
+}
+
 // KafkaTLS says how the connection to the brokers is encrypted.
 type KafkaTLS struct {
 	Enabled                               bool
@@ -48,6 +64,7 @@ const (
 	StartEarliest        = "earliest"
 	StartLatest          = "latest"
 	StartTime            = "time"
+	StartOffsets         = "offsets"
 	IsolationCommitted   = "read_committed"
 	IsolationUncommitted = "read_uncommitted"
 )
@@ -74,7 +91,23 @@ var kafkaShape = &shape{
 			{"key", text("PEM file of its key.", "client-key.pem"), false},
 			{"server_name", text("Name that the broker's certificate must have. Default: the broker's host.", "kafka.example.com"), false},
 		}}, false},
-		{"start", text("Where reading begins while the table has nothing of the topic: earliest, latest, or a time. Afterwards the table's own progress alone counts.", "earliest"), false},
+		{"start", &shape{kind: kindObject, example: "earliest, latest, 2024-08-20T00:00:00Z or {offsets: {0: 1200, 1: 0}}",
+			doc: "Where reading begins while the table has nothing of the topic: earliest (the default), latest, the first message at or after a time, or an offset of each partition. Afterwards the table's own progress alone counts.",
+			keys: []keyShape{
+				{"at", text("earliest, latest, or a time.", "earliest"), false},
+				{"offsets", &shape{kind: kindDict, elem: &shape{kind: kindInt, max: 1<<63 - 1}, example: "{0: 1200, 1: 0}", doc: "The first offset to read, by partition; a partition that is not named begins with its earliest message."}, false},
+			}, short: text("", "earliest"), shortKey: "at"}, false},
+		{"assign", &shape{kind: kindList, elem: &shape{kind: kindInt, max: 1<<31 - 1}, example: "[0, 1]", doc: "The only partitions that this source reads, so that several sources can share a topic. Default: all, those included that the topic is given later."}, false},
+		{"registry", &shape{kind: kindObject, example: "{url: \"http://localhost:8081\"}", doc: "Schema registry of Confluent's protocol. Each message, and key of a tombstone, then begins with the id of its schema, which is an Avro or a JSON one; one that begins with '{' is JSON as it is.", keys: []keyShape{
+			{"url", text("Address of the registry.", "http://localhost:8081"), true},
+			{"user", text("Name of the user.", "lake"), false},
+			{"password", text("Its password; take it from the environment or a file.", `"${env:REGISTRY_PASSWORD}"`), false},
+			{"ca", text("PEM file of the certificates to trust, relative to the lake file.", "registry-ca.pem"), false},
+		}}, false},
+		{"tombstones", &shape{kind: kindObject, example: "{key: event_id, time: T}", nullable: true, doc: "Makes messages without value delete the row with their key; {} takes a key that is a JSON object for the record. Default: such messages go to quarantine.", keys: []keyShape{
+			{"key", text("Raw field that the message's key becomes, as text. Default: the key is a JSON object, and its members are the raw fields.", "event_id"), false},
+			{"time", text("Raw field that the message's time becomes, in ms since 1970. A deletion needs a value for the table's sequence columns, else it is older than every row.", "T"), false},
+		}}, false},
 		{"group", text("Consumer group under which the committed offsets are published, for lag monitors only. Default: none.", "cauce-live"), false},
 		{"isolation", choice("Whether records of open and aborted transactions are left out.", IsolationCommitted, IsolationCommitted, IsolationUncommitted), false},
 		{"partitions", &shape{kind: kindInt, min: 1, max: 100_000, doc: "Partitions that `cauce topics create` gives the topic. Default: the broker's.", example: "6"}, false},
@@ -129,7 +162,56 @@ func (b *builder) kafka(v *value) *Kafka {
 			b.r.errorf(t.at, "", "kafka.tls: a client's certificate needs both cert and key")
 		}
 	}
-	if s := v.get("start"); s != nil {
+	b.kafkaStart(k, v.get("start"))
+	for _, x := range v.get("assign").list() {
+		p := int32(x.num) //nolint:gosec // bounded by the shape
+		if slices.Contains(k.Assign, p) {
+			b.r.errorf(x.at, "", "kafka.assign: partition %d is given twice", p)
+		}
+		k.Assign = append(k.Assign, p)
+	}
+	if a := v.get("assign"); a != nil && len(k.Assign) == 0 {
+		b.r.errorf(a.at, "leave it out, to read all partitions", "kafka.assign is empty")
+	}
+	if g := v.get("registry"); g != nil {
+		k.Registry = &Registry{URL: g.get("url").str(""), User: g.get("user").str(""), Password: g.get("password").str(""), CAFile: b.besideLake(g.get("ca").str(""))}
+		if u := g.get("url"); u != nil {
+			if x, err := url.Parse(u.text); err != nil || x.Host == "" || x.Scheme != "http" && x.Scheme != "https" {
+				b.r.errorf(u.at, "it must be an address such as http://localhost:8081", "kafka.registry.url: %s", strconv.Quote(clip(u.shown)))
+			}
+		}
+		if p := g.get("password"); p != nil && k.Registry.User == "" {
+			b.r.errorf(p.at, "give it, such as user: lake", "kafka.registry has a password, but no user")
+		}
+	}
+	if slices.ContainsFunc(v.keys, func(e entry) bool { return e.name == "tombstones" }) {
+		t := v.get("tombstones")
+		k.Tombstones = &Tombstones{Key: t.get("key").str(""), Time: t.get("time").str("")}
+	}
+	return k
+}
+
+// kafkaStart reads where reading begins.
+func (b *builder) kafkaStart(k *Kafka, v *value) {
+	at, offsets := v.get("at"), v.get("offsets")
+	switch {
+	case at != nil && offsets != nil:
+		b.r.errorf(offsets.at, "", "kafka.start: it is given as %s and as offsets", strconv.Quote(clip(at.shown)))
+	case v != nil && at == nil && offsets == nil:
+		b.r.errorf(v.at, "it must be earliest, latest, a time or {offsets: {0: 1200}}", "kafka.start is empty")
+	}
+	if offsets != nil {
+		k.Start, k.StartOffsets = StartOffsets, map[int32]int64{}
+		for _, e := range offsets.keys {
+			p, err := strconv.ParseInt(e.name, 10, 32)
+			if err != nil || p < 0 {
+				b.r.errorf(e.at, "partitions are numbers from 0", "kafka.start.offsets: %s is no partition", strconv.Quote(clip(e.name)))
+				continue
+			}
+			k.StartOffsets[int32(p)] = e.v.int(0)
+		}
+	}
+	if s := at; s != nil {
 		switch strings.ToLower(s.text) {
 		case StartEarliest, StartLatest:
 			k.Start = strings.ToLower(s.text)
@@ -144,5 +226,4 @@ func (b *builder) kafka(v *value) *Kafka {
 			k.Start, k.StartTime = StartTime, at
 		}
 	}
-	return k
 }

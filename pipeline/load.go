@@ -191,7 +191,7 @@ func (b *builder) build(v *value) {
 			if src.Table != "" {
 				if t := b.lake.Table(src.Table); t != nil {
 					src.Table = t.Name
-					t.Deletes = t.Deletes || e.v.get("delete") != nil
+					t.Deletes = t.Deletes || e.v.get("delete") != nil || src.Kafka != nil && src.Kafka.Tombstones != nil
 					if _, has := t.Column(ColumnUnknown); src.UnknownFields == UnknownKeep && !has {
 						t.Columns = append(t.Columns, Column{Name: ColumnUnknown, Type: delta.Primitive("string"), Comment: "raw fields that nothing refers to"})
 					}
@@ -470,8 +470,12 @@ func (b *builder) source(e entry) *Source {
 	if s.Streaming() {
 		refuse("location", "from_filename", "generation", "csv", "on_reissue")
 		s.Format = v.get("format").str(FormatJSON)
-		if s.Format != FormatJSON {
-			b.r.errorf(v.get("format").at, "write json", "format %s: streams carry JSON", s.Format)
+		switch {
+		case s.Format == FormatJSON:
+		case s.Format != FormatAvro:
+			b.r.errorf(v.get("format").at, "write json, or avro for a topic of Kafka with a schema registry", "format %s: streams carry JSON or Avro", s.Format)
+		case s.Kind != KindKafka || v.get("kafka").get("registry") == nil:
+			b.r.errorf(v.get("format").at, `give kafka: {registry: {url: "http://localhost:8081"}}`, "format avro: source %s has no schema registry, which tells what the bytes of a message are", s.Name)
 		}
 		if t := v.get("topic"); t == nil {
 			b.r.errorf(e.at, "it must be a text, such as crypto_trades", "source %s has no topic", s.Name)
@@ -791,6 +795,19 @@ func (b *builder) compileSource(s *Source, e entry) {
 			b.r.errorf(d.at, "give the table a key", "source %s deletes rows, but table %s has no key to find them by", s.Name, t.Name)
 		}
 	}
+	tombstones := s.Kafka != nil && s.Kafka.Tombstones != nil
+	if tombstones {
+		gone := Call{"is not null", []Expr{Name{RawTombstone}}}
+		if p.Filter != nil {
+			p.Filter = Call{"or", []Expr{gone, p.Filter}}
+		}
+		if p.Delete == nil {
+			p.Delete = gone
+		} else {
+			p.Delete = Call{"or", []Expr{gone, p.Delete}}
+		}
+		raw[RawTombstone] = true
+	}
 	mapped := map[string]Assign{}
 	if f := e.v.get("fields"); f != nil {
 		for _, m := range f.keys {
@@ -836,6 +853,9 @@ func (b *builder) compileSource(s *Source, e entry) {
 	for n := range raw {
 		p.RawFields = append(p.RawFields, n)
 	}
+	if tombstones {
+		b.checkTombstones(s, t, e.v.get("kafka"), raw)
+	}
 	slices.Sort(p.RawFields)
 	if s.Kind == KindFiles && s.Format == FormatCSV { // of other formats each record says what it has
 		for n := range required {
@@ -860,6 +880,29 @@ func (b *builder) compileSource(s *Source, e entry) {
 	p.Steps, p.Expect = ct.steps, ct.expect
 	p.Hash = planHash(p)
 	b.lake.plans[s.Name] = p
+}
+
+// checkTombstones refuses tombstones that could delete nothing.
+func (b *builder) checkTombstones(s *Source, t *Table, v *value, raw map[string]bool) {
+	ts, block := s.Kafka.Tombstones, v.get("tombstones")
+	if len(t.Key) == 0 {
+		b.r.errorf(v.place(), "give the table a key", "source %s deletes rows, but table %s has no key to find them by", s.Name, t.Name)
+	}
+	var names []string
+	for n := range raw {
+		if n != RawTombstone {
+			names = append(names, n)
+		}
+	}
+	slices.Sort(names)
+	for key, name := range map[string]string{"key": ts.Key, "time": ts.Time} {
+		if name != "" && !raw[name] {
+			b.r.errorf(block.get(key).at, suggest(name, names), "kafka.tombstones.%s: no expression of source %s reads the raw field %s", key, s.Name, strconv.Quote(clip(name)))
+		}
+	}
+	if ts.Key != "" && ts.Time == "" && len(t.Sequence) > 0 {
+		b.r.errorf(block.at, "name the raw field for the message's time, such as time: T", "kafka.tombstones: a deletion has no value for %s, so that it would be older than every row and delete nothing", strings.Join(t.Sequence, ", "))
+	}
 }
 
 // checkCSVNames warns of fields that a file without header cannot have.
@@ -902,6 +945,7 @@ func planHash(p *Plan) string {
 		Unknown  string
 		Filter   string
 		Delete   string
+		Gone     *Tombstones `json:",omitempty"`
 		Fields   []pair
 		Implied  []string
 		Steps    [][]pair
@@ -926,6 +970,9 @@ func planHash(p *Plan) string {
 	}
 	if p.Delete != nil {
 		h.Delete = Format(p.Delete)
+	}
+	if s.Kafka != nil {
+		h.Gone = s.Kafka.Tombstones
 	}
 	for _, a := range p.Fields {
 		h.Fields = append(h.Fields, pair{a.Column, Format(a.Expr)})

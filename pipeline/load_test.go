@@ -72,7 +72,7 @@ func TestLakeFiles(t *testing.T) {
 				return b.String()
 			}
 			describe(&b, l)
-			return b.String()
+			return strings.ReplaceAll(b.String(), "\x00", "<NUL>") // else the file is no text
 		})
 	})
 }

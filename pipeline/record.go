@@ -16,6 +16,11 @@ type Record struct {
 	Key       []byte
 	Value     []byte // nil is a tombstone
 	Origin    string // becomes _origin: "<kind>:<incarnation>:<topic>/<partition>"
+	// Text is what Value says as JSON, or of a tombstone what Key says, where the message carries another format, such as
+	// Avro; nil: they are read as they are.
+	Text []byte
+	// Bad is why the message cannot be decoded; "": nothing is known against it.
+	Bad string
 }
 
 // RawFile is one input file made ready for reading: decompressed and transcoded to UTF-8 without byte order mark on
@@ -88,8 +93,8 @@ type BadRow struct {
 	Raw        string
 	RawBytes   int64 // length of the whole raw record
 	RawOffset  int64 // byte offset in the decompressed file
-	// RawBinary is the message of a stream where Raw, which is text, cannot be exactly that: it is no UTF-8, or it is empty
-	// and no tombstone. nil everywhere else.
+	// RawBinary is the message of a stream where Raw, which is text, cannot be exactly that: it is no UTF-8, it is empty and
+	// no tombstone, or Raw is what it says as JSON. nil everywhere else.
 	RawBinary []byte
 	Key       []byte // of the message; nil: none
 }

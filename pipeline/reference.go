@@ -32,6 +32,9 @@ func Reference() string {
 	section("sources.\\*.csv", csvShape)
 	section("sources.\\*.kafka", kafkaShape)
 	section("sources.\\*.kafka.sasl, producer, admin", saslShape("Credentials."))
+	for _, name := range []string{"tls", "start", "registry", "tombstones"} {
+		section("sources.\\*.kafka."+name, kafkaShape.key(name).shape)
+	}
 	section("sources.\\*.pubsub", pubsubShape)
 	section("sources.\\*.produce", produceShape)
 	section("sources.\\*.repair", repairShape)

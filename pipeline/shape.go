@@ -211,7 +211,7 @@ var sourceShape = &shape{
 		{"topic", text("Name of the topic.", "crypto_trades"), false},
 		{"kafka", kafkaShape, false},
 		{"pubsub", pubsubShape, false},
-		{"format", &shape{kind: kindChoice, enum: []string{FormatCSV, FormatJSON, FormatJSONL, FormatParquet, FormatAvro}, doc: "Format of the records. json: an array of objects, or objects one after the other; jsonl: an object a line; what is missing in an object is null. Streams carry JSON. Default: csv for files, json for streams."}, false},
+		{"format", &shape{kind: kindChoice, enum: []string{FormatCSV, FormatJSON, FormatJSONL, FormatParquet, FormatAvro}, doc: "Format of the records. json: an array of objects, or objects one after the other; jsonl: an object a line; what is missing in an object is null. Streams carry JSON, or Avro with a schema registry (kafka.registry). Default: csv for files, json for streams."}, false},
 		{"csv", csvShape, false},
 		{"rank", &shape{kind: kindInt, min: -1 << 31, max: 1<<31 - 1, doc: "Of rows with the same key and sequence the one of the higher rank wins. Give streams the higher rank.", def: "0", example: "1"}, false},
 		{"on_reissue", choice("What a changed file of the same name does. merge: its rows are merged by their order, and rows that vanished stay. replace: the rows that stand under its predecessor are removed first. Tables without a key need replace, which is their default.", ReissueMerge, ReissueMerge, ReissueReplace), false},

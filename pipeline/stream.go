@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -18,11 +19,20 @@ type GapError struct {
 	Partition int32
 	From, To  int64 // offsets that are missing, both inclusive; To -1: unknown
 	Reason    string
+	// Backfill says in which ways the rows that are lost may come into the table after all, each with its command.
+	Backfill []string
 }
 
 func (e *GapError) Error() string {
-	return fmt.Sprintf("source %s: gap in %s/%d, offsets %d to %d: %s; to record the gap and go on: cauce run stream --allow-gap %s",
-		e.Source, e.Topic, e.Partition, e.From, e.To, e.Reason, e.Source)
+	lost := fmt.Sprintf("offsets %d to %d", e.From, e.To)
+	if e.To < e.From {
+		lost = fmt.Sprintf("offsets from %d on", e.From)
+	}
+	text := fmt.Sprintf("source %s: gap in %s/%d, %s: %s; to record the gap and go on: cauce run stream --allow-gap %s", e.Source, e.Topic, e.Partition, lost, e.Reason, e.Source)
+	if len(e.Backfill) > 0 {
+		text += "; to fill it afterwards: " + strings.Join(e.Backfill, "; or ")
+	}
+	return text
 }
 
 // Backlog says how far a position is behind the end of its log.

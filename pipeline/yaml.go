@@ -89,6 +89,13 @@ func (v *value) bool(def bool) bool {
 	return v.flag
 }
 
+func (v *value) list() []*value {
+	if v == nil {
+		return nil
+	}
+	return v.items
+}
+
 func (v *value) strs() []string {
 	if v == nil {
 		return nil
@@ -517,13 +524,36 @@ func (r *reader) readList(n ast.Node, sh *shape, what string, depth int) *value 
 	return v
 }
 
+// unspaced gives the text of a scalar with a colon inside, such as localhost:9092, which the YAML library takes for a
+// mapping where it stands in braces.
+func unspaced(n ast.Node) (string, bool) {
+	if one, ok := n.(*ast.MappingNode); ok && !one.IsFlowStyle && len(one.Values) == 1 {
+		n = one.Values[0]
+	}
+	m, ok := n.(*ast.MappingValueNode)
+	if !ok || m.Start == nil || m.Value == nil || !isScalar(m.Value) {
+		return "", false
+	}
+	k, v := m.Key.GetToken(), m.Value.GetToken()
+	if k == nil || v == nil || k.Position.Line != v.Position.Line || m.Start.Position.Column+1 != v.Position.Column || strings.ContainsAny(k.Value+v.Value, " \t\n") {
+		return "", false
+	}
+	return k.Value + ":" + v.Value, true
+}
+
 func (r *reader) readScalar(n ast.Node, sh *shape, what string) *value {
-	if !isScalar(n) {
+	plain, joined := "", false
+	if sh.kind == kindText {
+		plain, joined = unspaced(n)
+	}
+	if !isScalar(n) && !joined {
 		r.errorf(nodePos(n), sh.want(), "%s is %s", what, describe(n))
 		return nil
 	}
 	v := &value{at: nodePos(n)}
 	switch x := n.(type) {
+	case *ast.MappingNode, *ast.MappingValueNode:
+		v.shown = plain
 	case *ast.StringNode:
 		v.shown = x.Value
 		src := []rune(r.line(v.at.line))

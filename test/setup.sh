@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the tests compare Cauce with, from package registries and by name, into .cache/, and reuses it:
-# .cache/venv (test/requirements.txt), .cache/airflow (test/airflow/requirements.txt), .cache/jars (test/spark-pom.xml), .cache/kafka (test/kafka-pom.xml) and .cache/bin (programs in Go). What cannot be had is named and left out;
+# .cache/venv (test/requirements.txt), .cache/airflow (test/airflow/requirements.txt), .cache/jars (test/spark-pom.xml), .cache/kafka (test/kafka-pom.xml), .cache/registry and .cache/bin (programs in Go). What cannot be had is named and left out;
 # the tests that need it are then skipped by that name (test/prerequisites.txt).
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -58,6 +58,20 @@ kafka() {
 	echo "$want" >.cache/kafka/.installed
 }
 
+# A schema registry, Apicurio, whose next line needs Java 21.
+registry() {
+	want=3.0.9
+	[ "$(cat .cache/registry/.installed 2>/dev/null)" = "$want" ] && return 0
+	system java openjdk-17-jre-headless || return 1
+	system mvn maven || return 1
+	echo "setup: a schema registry into .cache/registry"
+	rm -rf .cache/registry
+	# It leaves its marks in a folder that is named for a project, which there is none of.
+	(cd .cache && mvn -B -q dependency:unpack -Dartifact="io.apicurio:apicurio-registry-app:$want:tar.gz:all" -DoutputDirectory="$PWD/registry" &&
+		rm -rf './${project.basedir}') >.cache/mvn-registry.log 2>&1 </dev/null || { rm -rf .cache/registry; tail -n 3 .cache/mvn-registry.log; return 1; }
+	echo "$want" >.cache/registry/.installed
+}
+
 # versitygw is a server of S3's protocol over a folder.
 versitygw() {
 	want=v1.8.0
@@ -73,6 +87,7 @@ versitygw() {
 python test/requirements.txt .cache/venv || echo "setup: no Python packages: their tests are skipped"
 python test/airflow/requirements.txt .cache/airflow || echo "setup: no Airflow: its tests are skipped"
 jars || echo "setup: no jars: their tests are skipped"
+registry || echo "setup: no schema registry: its test is skipped"
 kafka || echo "setup: no Kafka: its tests are skipped"
 versitygw || echo "setup: no versitygw: tests on S3 are skipped"
 exit 0

@@ -118,8 +118,12 @@ func (a *app) open(ctx context.Context, l *pipeline.Lake) (*lake, error) {
 			return plan.RawFields
 		},
 	})
+	decoders, err := a.decoders(l)
+	if err != nil {
+		return nil, errors.Join(err, engine.Close())
+	}
 	in, err := ingest.New(ingest.Config{
-		Lake: l, Store: store, Engine: engine, Opener: openers{
+		Lake: l, Decoders: decoders, Store: store, Engine: engine, Opener: openers{
 			pipeline.FormatCSV:     text,
 			pipeline.FormatJSON:    jsonl.Opener{Stager: text},
 			pipeline.FormatJSONL:   jsonl.Opener{Stager: text},
@@ -132,6 +136,23 @@ func (a *app) open(ctx context.Context, l *pipeline.Lake) (*lake, error) {
 		return nil, errors.Join(err, engine.Close())
 	}
 	return &lake{Lake: l, store: store, engine: engine, ingest: in}, nil
+}
+
+// decoders makes a decoder for each source whose messages have their schemas in a registry. None is asked yet.
+func (a *app) decoders(l *pipeline.Lake) (map[string]ingest.Decoder, error) {
+	out := map[string]ingest.Decoder{}
+	for _, s := range l.Sources {
+		if s.Kafka == nil || s.Kafka.Registry == nil {
+			continue
+		}
+		r := s.Kafka.Registry
+		d, err := avro.NewDecoder(avro.RegistryOptions{URL: r.URL, User: r.User, Password: r.Password, CAFile: r.CAFile, Keys: s.Kafka.Tombstones != nil, Log: a.logger()})
+		if err != nil {
+			return nil, usagef("source %s: %w", s.Name, err)
+		}
+		out[s.Name] = d
+	}
+	return out, nil
 }
 
 // openers makes files ready by the format of their source.

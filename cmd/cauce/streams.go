@@ -67,7 +67,8 @@ func (s *streams) open(ctx context.Context, src *pipeline.Source) (ingest.Source
 		k := src.Kafka
 		return kafka.OpenSource(ctx, kafkaConfig(s.a, k, k.SASL), kafka.SourceOptions{
 			Name: src.Name, Topic: src.Topic, Group: k.Group,
-			Start:           kafka.Start{Latest: k.Start == pipeline.StartLatest, Time: k.StartTime},
+			Start:           kafka.Start{Latest: k.Start == pipeline.StartLatest, Time: k.StartTime, Offsets: k.StartOffsets},
+			Partitions:      k.Assign,
 			ReadUncommitted: k.Isolation == pipeline.IsolationUncommitted,
 		})
 	}

@@ -1,5 +1,6 @@
-// Package avro reads Avro object container files as records: each value becomes the text of a JSON object, which engines
-// read with the scanner that reads streams too. It stands between staged files and engines.
+// Package avro reads Avro: object container files, and messages whose schemas are in a registry. Each value becomes the text
+// of a JSON object, which engines read with the scanner that reads streams too. It stands between staged files, or streams,
+// and engines.
 package avro
 
 import (
@@ -90,20 +91,24 @@ func open(path string) (*reader, error) {
 	return &reader{r, f}, nil
 }
 
-// own is the file's schema with the logical types whose Go values do not say what they were as texts: a date is no
-// midnight, and a local time has no zone.
-func own(r *ocf.Reader) (*avro.Schema, error) {
+// own is the file's schema with ownTypes.
+func own(r *ocf.Reader) (*avro.Schema, error) { return avro.Parse(r.Schema().String(), ownTypes()...) }
+
+// ownTypes are the logical types whose Go values do not say what they were as texts: a date is no midnight, and a local
+// time has no zone.
+func ownTypes() []avro.SchemaOpt {
 	local := func(name string, at func(int64) time.Time) avro.SchemaOpt {
 		return avro.WithCustomType(avro.NewCustomType(name, nil, func(n int64, _ *avro.SchemaNode) (string, error) {
 			return at(n).UTC().Format("2006-01-02T15:04:05.999999999"), nil
 		}))
 	}
-	return avro.Parse(r.Schema().String(),
+	return []avro.SchemaOpt{
 		avro.WithCustomType(avro.NewCustomType("date", nil, func(days int32, _ *avro.SchemaNode) (string, error) {
 			return time.Unix(int64(days)*86400, 0).UTC().Format(time.DateOnly), nil
 		})),
 		local("local-timestamp-millis", time.UnixMilli), local("local-timestamp-micros", time.UnixMicro),
-		local("local-timestamp-nanos", func(n int64) time.Time { return time.Unix(n/1e9, n%1e9) }))
+		local("local-timestamp-nanos", func(n int64) time.Time { return time.Unix(n/1e9, n%1e9) }),
+	}
 }
 
 func rows(ctx context.Context, f *pipeline.RawFile, pick func(position int64) (want, done bool)) iter.Seq2[pipeline.RawRow, error] {

@@ -36,6 +36,8 @@ var (
 	ErrUnavailable = errors.New("no Kafka broker can be reached")
 	// ErrDenied says that the broker refused the credentials or what they may do.
 	ErrDenied = errors.New("the Kafka broker denies access")
+	// ErrInsecure says that a broker and this side do not agree on how the connection is secured.
+	ErrInsecure = errors.New("no secure connection to the Kafka broker")
 	// ErrNoTopic says that a topic does not exist.
 	ErrNoTopic = errors.New("topic does not exist")
 	// ErrClosed says that a Source or Sink has been closed.
@@ -165,7 +167,13 @@ const closePatience = 10 * time.Second
 
 // explain gives an error of the wire its class, and says what to do about it.
 func explain(c Config, err error) error {
-	var refused *net.OpError
+	var (
+		refused   *net.OpError
+		untrusted *tls.CertificateVerificationError
+		noTLS     tls.RecordHeaderError
+		ended     *kgo.ErrFirstReadEOF
+	)
+	brokers := strings.Join(c.Brokers, ", ")
 	switch {
 	case err == nil || errors.Is(err, context.Canceled):
 		return err
@@ -175,15 +183,25 @@ func explain(c Config, err error) error {
 		return fmt.Errorf("%w: the role of user %q does not allow it: %w", ErrDenied, c.SASL.User, err)
 	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID):
 		return fmt.Errorf("%w: %w", ErrNoTopic, err)
+	case errors.As(err, &untrusted):
+		return fmt.Errorf("%w: the certificate of a broker of %s is not trusted (kafka.tls.ca names the file of those to trust, kafka.tls.server_name the broker's name): %w", ErrInsecure, brokers, err)
+	case errors.As(err, &noTLS):
+		return fmt.Errorf("%w: a broker of %s does not speak TLS at this address; leave kafka.tls out, or name its port for TLS: %w", ErrInsecure, brokers, err)
+	case !c.TLS.Enabled && strings.Contains(err.Error(), "tls alert"): // the library has no type for it
+		return fmt.Errorf("%w: a broker of %s wants TLS (kafka.tls): %w", ErrInsecure, brokers, err)
+	case errors.As(err, &ended) && !c.TLS.Enabled:
+		return fmt.Errorf("%w: a broker of %s ends the connection at once, as one does that wants TLS (kafka.tls) or credentials (kafka.sasl): %w", ErrInsecure, brokers, err)
+	case errors.As(err, &ended):
+		return fmt.Errorf("%w: a broker of %s ends the connection at once, as one does that wants credentials (kafka.sasl) or a client's certificate (kafka.tls.cert): %w", ErrInsecure, brokers, err)
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &refused):
-		return fmt.Errorf("%w (%s): %w", ErrUnavailable, strings.Join(c.Brokers, ", "), err)
+		return fmt.Errorf("%w (%s): %w", ErrUnavailable, brokers, err)
 	}
 	return err
 }
 
 // Permanent tells which errors of a Sink another try does not mend: somebody must change a role, a topic or a setting.
 func Permanent(err error) bool {
-	return errors.Is(err, ErrDenied) || errors.Is(err, ErrNoTopic) || errors.Is(err, kerr.MessageTooLarge)
+	return errors.Is(err, ErrDenied) || errors.Is(err, ErrInsecure) || errors.Is(err, ErrNoTopic) || errors.Is(err, kerr.MessageTooLarge)
 }
 
 // Topic describes a topic as the cluster has it.

@@ -34,9 +34,6 @@ type SourceOptions struct {
 	Group string
 	// ReadUncommitted also returns records of transactions that are open or were aborted.
 	ReadUncommitted bool
-	// Decode turns a record's value into JSON (Avro, for one); nil: the value is what the producer sent. A value that
-	// cannot be decoded stays as it is, and fails where it is read.
-	Decode func(ctx context.Context, value []byte) ([]byte, error)
 	// PollEvery is how often the topic's identity and partitions are looked at; default 10 s.
 	PollEvery time.Duration
 }
@@ -143,6 +140,16 @@ func (s *Source) Seek(ctx context.Context, after map[int32]pipeline.Position) er
 			return s.gap(p, pos.Offset+1, -1, fmt.Sprintf("the topic has %d partitions, fewer than it had", t.Partitions))
 		}
 	}
+	for _, p := range s.o.Partitions {
+		if p >= t.Partitions {
+			return fmt.Errorf("topic %s has %d partitions: there is no partition %d to read (kafka.assign)", s.o.Topic, t.Partitions, p)
+		}
+	}
+	for p := range s.o.Start.Offsets {
+		if p >= t.Partitions && len(after) == 0 {
+			return fmt.Errorf("topic %s has %d partitions: there is no partition %d to start in (kafka.start)", s.o.Topic, t.Partitions, p)
+		}
+	}
 	next := map[int32]int64{}
 	started := map[int32]pipeline.Position{}
 	var verify []int32
@@ -195,6 +202,9 @@ func (s *Source) start(ctx context.Context, p int32, first, end int64) (int64, e
 		return o.Offset, o.Err
 	}
 	if at, ok := s.o.Start.Offsets[p]; ok {
+		if first == end && at != end {
+			return 0, fmt.Errorf("topic %s, partition %d: start at offset %d: the partition is empty, and its next offset is %d", s.o.Topic, p, at, end)
+		}
 		if at < first || at > end {
 			return 0, fmt.Errorf("topic %s, partition %d: start at offset %d: the partition holds %d to %d", s.o.Topic, p, at, first, end-1)
 		}
@@ -399,7 +409,7 @@ func (s *Source) keep(ctx context.Context, fs kgo.Fetches) error {
 		return failed
 	}
 	fs.EachRecord(func(r *kgo.Record) {
-		s.left = append(s.left, s.record(ctx, r))
+		s.left = append(s.left, s.record(r))
 		s.next[r.Partition] = r.Offset + 1
 	})
 	if fs.NumRecords() > 0 {
@@ -411,20 +421,14 @@ func (s *Source) keep(ctx context.Context, fs kgo.Fetches) error {
 	return nil
 }
 
-func (s *Source) record(ctx context.Context, r *kgo.Record) pipeline.Record {
+func (s *Source) record(r *kgo.Record) pipeline.Record {
 	origin, ok := s.origin[r.Partition]
 	if !ok {
 		origin = fmt.Sprintf("%s:%s:%s/%d", Kind, s.topic.Incarnation(), s.o.Topic, r.Partition)
 		s.origin[r.Partition] = origin
 	}
-	value := r.Value
-	if s.o.Decode != nil && value != nil {
-		if v, err := s.o.Decode(ctx, value); err == nil {
-			value = v
-		}
-	}
 	return pipeline.Record{
-		Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Time: r.Timestamp, Key: r.Key, Value: value, Origin: origin,
+		Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Time: r.Timestamp, Key: r.Key, Value: r.Value, Origin: origin,
 	}
 }
 

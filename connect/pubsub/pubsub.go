@@ -131,6 +131,11 @@ func explain(c Config, err, missing error) error {
 	return err
 }
 
+// Permanent tells which errors of a Sink another try does not mend: somebody must change a role, a topic or a message.
+func Permanent(err error) bool {
+	return errors.Is(err, ErrDenied) || errors.Is(err, ErrNoTopic) || status.Code(err) == codes.InvalidArgument
+}
+
 // Topic describes a topic and one subscription of it as the service has them.
 type Topic struct {
 	Name string

@@ -770,8 +770,12 @@ func (x *epoch) badRecords(ctx context.Context, p *part) iter.Seq2[pipeline.BadR
 			r := &p.recs[i]
 			raw := r.Value[:min(len(r.Value), pipeline.RawBytesMax)]
 			var exact []byte
-			if !utf8.Valid(raw) || r.Value != nil && len(raw) == 0 {
+			decoded := r.Value != nil && r.Text != nil
+			if decoded || !utf8.Valid(raw) || r.Value != nil && len(raw) == 0 {
 				exact = slices.Concat([]byte{}, raw)
+			}
+			if decoded {
+				raw = r.Text[:min(len(r.Text), pipeline.RawBytesMax)]
 			}
 			return pipeline.BadRow{RawBinary: exact, Key: r.Key, Origin: r.Origin, Position: r.Offset, Topic: r.Topic, Partition: r.Partition, Offset: r.Offset,
 				Rule: rule, Reason: reason, Raw: strings.ToValidUTF8(string(raw), "\uFFFD"), RawBytes: int64(len(r.Value))}
@@ -783,13 +787,14 @@ func (x *epoch) badRecords(ctx context.Context, p *part) iter.Seq2[pipeline.BadR
 		}
 		raw := x.p.plan.RawFields
 		scan := newJSONScanner(raw)
+		tombstone := slices.Index(raw, pipeline.RawTombstone)
 		for page, err := range x.brokenRows(ctx, p) {
 			if err != nil {
 				yield(pipeline.BadRow{}, err)
 				return
 			}
 			for _, b := range page {
-				_ = scan.record(p.recs[b.rec].Value) // it could be read before
+				_ = scan.recordOf(x.p.plan.Source, &p.recs[b.rec], tombstone) // it could be read before
 				reason := x.reason(b, func(n string) (string, bool) {
 					if n == fieldUnknown {
 						return scan.unknown, scan.unknown != ""

@@ -190,11 +190,12 @@ func (x *epoch) AddRecords(ctx context.Context, recs []pipeline.Record) error {
 	}
 	scan := newJSONScanner(raw)
 	scan.keep = keepUnknown
+	tombstone := slices.Index(raw, pipeline.RawTombstone)
 	origins := map[string]int32{}
 	err := x.loadRecords(ctx, p, in, raw, func(_ context.Context, b *recordBatches, send func(arrow.RecordBatch) bool) error {
 		for i := range p.recs {
 			r := &p.recs[i]
-			if err := scan.record(r.Value); err != nil {
+			if err := scan.recordOf(x.p.plan.Source, r, tombstone); err != nil {
 				p.reasons[i] = err.Error()
 				continue
 			}
@@ -238,3 +239,24 @@ func (x *epoch) AddRecords(ctx context.Context, recs []pipeline.Record) error {
 }
 
 var errJSON = errors.New("no JSON object")
+
+// recordOf reads the raw fields of a stream's record. tombstone is the field of pipeline.RawTombstone; -1: nobody asks for it.
+func (s *jsonScanner) recordOf(src *pipeline.Source, r *pipeline.Record, tombstone int) error {
+	text, gone, err := src.Object(r)
+	if err != nil {
+		clear(s.values)
+		s.unknown = ""
+		return err
+	}
+	if err := s.record(text); err != nil {
+		return err
+	}
+	if tombstone >= 0 {
+		s.values[tombstone] = jsonValue{}
+	}
+	if gone {
+		s.unknown = "" // what else the key says is nobody's
+		s.values[tombstone] = jsonValue{"true", true}
+	}
+	return nil
+}

@@ -28,9 +28,11 @@ type Options struct {
 	Jars string
 	// Dir holds the broker's data and log; it must be empty or that of an earlier broker.
 	Dir string
-	// Users are SCRAM-SHA-512 users with their passwords. With any, clients of Addr must authenticate and may do only
-	// what Allow granted.
+	// Users are users with their passwords, of SCRAM-SHA-512 and SCRAM-SHA-256. With any, clients of Addr must authenticate
+	// and may do only what Allow granted.
 	Users map[string]string
+	// TLS encrypts connections to Addr, with a certificate of 127.0.0.1 that Broker.CA has signed.
+	TLS bool
 	// Properties are added to the broker's configuration.
 	Properties map[string]string
 }
@@ -39,6 +41,7 @@ type Options struct {
 type Broker struct {
 	// Addr is where clients connect; Admin is a door without authentication for whoever sets the stage.
 	Addr, Admin string
+	CA          string // PEM file of the certificate to trust, with Options.TLS
 
 	o      Options
 	props  string
@@ -49,8 +52,15 @@ type Broker struct {
 // New starts a broker for a test, which ends with it. Without Java or the jars the test is skipped by name.
 func New(t testing.TB, users map[string]string) *Broker {
 	t.Helper()
+	return NewWith(t, Options{Users: users})
+}
+
+// NewWith is New with options; Jars and Dir are filled.
+func NewWith(t testing.TB, o Options) *Broker {
+	t.Helper()
 	prereq.Need(t, "java")
-	b, err := Start(t.Context(), Options{Jars: prereq.Need(t, "kafka"), Dir: t.TempDir(), Users: users})
+	o.Jars, o.Dir = prereq.Need(t, "kafka"), t.TempDir()
+	b, err := Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,8 +79,11 @@ func Start(ctx context.Context, o Options) (*Broker, error) {
 		o: o, props: filepath.Join(o.Dir, "server.properties"),
 	}
 	client := "PLAINTEXT"
+	if o.TLS {
+		client = "SSL"
+	}
 	if len(o.Users) > 0 {
-		client = "SASL_PLAINTEXT"
+		client = "SASL_" + client
 	}
 	props := map[string]string{
 		"process.roles": "broker,controller", "node.id": "1",
@@ -80,7 +93,7 @@ func Start(ctx context.Context, o Options) (*Broker, error) {
 		"listener.security.protocol.map":           "CLIENT:" + client + ",INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT",
 		"inter.broker.listener.name":               "INTERNAL",
 		"controller.listener.names":                "CONTROLLER",
-		"sasl.enabled.mechanisms":                  "SCRAM-SHA-512",
+		"sasl.enabled.mechanisms":                  "SCRAM-SHA-512,SCRAM-SHA-256",
 		"log.dirs":                                 filepath.Join(o.Dir, "data"),
 		"offsets.topic.replication.factor":         "1",
 		"transaction.state.log.replication.factor": "1",
@@ -98,7 +111,18 @@ func Start(ctx context.Context, o Options) (*Broker, error) {
 	if len(o.Users) > 0 {
 		props["authorizer.class.name"] = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
 		props["super.users"] = "User:ANONYMOUS"
-		props["listener.name.client.scram-sha-512.sasl.jaas.config"] = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+		for _, m := range []string{"scram-sha-512", "scram-sha-256"} {
+			props["listener.name.client."+m+".sasl.jaas.config"] = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+		}
+	}
+	if o.TLS {
+		b.CA = filepath.Join(o.Dir, "ca.pem")
+		keys := filepath.Join(o.Dir, "broker.pem")
+		if err := certificates(b.CA, keys); err != nil {
+			return nil, err
+		}
+		props["listener.name.client.ssl.keystore.type"] = "PEM"
+		props["listener.name.client.ssl.keystore.location"] = keys
 	}
 	for k, v := range o.Properties {
 		props[k] = v
@@ -113,7 +137,9 @@ func Start(ctx context.Context, o Options) (*Broker, error) {
 	if _, err := os.Stat(filepath.Join(o.Dir, "data", "meta.properties")); err != nil {
 		args := []string{"format", "-t", clusterID(), "-c", b.props}
 		for u, p := range o.Users {
-			args = append(args, "--add-scram", fmt.Sprintf("SCRAM-SHA-512=[name=%s,password=%s]", u, p))
+			for _, m := range []string{"SCRAM-SHA-512", "SCRAM-SHA-256"} {
+				args = append(args, "--add-scram", fmt.Sprintf("%s=[name=%s,password=%s]", m, u, p))
+			}
 		}
 		cmd := b.java(ctx, "kafka.tools.StorageTool", args...)
 		if out, err := cmd.CombinedOutput(); err != nil {

@@ -31,6 +31,7 @@ var prerequisites = []prerequisite{
 	{"maven", func() (string, error) { return exec.LookPath("mvn") }},
 	{"jars", func() (string, error) { return dir(filepath.Join(root(), ".cache", "jars")) }},
 	{"kafka", func() (string, error) { return dir(filepath.Join(root(), ".cache", "kafka")) }},
+	{"registry", func() (string, error) { return dir(filepath.Join(root(), ".cache", "registry")) }},
 	{"versitygw", func() (string, error) { return file(filepath.Join(root(), ".cache", "bin", "versitygw")) }},
 	{"fake-gcs-server", fakeGCS},
 	{"moto", func() (string, error) { return file(filepath.Join(root(), ".cache", "venv", "bin", "moto_server")) }},

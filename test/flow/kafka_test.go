@@ -152,7 +152,7 @@ func TestKafkaGaps(t *testing.T) {
 		t.Fatal(err)
 	}
 	had := rows()
-	stopped("expired", fmt.Sprintf("offsets %d to 149", first), "--allow-gap live")
+	stopped("expired", fmt.Sprintf("offsets %d to 149", first), "--allow-gap live", "cauce run batch history", "cauce produce replay FILE --source live")
 	if rows() != had {
 		t.Error("rows were read behind a gap that nobody allowed")
 	}
@@ -183,7 +183,7 @@ func TestKafkaGaps(t *testing.T) {
 		t.Fatal(err)
 	}
 	send(50)
-	stopped("made again", "made again")
+	stopped("made again", "made again", "offsets from 0 on", "cauce run batch history")
 	had = rows()
 	l.Run("run", "stream", "--available-now", "--allow-gap", "live")
 	if rows() <= had {

@@ -474,6 +474,16 @@ var faults = []fault{
 		pkg:   "./test/flow", test: "^TestTopicIsAnOpenContract$",
 	},
 	{
+		name: "tombstones-kept-as-rows", what: "a message without value is no deletion, though the lake file says so",
+		edits: []edit{{"engine/duckdb/records.go", "\t\ts.values[tombstone] = jsonValue{\"true\", true}\n", ""}},
+		pkg:   "./test/flow", test: "^TestKafkaSourceOptions$",
+	},
+	{
+		name: "outage-taken-for-poison", what: "messages whose schema cannot be fetched now are called bad",
+		edits: []edit{{"connect/avro/registry.go", "case answer.StatusCode == http.StatusNotFound:", "case answer.StatusCode >= http.StatusNotFound:"}},
+		pkg:   "./connect/avro", test: "^TestRegistryThatDoesNotAnswer$",
+	},
+	{
 		name: "no-stream-stands-by", what: "two streams over one source race for every epoch",
 		edits: []edit{{"ingest/standby.go", "\treturn v.weight >= standByWeight\n", "\treturn false\n"}},
 		pkg:   "./ingest", test: "^TestSecondStreamStandsByAndTakesOver$",

@@ -1,0 +1,211 @@
+package avro
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/avro"
+	"github.com/twmb/franz-go/pkg/sr"
+	"github.com/twmb/franz-go/pkg/sr/srfake"
+
+	"github.com/cauce-data/cauce/pipeline"
+)
+
+const tradeSchema = `{"type":"record","name":"Trade","namespace":"x","fields":[{"name":"s","type":"string"},{"name":"t","type":"long"},
+	{"name":"p","type":{"type":"bytes","logicalType":"decimal","precision":18,"scale":4}},{"name":"T","type":{"type":"long","logicalType":"timestamp-millis"}},
+	{"name":"m","type":["null","boolean"],"default":null}]}`
+
+// framed is a message in Confluent's wire format.
+func framed(id int, value []byte) []byte {
+	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(id)), value...)
+}
+
+func encode(t testing.TB, s *avro.Schema, v any) []byte {
+	t.Helper()
+	b, err := s.Encode(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func decoder(t testing.TB, o RegistryOptions) *Decoder {
+	t.Helper()
+	d, err := NewDecoder(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// TestMessagesOfARegistry: Avro values by their schemas, those that are made of others included, and JSON values; what nobody
+// can decode says why, and what is no message of a registry stays as it is.
+func TestMessagesOfARegistry(t *testing.T) {
+	reg := srfake.New()
+	t.Cleanup(reg.Close)
+	register := func(subject string, s sr.Schema) int {
+		t.Helper()
+		id, _, err := reg.RegisterSchema(subject, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	trade := register("trades-value", sr.Schema{Schema: tradeSchema})
+	side := register("side", sr.Schema{Schema: `{"type":"enum","name":"Side","namespace":"x","symbols":["buy","sell"]}`})
+	order := sr.Schema{Schema: `{"type":"record","name":"Order","namespace":"x","fields":[{"name":"side","type":"x.Side"},{"name":"trade","type":"x.Trade"},{"name":"last","type":"x.Trade"}]}`,
+		References: []sr.SchemaReference{{Name: "x.Side", Subject: "side", Version: 1}, {Name: "x.Trade", Subject: "trades-value", Version: 1}}}
+	orders := register("orders-value", order)
+	texts := register("texts-value", sr.Schema{Schema: `{"type":"object"}`, Type: sr.TypeJSON})
+	proto := register("protos-value", sr.Schema{Schema: `syntax = "proto3"; message M { string s = 1; }`, Type: sr.TypeProtobuf})
+	broken := 9001
+	reg.SeedSchema("broken-value", 1, broken, sr.Schema{Schema: `{"type":"record"}`})
+
+	ts := avro.MustParse(tradeSchema)
+	event := map[string]any{"s": "BTCUSDT", "t": int64(7), "p": "60000.1250", "T": time.UnixMilli(1724112000123).UTC(), "m": true}
+	value := encode(t, ts, event)
+	text := `{"T":"2024-08-20T00:00:00.123Z","m":true,"p":60000.125,"s":"BTCUSDT","t":7}`
+	var cache avro.SchemaCache
+	for _, s := range []string{`{"type":"enum","name":"Side","namespace":"x","symbols":["buy","sell"]}`, tradeSchema} {
+		if _, err := cache.Parse(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	os, err := cache.Parse(order.Schema)
+	if err != nil {
+		t.Fatal(err)
+	}
+	both := encode(t, os, map[string]any{"side": "sell", "trade": event, "last": event})
+
+	cases := []struct {
+		in        []byte
+		text, bad string
+	}{
+		{in: framed(trade, value), text: text},
+		{in: framed(orders, both), text: `{"last":` + text + `,"side":"sell","trade":` + text + `}`},
+		{in: framed(texts, []byte(`{"a": 1}`)), text: `{"a": 1}`},
+		{in: []byte(`{"plain": "JSON"}`)},
+		{in: []byte{}},
+		{in: nil},
+		{in: framed(side, value), bad: "enum"},
+		{in: framed(trade, value[:len(value)-3]), bad: "schema"},
+		{in: framed(trade, append(bytes.Clone(value), 1, 2)), bad: "2 bytes follow"},
+		{in: framed(proto, []byte("x")), bad: "PROTOBUF"},
+		{in: framed(broken, value), bad: "schema 9001"},
+		{in: framed(4242, value), bad: "does not know it"},
+		{in: []byte{1, 0, 0, 0, 1, 9}, bad: "zero byte"},
+		{in: []byte{0, 0, 0}, bad: "zero byte"},
+		{in: []byte("hello"), bad: "zero byte"},
+	}
+	var recs []pipeline.Record
+	for i, c := range cases {
+		recs = append(recs, pipeline.Record{Offset: int64(i), Value: c.in})
+	}
+	asked := 0
+	reg.Intercept(func(http.ResponseWriter, *http.Request) bool { asked++; return false })
+	d := decoder(t, RegistryOptions{URL: reg.URL()})
+	for range 2 {
+		if err := d.Decode(t.Context(), recs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, c := range cases {
+		if r := recs[i]; string(r.Text) != c.text || (r.Bad == "") != (c.bad == "") || !strings.Contains(r.Bad, c.bad) || !bytes.Equal(r.Value, c.in) {
+			t.Errorf("%q: text %q, bad %q", c.in, r.Text, r.Bad)
+		}
+	}
+	// Seven ids, one of which has two references.
+	if asked != 7+2 {
+		t.Errorf("the registry was asked %d times", asked)
+	}
+
+	// A key is decoded where there is no value, and only if somebody wants that; one that is plain text stays it.
+	keys := func() []pipeline.Record {
+		return []pipeline.Record{{Key: framed(trade, value)}, {Key: []byte("BTCUSDT-7")}, {Key: framed(texts, []byte(`"x"`)), Value: framed(trade, value)}}
+	}
+	recs = keys()
+	if err := d.Decode(t.Context(), recs); err != nil || recs[0].Text != nil {
+		t.Errorf("%v, %q", err, recs[0].Text)
+	}
+	d = decoder(t, RegistryOptions{URL: reg.URL(), Keys: true})
+	recs = keys()
+	if err := d.Decode(t.Context(), recs); err != nil || string(recs[0].Text) != text || recs[1].Text != nil || recs[1].Bad != "" || string(recs[2].Text) != text {
+		t.Errorf("%v, %+v", err, recs)
+	}
+}
+
+// TestRegistryThatDoesNotAnswer: a registry that is down is waited for, and nothing is called bad for that; one that
+// refuses the credentials is an error.
+func TestRegistryThatDoesNotAnswer(t *testing.T) {
+	reg := srfake.New(srfake.WithAuth("Basic dTpwdw==")) // u:pw
+	t.Cleanup(reg.Close)
+	id, _, err := reg.RegisterSchema("trades-value", sr.Schema{Schema: tradeSchema})
+	if err != nil {
+		t.Fatal(err)
+	}
+	value := encode(t, avro.MustParse(tradeSchema), map[string]any{"s": "X", "t": int64(1), "p": "1.0000", "T": time.UnixMilli(0).UTC(), "m": nil})
+	recs := []pipeline.Record{{Value: framed(id, value)}}
+	down := 2
+	reg.Intercept(func(w http.ResponseWriter, _ *http.Request) bool {
+		if down--; down >= 0 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return true
+		}
+		return false
+	})
+	d := decoder(t, RegistryOptions{URL: reg.URL(), User: "u", Password: "pw"})
+	if err := d.Decode(t.Context(), recs); err != nil || recs[0].Text == nil || recs[0].Bad != "" || down >= 0 {
+		t.Errorf("%v: %+v", err, recs[0])
+	}
+	err = decoder(t, RegistryOptions{URL: reg.URL(), User: "u", Password: "wrong"}).Decode(t.Context(), []pipeline.Record{{Value: framed(id, value)}})
+	if !errors.Is(err, ErrRegistry) || strings.Contains(err.Error(), "wrong") {
+		t.Errorf("wrong password: %v", err)
+	}
+	reg.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	recs = []pipeline.Record{{Value: framed(id, value)}}
+	err = decoder(t, RegistryOptions{URL: reg.URL(), User: "u", Password: "pw"}).Decode(ctx, recs)
+	if !errors.Is(err, context.DeadlineExceeded) || recs[0].Bad != "" {
+		t.Errorf("nobody listens: %v, %q", err, recs[0].Bad)
+	}
+	if _, err := NewDecoder(RegistryOptions{URL: reg.URL(), CAFile: "no-such-file"}); err == nil {
+		t.Error("a file of certificates that is not there is accepted")
+	}
+}
+
+// FuzzMessage gives foreign bytes to a decoder: it neither panics nor fails, and what it makes is JSON.
+func FuzzMessage(f *testing.F) {
+	reg := srfake.New()
+	f.Cleanup(reg.Close)
+	id, _, err := reg.RegisterSchema("trades-value", sr.Schema{Schema: tradeSchema})
+	if err != nil {
+		f.Fatal(err)
+	}
+	value := encode(f, avro.MustParse(tradeSchema), map[string]any{"s": "X", "t": int64(1), "p": "1.0000", "T": time.UnixMilli(0).UTC(), "m": true})
+	f.Add(value)
+	f.Add(value[:3])
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
+	d := decoder(f, RegistryOptions{URL: reg.URL()})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for _, in := range [][]byte{framed(id, b), b} {
+			if len(in) >= headBytes && in[0] == 0 && binary.BigEndian.Uint32(in[1:headBytes]) != uint32(id) {
+				continue // it would ask the registry
+			}
+			recs := []pipeline.Record{{Value: in}}
+			if err := d.Decode(context.Background(), recs); err != nil {
+				t.Fatal(err)
+			}
+			if r := recs[0]; r.Text != nil && !json.Valid(r.Text) {
+				t.Fatalf("%q of %q", r.Text, in)
+			}
+		}
+	})
+}
