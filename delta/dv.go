@@ -51,6 +51,19 @@ func EncodeVector(rows *roaring64.Bitmap) ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
+// InlineVector is a descriptor that holds the rows itself (PROTOCOL.md, "Deletion Vector Descriptor Schema", storage type
+// "i"). It must not be in use elsewhere; nil or empty gives nil.
+func InlineVector(rows *roaring64.Bitmap) (*DeletionVector, error) {
+	if rows == nil || rows.IsEmpty() {
+		return nil, nil
+	}
+	body, err := EncodeVector(rows)
+	if err != nil {
+		return nil, err
+	}
+	return &DeletionVector{StorageType: "i", PathOrInlineDv: encodeZ85(body), SizeInBytes: int32(len(body)), Cardinality: int64(rows.GetCardinality())}, nil
+}
+
 // DecodeVector reads what EncodeVector writes. The bytes may come from anywhere.
 func DecodeVector(body []byte) (rows *roaring64.Bitmap, err error) {
 	if len(body) < 12 {

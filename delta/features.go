@@ -139,6 +139,17 @@ func (p *Protocol) supports(f *feature) bool {
 	return writer && (!f.reader || p.hasReaderFeature(f.name))
 }
 
+// FeatureDeletionVectors is the name of the feature of tables whose files may have deletion vectors.
+const FeatureDeletionVectors = "deletionVectors"
+
+// With is the protocol raised by the least that supports a feature of this package.
+func (p Protocol) With(name string) Protocol {
+	if up := p.raised(featureOf(name)); up != nil {
+		return *up
+	}
+	return p
+}
+
 // raised is the protocol raised by the least that supports a feature and those that it needs: nil if it does already.
 func (p *Protocol) raised(f *feature) *Protocol {
 	cur := p

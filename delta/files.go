@@ -109,6 +109,11 @@ type fileRows struct {
 	n      int64
 }
 
+// FileRows are the live rows of files, read anew each time that they are asked for.
+func FileRows(ctx context.Context, r Reader, info TableInfo, files []File) (Rows, error) {
+	return newFileRows(ctx, r, info, files)
+}
+
 func newFileRows(ctx context.Context, r Reader, info TableInfo, files []File) (*fileRows, error) {
 	f := &fileRows{reader: r, info: info, files: files}
 	for _, file := range files {

@@ -77,13 +77,62 @@ func (t *Table) CommitAt(ctx context.Context, v Version) (Commit, error) {
 	return h, nil
 }
 
+// Actions are what one commit says of the table and its files.
+type Actions struct {
+	Version  Version
+	Time     time.Time
+	Protocol *Protocol // nil: unchanged
+	Metadata *Metadata // nil: unchanged
+	Adds     []*Add
+	Removes  []*Remove
+	CDC      []*CDC
+}
+
+// Actions reads the commits from one version to another, both included, in order. VersionError if the log does not hold one
+// of them.
+func (t *Table) Actions(ctx context.Context, from, to Version) ([]Actions, error) {
+	s, err := t.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if from < 0 || from > to || to > s.version {
+		return nil, &VersionError{Version: max(from, to), Latest: s.version}
+	}
+	seg, err := t.list(ctx, from)
+	if err != nil {
+		return nil, err
+	}
+	commits, ok := seg.between(from-1, to)
+	if !ok {
+		return nil, &VersionError{Version: from, Latest: s.version}
+	}
+	// The times of neighbours must rise; those before from can only move it forward where clocks went back.
+	times, err := t.commitTimes(ctx, s, segment{commits: commits})
+	if err != nil {
+		return nil, err
+	}
+	at := map[Version]time.Time{}
+	for _, e := range times {
+		at[e.version] = e.at
+	}
+	out := make([]Actions, 0, len(commits))
+	for _, f := range commits {
+		c, _, err := t.readCommit(ctx, f.version)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, Actions{Version: c.version, Time: at[c.version], Protocol: c.protocol, Metadata: c.metadata, Adds: c.adds, Removes: c.removes, CDC: c.cdc})
+	}
+	return out, nil
+}
+
 type versionTime struct {
 	version Version
 	at      time.Time
 }
 
 // commitTimes gives the times of all log entries up to s, ascending in version and strictly in time, but for the version
-// that turned in-commit timestamps on (see versionAsOf).
+// that turned in-commit timestamps on (see VersionAsOf).
 func (t *Table) commitTimes(ctx context.Context, s *Snapshot, seg segment) ([]versionTime, error) {
 	out := make([]versionTime, 0, len(seg.commits))
 	// PROTOCOL.md, "In-Commit Timestamps": from the enablement version on the commit's own timestamp counts, before it
@@ -123,8 +172,9 @@ func (t *Table) commitTimes(ctx context.Context, s *Snapshot, seg segment) ([]ve
 	return out, nil
 }
 
-// versionAsOf finds the last version committed at or before a time.
-func (t *Table) versionAsOf(ctx context.Context, at time.Time) (Version, error) {
+// VersionAsOf finds the last version committed at or before a time. VersionError, with the earliest version that the log
+// still holds, for a time before it.
+func (t *Table) VersionAsOf(ctx context.Context, at time.Time) (Version, error) {
 	s, err := t.Snapshot(ctx)
 	if err != nil {
 		return 0, err

@@ -468,7 +468,7 @@ func (t *Table) SnapshotAt(ctx context.Context, v Version) (*Snapshot, error) {
 
 // SnapshotAsOf gives the last version committed at or before a time. A time behind the newest commit gives the newest.
 func (t *Table) SnapshotAsOf(ctx context.Context, at time.Time) (*Snapshot, error) {
-	v, err := t.versionAsOf(ctx, at)
+	v, err := t.VersionAsOf(ctx, at)
 	if err != nil {
 		return nil, err
 	}

@@ -117,3 +117,13 @@ type Sweeper interface {
 	// the past. The keys of the result are good for reports only.
 	Sweep(ctx context.Context, prefix string, before time.Time, dryRun bool) ([]Info, error)
 }
+
+// ErrNoPresign is returned by a Presigner that cannot sign with the credentials it has.
+var ErrNoPresign = errors.New("these credentials cannot sign URLs")
+
+// Presigner is implemented by a store whose server lets others read an object by a URL alone, for a while.
+type Presigner interface {
+	// Presign makes a URL that reads the object (GET, in ranges too) until lifetime has passed. Whether the object exists
+	// is not looked at. ErrNoPresign where the credentials do not allow it.
+	Presign(ctx context.Context, key string, lifetime time.Duration) (string, error)
+}

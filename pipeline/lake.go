@@ -50,6 +50,7 @@ type Lake struct {
 	Buffer      Buffer
 	Engine      Engine
 	Metrics     Metrics
+	Shares      []Share // in the order of the file
 	// Warnings are findings that do not stop the lake from working as written but are probably not meant.
 	Warnings Diagnostics
 

@@ -219,6 +219,7 @@ func (b *builder) build(v *value) {
 	}
 	b.checkTopics(v.get("sources"))
 	b.settings(v)
+	b.shares(v.get("shares"))
 }
 
 func (b *builder) tableNames() []string {

@@ -294,6 +294,7 @@ var lakeShape = &shape{
 		{"metrics", &shape{kind: kindObject, doc: "What `cauce up` tells monitoring systems.", example: "{listen: \"127.0.0.1:9464\"}", keys: []keyShape{
 			{"listen", text("Address (host:port) on which /metrics, /healthz and /readyz are served, without authentication; nothing is served unless it is given. --metrics-listen overrides it.", "127.0.0.1:9464"), true},
 		}}, false},
+		{"shares", &shape{kind: kindDict, elem: shareShape, nullable: true, doc: "What is shared over Delta Sharing, by name.", example: "{partners: {tables: [events]}}"}, false},
 	},
 }
 

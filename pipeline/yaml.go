@@ -721,6 +721,9 @@ func (r *reader) resolve(ref string) (text string, isSecret bool, msg, hint stri
 	return "", false, fmt.Sprintf("${%s} is not known", clip(ref)), "it can be ${env:NAME}, ${env:NAME:-default} or ${file:PATH}; write $${ for a literal ${"
 }
 
+// ParseDuration reads a duration as the lake file has it: "30s", "1h30m", "7d".
+func ParseDuration(s string) (time.Duration, error) { return parseDuration(s) }
+
 // parseDuration reads Go durations and days: "30s", "1h30m", "7d".
 func parseDuration(s string) (time.Duration, error) {
 	s = strings.TrimSpace(s)

@@ -26,6 +26,7 @@ var prerequisites = []prerequisite{
 	{"python", func() (string, error) { return exec.LookPath("python3") }},
 	{"venv", func() (string, error) { return file(filepath.Join(root(), ".cache", "venv", "bin", "python")) }},
 	{"airflow", func() (string, error) { return file(filepath.Join(root(), ".cache", "airflow", "bin", "airflow")) }},
+	{"clients", func() (string, error) { return file(filepath.Join(root(), ".cache", "clients", "bin", "python")) }},
 	{"java", java},
 	{"javac", func() (string, error) { return exec.LookPath("javac") }},
 	{"maven", func() (string, error) { return exec.LookPath("mvn") }},

@@ -53,6 +53,14 @@ func (s *Store) Sweep(ctx context.Context, prefix string, before time.Time, dryR
 	return nil, nil
 }
 
+// Presign is that of the store below.
+func (s *Store) Presign(ctx context.Context, key string, lifetime time.Duration) (string, error) {
+	if p, ok := s.Store.(objstore.Presigner); ok {
+		return p.Presign(ctx, key, lifetime)
+	}
+	return "", objstore.ErrNoPresign
+}
+
 var hasUUID = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
 
 // file is where an object of a size would be kept; tag is its ETag, "" if the name is enough.

@@ -73,6 +73,14 @@ func Open(ctx context.Context, below objstore.Store, o Options) (*Store, error) 
 	return s, nil
 }
 
+// Presign is that of the store below.
+func (s *Store) Presign(ctx context.Context, key string, lifetime time.Duration) (string, error) {
+	if p, ok := s.Store.(objstore.Presigner); ok {
+		return p.Presign(ctx, key, lifetime)
+	}
+	return "", objstore.ErrNoPresign
+}
+
 // Sweep is that of the store below.
 func (s *Store) Sweep(ctx context.Context, prefix string, before time.Time, dryRun bool) ([]objstore.Info, error) {
 	if sw, ok := s.Store.(objstore.Sweeper); ok {

@@ -413,6 +413,15 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	return err
 }
 
+// Presign implements objstore.Presigner. The URL ends with the credentials that signed it, where those are temporary.
+func (s *Store) Presign(ctx context.Context, key string, lifetime time.Duration) (string, error) {
+	r, err := s3.NewPresignClient(s.client).PresignGetObject(ctx, &s3.GetObjectInput{Bucket: &s.bucket, Key: s.name(key)}, s3.WithPresignExpires(lifetime))
+	if err != nil {
+		return "", s.explain(ctx, "presign", key, err)
+	}
+	return r.URL, nil
+}
+
 // Sweep aborts uploads in parts that were begun before a time and never completed: nobody sees them, but they cost.
 func (s *Store) Sweep(ctx context.Context, prefix string, before time.Time, dryRun bool) ([]objstore.Info, error) {
 	var swept []objstore.Info

@@ -488,4 +488,29 @@ var faults = []fault{
 		edits: []edit{{"ingest/standby.go", "\treturn v.weight >= standByWeight\n", "\treturn false\n"}},
 		pkg:   "./ingest", test: "^TestSecondStreamStandsByAndTakesOver$",
 	},
+	{
+		name: "shared-url-unsigned", what: "a shared file is served whatever the signature of its URL",
+		edits: []edit{{"serve/sharing/urls.go", "err != nil || !hmac.Equal(given, s.sign(kind, key, at, id))", "err != nil && !hmac.Equal(given, s.sign(kind, key, at, id))"}},
+		pkg:   "./serve/sharing", test: "^TestSignedURLs$",
+	},
+	{
+		name: "expired-token-accepted", what: "a recipient reads on after the token has expired",
+		edits: []edit{{"serve/sharing/recipients.go", "!now.Before(r.Expires) }", "now.Before(r.Expires) && now.After(r.Expires) }"}},
+		pkg:   "./serve/sharing", test: "^TestTokens$",
+	},
+	{
+		name: "shared-deletions-shown", what: "recipients of a share see the rows that stand for deletions",
+		edits: []edit{{"serve/sharing/lines.go", "\t\tif !hidden.IsEmpty() {\n", "\t\tif false {\n"}},
+		pkg:   "./serve/sharing", test: "^TestRowsAreTheTables$",
+	},
+	{
+		name: "shared-links-followed", what: "a link in a table's folder leads recipients to other files",
+		edits: []edit{{"serve/sharing/urls.go", "os.OpenInRoot(dir, name)", "os.Open(dir + \"/\" + name)"}},
+		pkg:   "./serve/sharing", test: "^TestSignedURLs$",
+	},
+	{
+		name: "shared-history-open", what: "older versions are read of a table that is shared without its history",
+		edits: []edit{{"serve/sharing/query.go", "if asked && !t.history {", "if asked && t.share == \"\" {"}},
+		pkg:   "./serve/sharing", test: "^TestHistoryCanBeKept$",
+	},
 }
