@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,6 +31,9 @@ type ChangeOptions struct {
 	FileBytesTarget int64
 	// CopyOnWrite rewrites files instead of marking rows in deletion vectors, as in MergeOptions.
 	CopyOnWrite bool
+	// Properties gives properties of the table that the same commit sets, for the snapshot that is changed; nil: none. It
+	// is asked once for each plan, and not where no row changes. Names that the protocol knows are not for it.
+	Properties func(s *Snapshot) (map[string]string, error)
 	// DryRun finds out what would be changed, and writes nothing.
 	DryRun bool
 	// Hook is called when a phase begins: "located", "files-written", "before-commit", "after-commit", "checkpoint".
@@ -202,6 +206,11 @@ func (t *Table) changeOnce(ctx context.Context, o ChangeOptions, operation strin
 		c.res.Version = base.Version()
 		return &c.res, nil
 	}
+	if o.Properties != nil {
+		if err := setProperties(tx, c.base, o.Properties); err != nil {
+			return nil, err
+		}
+	}
 	c.recordReads(tx)
 	done, err := tx.Commit(ctx, CommitOptions{
 		Operation: operation, Parameters: p.parameters(), MetricsFunc: func() map[string]string { return p.metrics(c) },
@@ -216,6 +225,27 @@ func (t *Table) changeOnce(ctx context.Context, o ChangeOptions, operation strin
 	c.res.FilesAdded, c.res.FilesRemoved, c.res.BytesAdded, c.res.Metrics = a.filesAdded, a.filesRemoved, a.bytesAdded, p.metrics(c)
 	c.res.Version, c.res.Committed, c.res.CheckpointErr = done.Version, true, done.CheckpointErr
 	return &c.res, nil
+}
+
+// setProperties has a transaction set properties. A writer that planned without them meets ErrMetadataChanged.
+func setProperties(tx *Tx, base *Snapshot, of func(*Snapshot) (map[string]string, error)) error {
+	set, err := of(base)
+	if err != nil {
+		return err
+	}
+	meta := base.Metadata()
+	meta.Configuration = maps.Clone(meta.Configuration)
+	if meta.Configuration == nil {
+		meta.Configuration = map[string]string{}
+	}
+	for k, v := range set {
+		if strings.HasPrefix(strings.ToLower(k), "delta.") {
+			return fmt.Errorf("%w: %s is the protocol's", ErrProperty, k)
+		}
+		meta.Configuration[k] = v
+	}
+	tx.SetMetadata(meta)
+	return nil
 }
 
 func (c *change) recordReads(tx *Tx) {

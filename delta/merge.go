@@ -44,6 +44,8 @@ type MergeOptions struct {
 	Same, Carry []string
 	// Tombstone is a boolean column: written rows in which it is true count as deleted.
 	Tombstone string
+	// Floor, if set, keeps out rows that may have been deleted by a tombstone that the table has forgotten.
+	Floor *Floor
 	// Replace, if set, removes stored rows before the merge, in the same commit. A source row whose key one of them had
 	// need not be greater, and takes over its Carry values if it is equal in Same.
 	Replace *Replace
@@ -66,7 +68,7 @@ type MergeOptions struct {
 	Hook func(phase string)
 }
 
-// MergeResult says what a merge did. Each source row counts once: Inserted + Updated + Unchanged + Deleted + Lost.
+// MergeResult says what a merge did. Each source row counts once: Inserted + Updated + Unchanged + Deleted + Lost + Late.
 type MergeResult struct {
 	Version   Version // of the commit; of the table as it was read if nothing was committed
 	Committed bool
@@ -75,7 +77,10 @@ type MergeResult struct {
 	Unchanged int64 // written, but equal in Same to the stored row
 	Deleted   int64 // written with a true Tombstone, and not unchanged
 	Lost      int64 // not written: the stored row, or another source row, is at least as great
+	Late      int64 // not written: kept out by Floor
 	Removed   int64 // stored rows removed by Replace whose key no source row took over
+	// LateRows are the rows that Late counts, by source ordinal; nil: none.
+	LateRows *roaring64.Bitmap
 
 	FilesAdded        int
 	FilesRemoved      int
@@ -150,6 +155,7 @@ const (
 	rowUnchanged
 	rowLost // to a stored row
 	rowDup  // to another source row
+	rowLate // to nothing that is known any more: see Floor
 )
 
 // mergeAttempt is one plan on one snapshot, and what was written for it.
@@ -355,7 +361,10 @@ func (a *mergeAttempt) plan(ctx context.Context) error {
 	if _, err := a.keepIDs(ctx, j, nil); err != nil {
 		return err
 	}
-	return a.findTombstones(ctx)
+	if err := a.findTombstones(ctx); err != nil {
+		return err
+	}
+	return a.keepOut(ctx)
 }
 
 // checkColumns makes sure that every column that the options name exists.
@@ -797,7 +806,13 @@ func (a *mergeAttempt) result() *MergeResult {
 		Rebases: a.rebases, DataFilesOnRebase: a.lateFiles, Removed: a.touched - a.taken}
 	for o, c := range a.class {
 		switch {
-		case c == rowLost || c == rowDup:
+		case c == rowLate && (a.dead == nil || !a.dead.Contains(uint64(o))):
+			if r.LateRows == nil {
+				r.LateRows = roaring64.New()
+			}
+			r.LateRows.Add(uint64(o))
+			r.Late++
+		case c >= rowLost:
 			r.Lost++
 		case c == rowUnchanged:
 			r.Unchanged++

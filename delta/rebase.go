@@ -193,6 +193,13 @@ func (a *mergeAttempt) meet(ctx context.Context, newer *Snapshot, added []*Add, 
 	won := []int{}
 	for g, o := range j.ordinals {
 		switch {
+		case a.class[o] == rowLate:
+			// Another writer has brought the key that had matched nothing.
+			if j.win[g] {
+				return errReplan // ours was not written
+			}
+			a.class[o] = rowLost
+			j.beaters(g, &a.losers)
 		case a.class[o] == rowLost:
 			if !j.win[g] {
 				j.beaters(g, &a.losers)

@@ -151,10 +151,12 @@ func (l *Lake) batchSource(ctx context.Context, src *pipeline.Source, o BatchOpt
 	}
 	err = b.run(ctx)
 	b.part.FilesSkipped += len(b.known)
-	if s, serr := t.Snapshot(context.WithoutCancel(ctx)); serr == nil {
-		b.part.Version = s.Version()
-	} else if err == nil {
-		err = serr
+	if b.part.Version < 0 { // no commit of this run
+		if s, serr := t.Snapshot(context.WithoutCancel(ctx)); serr == nil {
+			b.part.Version = s.Version()
+		} else if err == nil {
+			err = serr
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("source %s: %w", src.Name, err)
@@ -423,6 +425,7 @@ func (b *batchRun) tryEpoch(ctx context.Context, files []objstore.Info) (again b
 	}
 	b.part.FilesRead += rep.Files
 	b.part.add(rep.Counts)
+	b.part.Version = max(b.part.Version, rep.Version)
 	b.report.Epochs++
 	for name, n := range rep.Warned {
 		b.report.Warned[b.plan.Table.Name+"."+name] += n

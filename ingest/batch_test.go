@@ -186,3 +186,22 @@ func TestUsage(t *testing.T) {
 		t.Errorf("history: %v", err)
 	}
 }
+
+// TestBatchTellsItsOwnVersion: the version in the report is that of the run's own commit, whoever committed since.
+func TestBatchTellsItsOwnVersion(t *testing.T) {
+	w := newWorld(t, tradesLake)
+	w.put("trades_1.csv", 0, header, "a,1,x,2024-08-19T00:00:00Z")
+	p := newTopic("trades")
+	p.publish(`{"e":"trade","s":"b","p":"7","n":"live","T":%d}`, start.UnixMilli())
+	r := w.batch(ingest.BatchOptions{Sources: []string{"history"}, OnEpoch: func(ingest.EpochReport) {
+		if _, err := w.stream(p.reader(), ingest.StreamOptions{}); err != nil {
+			t.Error(err)
+		}
+	}})
+	if r.Version != 1 || r.Tables["trades"].Version != 1 || w.version("trades") != 2 {
+		t.Errorf("the report says version %d, the table is at %d", r.Version, w.version("trades"))
+	}
+	if again := w.batch(ingest.BatchOptions{Sources: []string{"history"}}); again.Version != 2 {
+		t.Errorf("a run that commits nothing says version %d", again.Version)
+	}
+}

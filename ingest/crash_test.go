@@ -143,6 +143,12 @@ func TestFailingStore(t *testing.T) {
 			w.reopen()
 			r, err := w.RunBatch(context.Background(), ingest.BatchOptions{EpochFilesMax: 1})
 			t.Logf("read %d, failed %v, %v", r.FilesRead, r.FailedFiles, err)
+			if rule.Effect == fault.BreakRead {
+				// A file that cannot be read is told, and the others go on.
+				if err != nil || len(r.FailedFiles) != 1 || r.FailedFiles[0].File != "raw/batch/trades_1.csv" || r.RowsInserted != 1 {
+					t.Errorf("%v, %v, %+v", err, r.FailedFiles, r.Counts)
+				}
+			}
 			w.store = good
 			w.reopen()
 			w.batch(ingest.BatchOptions{})

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/RoaringBitmap/roaring/v2/roaring64"
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/memory"
@@ -36,6 +37,10 @@ type epochCommit struct {
 	at      time.Time
 	// quarantine is false where bad rows are dealt with by the caller.
 	quarantine bool
+	// acceptLate merges rows that a forgotten deletion may have deleted.
+	acceptLate bool
+	// late are the rows that the merge kept out; set by commitEpoch.
+	late *roaring64.Bitmap
 }
 
 // commitEpoch writes an epoch into the table and takes it into c.state. superseded(err) tells that another run of the
@@ -55,9 +60,18 @@ func (l *Lake) commitEpoch(ctx context.Context, c *epochCommit, ph *phases) (*Ep
 		}
 		ph.done("quarantine")
 	}
-	m, err := l.merge(ctx, c, c.log.key(name), ph)
+	m, told, err := l.merge(ctx, c, name, ph)
 	if err != nil {
 		return nil, err
+	}
+	if c.late = m.LateRows; m.Late > 0 {
+		if rules == nil {
+			rules = map[string]int64{}
+		}
+		rules[RuleTombstones] += m.Late
+	}
+	if err := l.takeBackLate(context.WithoutCancel(ctx), c, told, name); err != nil {
+		l.log.Warn("rows that are in the table after all stay in quarantine", "source", c.source.Name, "error", err)
 	}
 	c.state.epoch = c.cover.Epoch
 	c.state.apply(name, c.cover)
@@ -95,8 +109,9 @@ func (l *Lake) commitEpoch(ctx context.Context, c *epochCommit, ph *phases) (*Ep
 	return r, nil
 }
 
-// merge commits the rows of an epoch together with its txn.
-func (l *Lake) merge(ctx context.Context, c *epochCommit, progress string, ph *phases) (*delta.MergeResult, error) {
+// merge commits the rows of an epoch together with its txn. told are the rows that were brought to quarantine because
+// their deletion may have been forgotten.
+func (l *Lake) merge(ctx context.Context, c *epochCommit, name string, ph *phases) (_ *delta.MergeResult, told *roaring64.Bitmap, _ error) {
 	t := c.plan.Table
 	defer ph.done(phaseCommit) // what is left when the commit stands, or has failed
 	o := delta.MergeOptions{
@@ -104,7 +119,7 @@ func (l *Lake) merge(ctx context.Context, c *epochCommit, progress string, ph *p
 		Order:        t.Order(),
 		Same:         t.SameColumns(),
 		Txn:          &delta.Txn{AppID: c.log.appID(), Version: c.cover.Epoch},
-		UserMetadata: progress,
+		UserMetadata: c.log.key(name),
 		Compression:  t.Compression,
 		CopyOnWrite:  !t.DeletionVectors,
 		CommitEmpty:  true, // the txn says what was read, even where it changed nothing
@@ -127,17 +142,29 @@ func (l *Lake) merge(ctx context.Context, c *epochCommit, progress string, ph *p
 	if t.Deletes {
 		o.Tombstone = pipeline.ColumnDeleted
 	}
+	if len(t.Key) > 0 && c.result != nil && !c.acceptLate {
+		told = roaring64.New()
+		o.Floor = &delta.Floor{Property: PropTombstonesPurged, Late: func(ctx context.Context, rows *roaring64.Bitmap) error {
+			if !c.quarantine {
+				return nil
+			}
+			told.Or(rows)
+			return l.putLate(ctx, c, rows, name)
+		}}
+	}
 	if len(c.replace) > 0 {
 		rows := originRows(c.replace)
 		defer rows.Close()
 		o.Replace = &delta.Replace{Columns: []string{pipeline.ColumnOrigin}, Rows: rows}
 	}
 	if c.result != nil {
-		return c.table.Merge(ctx, c.result.Rows, o)
+		m, err := c.table.Merge(ctx, c.result.Rows, o)
+		return m, told, err
 	}
 	rows := delta.NewRows(t.DeltaSchema().Arrow())
 	defer rows.Close()
-	return c.table.Merge(ctx, rows, o)
+	m, err := c.table.Merge(ctx, rows, o)
+	return m, nil, err
 }
 
 // originRows is a relation of origins, for delta.Replace.

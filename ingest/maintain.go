@@ -32,11 +32,12 @@ type MaintainReport struct {
 
 // TableMaintenance says what maintenance did to one table.
 type TableMaintenance struct {
-	Partitions    int           `json:"partitions"` // compacted
-	FilesRemoved  int           `json:"files_removed"`
-	FilesAdded    int           `json:"files_added"`
-	FilesVacuumed int           `json:"files_vacuumed"`
-	Version       delta.Version `json:"version"`
+	Partitions       int           `json:"partitions"` // compacted
+	FilesRemoved     int           `json:"files_removed"`
+	FilesAdded       int           `json:"files_added"`
+	FilesVacuumed    int           `json:"files_vacuumed"`
+	TombstonesPurged int64         `json:"tombstones_purged,omitempty"`
+	Version          delta.Version `json:"version"`
 }
 
 // Defaults where the lake file says nothing.
@@ -46,7 +47,8 @@ const (
 	retentionMin     = 168 * time.Hour
 )
 
-// Maintain compacts small files where it pays, removes quarantined rows that no longer count, and deletes files that no
+// Maintain compacts small files where it pays, removes quarantined rows that no longer count, forgets deletions that are
+// older than a table's tombstone_retention, and deletes files that no
 // version within the retention names. It yields to writers of data: what they change meanwhile is left for the next
 // time.
 func (l *Lake) Maintain(ctx context.Context, o MaintainOptions) (*MaintainReport, error) {
@@ -91,6 +93,17 @@ func (l *Lake) maintainTable(ctx context.Context, name string, t *delta.Table, o
 	if name == catalog.Quarantine && !o.CompactOnly {
 		if err := l.purgeAll(ctx); err != nil {
 			return err
+		}
+	}
+	if decl := l.lake.Table(name); decl != nil && decl.TombstoneRetention > 0 && !o.CompactOnly {
+		p, err := l.purgeTombstones(ctx, decl, t, false)
+		switch {
+		case errors.Is(err, delta.ErrConflict), errors.Is(err, delta.ErrTooManyTries):
+			l.log.Info("the purge of tombstones gave way to other writers", "table", name, "error", err)
+		case err != nil:
+			return fmt.Errorf("purge tombstones: %w", err)
+		default:
+			m.TombstonesPurged = p.Purged
 		}
 	}
 	if policy.Optimize {

@@ -133,6 +133,9 @@ func (l *Lake) Plan(ctx context.Context, o PlanOptions) (*PlanReport, error) {
 		}
 		for _, f := range files {
 			fp, err := b.foresee(ctx, f)
+			if errors.Is(err, objstore.ErrNotFound) {
+				err = errors.New("it cannot be read: a link that leads nowhere, or gone since it was listed")
+			}
 			if err != nil {
 				r.Warnings = append(r.Warnings, fmt.Sprintf("%s: %v", f.Key, err))
 				continue

@@ -65,7 +65,7 @@ func TestPoisonIsKeptByteForByte(t *testing.T) {
 
 	// The lake file learns to read the price; nothing else has become readable.
 	w.load(strings.Replace(tradesLake, "price: p, note: n", "price: \"CASE WHEN p = 'abc' THEN '5' ELSE p END\", note: n", 1))
-	r, err := w.QuarantineRetry(t.Context(), ingest.QuarantineFilter{})
+	r, err := w.QuarantineRetry(t.Context(), ingest.QuarantineFilter{}, false)
 	if err != nil || r.Tried != 5 || r.Resolved != 1 || r.StillBad != 3 || r.Missing != 1 || r.RowsInserted != 1 {
 		t.Errorf("retry: %+v, %v", r, err)
 	}

@@ -40,12 +40,12 @@ func TestQuarantineRetry(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			r, err := w.QuarantineRetry(context.Background(), ingest.QuarantineFilter{})
+			r, err := w.QuarantineRetry(context.Background(), ingest.QuarantineFilter{}, false)
 			if err != nil || r.Tried != 4 || r.StillBad != 4 || r.Resolved != 0 {
 				t.Fatalf("%+v, %v", r, err)
 			}
 			w.load(looser)
-			r, err = w.QuarantineRetry(context.Background(), ingest.QuarantineFilter{})
+			r, err = w.QuarantineRetry(context.Background(), ingest.QuarantineFilter{}, false)
 			if err != nil || r.Tried != 4 || r.Resolved != 3 || r.StillBad != 1 || r.RowsInserted != 3 || r.Missing != 0 {
 				t.Fatalf("%+v, %v", r, err)
 			}
@@ -78,7 +78,7 @@ func TestQuarantineRetryOtherRule(t *testing.T) {
 	w.put("trades_1.csv", 0, header, "a,-1,x,2024-08-19T10:00:00Z")
 	w.batch(ingest.BatchOptions{})
 	w.load(strings.Replace(tradesLake, `{name: price_positive, check: "price > 0"`, `{name: other, check: "price > 5"`, 1))
-	if r, err := w.QuarantineRetry(context.Background(), ingest.QuarantineFilter{}); err != nil || r.StillBad != 1 {
+	if r, err := w.QuarantineRetry(context.Background(), ingest.QuarantineFilter{}, false); err != nil || r.StillBad != 1 {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	if q := w.quarantine(ingest.QuarantineFilter{All: true}); len(q) != 1 || q[0].Rule != "other" || q[0].State != ingest.StateOpen {

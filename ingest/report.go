@@ -39,7 +39,7 @@ func countEpoch(r *EpochResult, m *delta.MergeResult) Counts {
 		RowsInserted:    m.Inserted,
 		RowsUpdated:     m.Updated,
 		RowsUnchanged:   m.Unchanged + m.Lost + r.Lost,
-		RowsQuarantined: r.Quarantined,
+		RowsQuarantined: r.Quarantined + m.Late,
 		RowsFiltered:    r.Filtered,
 		RowsDeleted:     m.Deleted,
 		RowsRemoved:     m.Removed,
@@ -51,7 +51,8 @@ type BatchReport struct {
 	FilesRead    int `json:"files_read"`
 	FilesSkipped int `json:"files_skipped"` // known already, under this or another name
 	Counts
-	// Version is the table's version after the run; of several tables the greatest (each table's own stands in Tables).
+	// Version is that of the run's last commit, or, where it committed nothing, of the table as it was; of several tables
+	// the greatest (each table's own stands in Tables).
 	Version delta.Version           `json:"version"`
 	Seconds float64                 `json:"seconds"`
 	Epochs  int                     `json:"epochs"`

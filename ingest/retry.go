@@ -37,7 +37,9 @@ type RetryReport struct {
 
 // QuarantineRetry runs open quarantined records through the lake file as it is. Rows that fit are merged into their
 // table first, with the order they always had, and marked as resolved then; so a crash between the two only repeats work.
-func (l *Lake) QuarantineRetry(ctx context.Context, f QuarantineFilter) (*RetryReport, error) {
+//
+// acceptLate also merges records that are in quarantine because their deletion may have been forgotten (RuleTombstones).
+func (l *Lake) QuarantineRetry(ctx context.Context, f QuarantineFilter, acceptLate bool) (*RetryReport, error) {
 	f.All = false
 	rows, err := l.QuarantineShow(ctx, f)
 	if err != nil {
@@ -63,7 +65,7 @@ func (l *Lake) QuarantineRetry(ctx context.Context, f QuarantineFilter) (*RetryR
 			for n < len(todo) && todo[n].Origin == todo[n-1].Origin && todo[n].Topic == "" {
 				n++
 			}
-			if err := l.retrySource(ctx, l.lake.Source(name), todo[:n], r); err != nil {
+			if err := l.retrySource(ctx, l.lake.Source(name), todo[:n], acceptLate, r); err != nil {
 				return r, fmt.Errorf("source %s: %w", name, err)
 			}
 			todo = todo[n:]
@@ -72,7 +74,7 @@ func (l *Lake) QuarantineRetry(ctx context.Context, f QuarantineFilter) (*RetryR
 	return r, nil
 }
 
-func (l *Lake) retrySource(ctx context.Context, src *pipeline.Source, rows []*QuarantineRow, r *RetryReport) error {
+func (l *Lake) retrySource(ctx context.Context, src *pipeline.Source, rows []*QuarantineRow, acceptLate bool, r *RetryReport) error {
 	plan, err := l.lake.Plan(src.Name)
 	if err != nil {
 		return err
@@ -85,7 +87,7 @@ func (l *Lake) retrySource(ctx context.Context, src *pipeline.Source, rows []*Qu
 	if src.Streaming() {
 		incarnation = retryIncarnation
 	}
-	c := &epochCommit{source: src, plan: plan, table: t, log: l.progressLog(src.Name, incarnation)}
+	c := &epochCommit{source: src, plan: plan, table: t, log: l.progressLog(src.Name, incarnation), acceptLate: acceptLate}
 	reload := func() error {
 		snap, err := t.Snapshot(ctx)
 		if err != nil {
@@ -156,6 +158,18 @@ func (l *Lake) retrySource(ctx context.Context, src *pipeline.Source, rows []*Qu
 	r.add(rep.Counts)
 	r.Epochs++
 	l.observe.epoch(rep)
+	if c.late != nil {
+		why, err := c.lateRefusal(ctx)
+		if err != nil {
+			return err
+		}
+		for b, err := range c.result.Refuse(ctx, c.late, why) {
+			if err != nil {
+				return err
+			}
+			bad[record{b.Origin, b.Position}] = b
+		}
+	}
 
 	q, err := l.catalog.Ensure(ctx, catalog.Quarantine)
 	if err != nil {

@@ -85,7 +85,7 @@ func TestMaintenanceTidiesProgress(t *testing.T) {
 		t.Errorf("the winner file of the quarantined row's epoch is gone: %v", names("history/files"))
 	}
 	// What was quarantined in an epoch whose progress is gone can still be tried again.
-	if got, err := w.QuarantineRetry(ctx, ingest.QuarantineFilter{}); err != nil || got.StillBad != 2 {
+	if got, err := w.QuarantineRetry(ctx, ingest.QuarantineFilter{}, false); err != nil || got.StillBad != 2 {
 		t.Errorf("retry: %+v, %v", got, err)
 	}
 }

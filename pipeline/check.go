@@ -468,7 +468,8 @@ func isSystemColumn(name string) bool {
 // assignable says why a value of the type cannot become a column's value; "" if it can.
 func assignable(from sqlType, to delta.Type) (hint string, ok bool) {
 	k := typeOf(to)
-	if from == typeAny || from == typeText || from == k || k == typeOther && from == typeOther {
+	unknown := to == delta.Type(delta.Primitive("void")) // which is reported
+	if unknown || from == typeAny || from == typeText || from == k || k == typeOther && from == typeOther {
 		return "", true
 	}
 	if why := castRefused(from, k); why != "" {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"iter"
 
+	"github.com/RoaringBitmap/roaring/v2/roaring64"
+
 	"github.com/cauce-data/cauce/delta"
 )
 
@@ -40,8 +42,18 @@ type EpochResult struct {
 	PerFile map[string]int64
 	// Bad yields the quarantined records.
 	Bad iter.Seq2[BadRow, error]
+	// Refuse yields the records of some of Rows, by ordinal, as bad ones: those that the table does not take, for a
+	// reason that no rule of the plan can know.
+	Refuse func(ctx context.Context, rows *roaring64.Bitmap, why Refusal) iter.Seq2[BadRow, error]
 	// Failed is set when an expectation with on_fail: fail failed; nothing may be committed (exit code 3).
 	Failed *ExpectationError
+}
+
+// Refusal says why rows are refused.
+type Refusal struct {
+	Rule   string
+	Column string                    // whose value the reason shows
+	Reason func(value string) string // the value as text, "null" for none
 }
 
 // ExpectationError says that data broke a rule with on_fail: fail.

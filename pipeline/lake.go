@@ -137,6 +137,9 @@ type Table struct {
 	Compression     string // "snappy" or "zstd"
 	// Deletes is true if some source of the table has a delete expression; the table then has the column _deleted.
 	Deletes bool
+	// TombstoneRetention is how long after their sequence deletions are remembered; 0: for ever. Only where the table has
+	// a key, deletes, and the first column of Sequence is a time.
+	TombstoneRetention time.Duration
 	// Ledger tells whether the table is complete; nil: nothing does.
 	Ledger *Ledger
 }

@@ -210,6 +210,7 @@ func (b *builder) build(v *value) {
 	for _, d := range decl {
 		b.compiled[d.t] = b.compileTable(d.t, d.v)
 		b.checkNotNull(d.t, d.v)
+		b.checkRetention(d.t, d.v)
 	}
 	for _, d := range sources {
 		b.compileSource(d.s, d.e)
@@ -334,6 +335,9 @@ func (b *builder) table(e entry) *Table {
 	t.PartitionBy = b.columns(t, v.get("partition_by"), "partition_by")
 	t.ClusterBy = b.columns(t, v.get("cluster_by"), "cluster_by")
 	t.Ledger = b.ledger(t, v.get("ledger"))
+	if r := v.get("tombstone_retention"); r != nil {
+		t.TombstoneRetention = time.Duration(r.num)
+	}
 	for _, k := range t.Key {
 		for i := range t.Columns {
 			// A null equals nothing, not even itself: a row without its key could never be found again.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // The shape of a lake file is written once, here: the reader checks files against it, and the JSON Schema for editors
@@ -179,6 +180,7 @@ var tableShape = &shape{
 		{"timezone", &shape{kind: kindText, doc: "Time zone of times that name none, and of to_date.", def: "UTC", example: "Europe/Madrid"}, false},
 		{"deletion_vectors", boolean("Mark replaced rows in small side files (on) or rewrite the files that hold them (off), for readers without deletion vectors.", "on"), false},
 		{"compression", choice("How Parquet files are compressed.", "snappy", "snappy", "zstd"), false},
+		{"tombstone_retention", &shape{kind: kindDuration, min: int64(time.Hour), doc: "How long deletions are remembered, counted from the first column of sequence, which must be a time. Older ones are removed by maintenance, and a row that is not newer than the newest one removed and matches no stored row goes to quarantine, as it may have been deleted. Make it longer than the latest arrival. Default: for ever.", example: "90d"}, false},
 		{"ledger", ledgerShape, false},
 	},
 }
@@ -289,7 +291,7 @@ var lakeShape = &shape{
 			{"sync", choice("interval: a power cut may cost the last second of events. always: each acknowledged event is on disk. A killed process loses nothing in either.", SyncInterval, SyncInterval, SyncAlways), false},
 		}}, false},
 		{"engine", &shape{kind: kindObject, doc: "The embedded engine, DuckDB.", example: "{memory_limit: 2GiB}", keys: []keyShape{
-			{"memory_limit", &shape{kind: kindSize, min: 64 << 20, doc: "What DuckDB may hold in memory; beyond it rows go to .cauce/tmp, and what cannot go there fails with an error that says so. The process needs some 200 MB more, and the index of keys up to 1 GiB. Default: 80 % of the machine's memory.", example: "2GiB"}, false},
+			{"memory_limit", &shape{kind: kindSize, min: 64 << 20, doc: "What DuckDB may hold in memory; beyond it rows go to .cauce/tmp, and what cannot go there fails with an error that says so. The process itself comes on top of that, and the index of keys with up to 1 GiB. Default: 80 % of the machine's memory.", example: "2GiB"}, false},
 		}}, false},
 		{"metrics", &shape{kind: kindObject, doc: "What `cauce up` tells monitoring systems.", example: "{listen: \"127.0.0.1:9464\"}", keys: []keyShape{
 			{"listen", text("Address (host:port) on which /metrics, /healthz and /readyz are served, without authentication; nothing is served unless it is given. --metrics-listen overrides it.", "127.0.0.1:9464"), true},

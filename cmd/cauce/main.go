@@ -6,10 +6,12 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 	_ "time/tzdata" // time zones of lake files, on machines that have none installed
@@ -54,8 +56,11 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 
 	root := newRoot(a)
 	root.SetArgs(args[1:])
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err != nil && !a.started {
+		if strings.Contains(err.Error(), "arg(s)") { // cobra's, which names neither the command nor what it wants
+			err = fmt.Errorf("%s: %w; usage: %s", cmd.CommandPath(), err, cmd.UseLine())
+		}
 		// Everything before the command's own work is about how it was called.
 		err = &usageError{err: err}
 		a.json = a.json || slices.Contains(args[1:], "--json")

@@ -52,7 +52,7 @@ func streamSource(lake *pipeline.Lake, name, kind string) (*pipeline.Source, err
 		if kind == "" {
 			kind = pipeline.KindEmbedded + ", " + pipeline.KindKafka + " or " + pipeline.KindPubSub
 		}
-		return nil, usagef("%s has no source of kind %s, so there is no stream to send to; add one under sources", lake.File, kind)
+		return nil, usagef("%s has no source of kind %s, so there is no stream; add one under sources", lake.File, kind)
 	case 1:
 		return lake.Source(streams[0]), nil
 	}

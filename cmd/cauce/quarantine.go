@@ -86,11 +86,13 @@ func shorten(s string, most int) string {
 
 func newQuarantineRetry(a *app) *cobra.Command {
 	var f ingest.QuarantineFilter
+	var acceptLate bool
 	cmd := &cobra.Command{
 		Use:   "retry",
 		Short: "Run records in quarantine through the lake file as it is now",
 		Long: `Run records in quarantine through the lake file as it is now. What passes is merged into its table first and
-then marked as resolved; the rest stays.`,
+then marked as resolved; the rest stays. Records of the rule tombstone_retention came after deletions as old as they
+were forgotten: they stay too, unless --accept-late says that they were not deleted.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			l, err := a.openLake(cmd.Context())
@@ -98,7 +100,7 @@ then marked as resolved; the rest stays.`,
 				return err
 			}
 			defer l.Close()
-			r, err := l.ingest.QuarantineRetry(cmd.Context(), f)
+			r, err := l.ingest.QuarantineRetry(cmd.Context(), f, acceptLate)
 			if err != nil {
 				return err
 			}
@@ -110,5 +112,6 @@ then marked as resolved; the rest stays.`,
 		},
 	}
 	quarantineFlags(cmd, &f)
+	cmd.Flags().BoolVar(&acceptLate, "accept-late", false, "also merge records whose deletion may have been forgotten (tombstone_retention)")
 	return cmd
 }

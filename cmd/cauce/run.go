@@ -412,6 +412,9 @@ them; --allow-gap SOURCE records the gap and goes on.`,
   cauce run stream --available-now --json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := positive(cmd, "trigger", "rows-max"); err != nil {
+				return err
+			}
 			l, err := a.openWatched(cmd.Context(), listen, false)
 			if err != nil {
 				return err
@@ -485,6 +488,17 @@ them; --allow-gap SOURCE records the gap and goes on.`,
 	f.IntVar(&o.RowsMax, "rows-max", 0, "events of a micro-batch at most (default: the lake file's)")
 	f.StringVar(&listen, "metrics-listen", "", metricsListen)
 	return cmd
+}
+
+// positive refuses flags that were given and are not greater than zero.
+func positive(cmd *cobra.Command, flags ...string) error {
+	for _, name := range flags {
+		f := cmd.Flags().Lookup(name)
+		if v := f.Value.String(); f.Changed && (strings.HasPrefix(v, "-") || strings.Trim(v, "0hms.") == "") {
+			return usagef("--%s %s: it must be greater than 0", name, v)
+		}
+	}
+	return nil
 }
 
 func batchCount(n int64) string {

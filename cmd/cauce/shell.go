@@ -105,7 +105,8 @@ func (s *session) line(ctx context.Context, text string) (quit bool) {
 	switch {
 	case s.pending.Len() == 0 && trimmed == "":
 		return false
-	case strings.HasPrefix(trimmed, ".") && (s.pending.Len() == 0 || trimmed == ".help" || trimmed == ".quit" || trimmed == ".exit"):
+	case strings.HasPrefix(trimmed, ".") && (s.pending.Len() == 0 || trimmed == ".help" || trimmed == ".quit" || trimmed == ".exit"),
+		trimmed == `\q`: // as psql has it
 		// A number such as .5 may begin a line of a statement; these three cannot, and are what a lost user types.
 		return s.command(ctx, strings.Fields(trimmed))
 	case s.pending.Len() == 0 && (strings.EqualFold(strings.TrimRight(trimmed, "; "), "quit") || strings.EqualFold(strings.TrimRight(trimmed, "; "), "exit")):
@@ -225,7 +226,7 @@ func (s *session) command(ctx context.Context, words []string) (quit bool) {
 	w := s.a.stdout
 	arg := strings.Join(words[1:], " ")
 	switch words[0] {
-	case ".quit", ".exit":
+	case ".quit", ".exit", `\q`:
 		return true
 	case ".help":
 		fmt.Fprintln(w, shellHelp)

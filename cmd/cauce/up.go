@@ -38,6 +38,9 @@ rule with on_fail: fail ends the process with its exit code. Stops cleanly on SI
 			u.a = a
 			a.verbose = a.verbose || !a.quiet // an operator's log is the point of a long-running process
 			u.log = a.logger()
+			if err := positive(cmd, "trigger"); err != nil {
+				return err
+			}
 			l, err := a.openWatched(cmd.Context(), u.listen, true)
 			if err != nil {
 				return err

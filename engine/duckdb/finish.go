@@ -10,6 +10,8 @@ import (
 	"sync"
 	"unicode/utf8"
 
+	"github.com/RoaringBitmap/roaring/v2/roaring64"
+
 	"github.com/cauce-data/cauce/delta"
 	"github.com/cauce-data/cauce/pipeline"
 )
@@ -65,6 +67,9 @@ func (x *epoch) Finish(ctx context.Context) (*pipeline.EpochResult, error) {
 				return
 			}
 		}
+	}
+	res.Refuse = func(ctx context.Context, rows *roaring64.Bitmap, why pipeline.Refusal) iter.Seq2[pipeline.BadRow, error] {
+		return x.refuse(ctx, rel, rows, why)
 	}
 	if res.Failed != nil {
 		if err := x.describeFailure(ctx, res); err != nil {
@@ -652,18 +657,14 @@ func (x *epoch) ruleText(r rule) string {
 	return r.name
 }
 
+func badRow(f *pipeline.RawFile, row pipeline.RawRow, rule, reason string) pipeline.BadRow {
+	return pipeline.BadRow{Origin: f.Origin, Position: row.Position, Generation: f.Generation, File: f.Name, Line: row.Line,
+		Rule: rule, Reason: reason, Raw: row.Raw, RawBytes: row.RawBytes, RawOffset: row.Offset}
+}
+
 func (x *epoch) badRows(ctx context.Context, p *part) iter.Seq2[pipeline.BadRow, error] {
 	return func(yield func(pipeline.BadRow, error) bool) {
 		f := p.file
-		field := map[string]int{}
-		for i, n := range f.Fields {
-			field[n] = i
-		}
-		nulls := x.p.plan.Source.CSV.NullValues
-		badRow := func(row pipeline.RawRow, rule, reason string) pipeline.BadRow {
-			return pipeline.BadRow{Origin: f.Origin, Position: row.Position, Generation: f.Generation, File: f.Name, Line: row.Line,
-				Rule: rule, Reason: reason, Raw: row.Raw, RawBytes: row.RawBytes, RawOffset: row.Offset}
-		}
 		if p.structural != nil && !p.structural.IsEmpty() {
 			it := p.structural.ManyIterator()
 			buf := make([]uint64, badPage)
@@ -678,13 +679,29 @@ func (x *epoch) badRows(ctx context.Context, p *part) iter.Seq2[pipeline.BadRow,
 					if why == "" {
 						why = "the record cannot be taken apart"
 					}
-					if !yield(badRow(row, "structure", why), nil) {
+					if !yield(badRow(f, row, "structure", why), nil) {
 						return
 					}
 				}
 			}
 		}
-		for page, err := range x.brokenRows(ctx, p) {
+		x.toldRows(ctx, p, x.brokenRows(ctx, p), x.reason)(yield)
+	}
+}
+
+// reasoner says why a row is a bad one; raw gives the raw fields of its record.
+type reasoner func(b broken, raw func(name string) (string, bool)) string
+
+// toldRows looks the records of pages of bad rows up in their file.
+func (x *epoch) toldRows(ctx context.Context, p *part, pages iter.Seq2[[]broken, error], why reasoner) iter.Seq2[pipeline.BadRow, error] {
+	return func(yield func(pipeline.BadRow, error) bool) {
+		f := p.file
+		field := map[string]int{}
+		for i, n := range f.Fields {
+			field[n] = i
+		}
+		nulls := x.p.plan.Source.CSV.NullValues
+		for page, err := range pages {
 			if err != nil {
 				yield(pipeline.BadRow{}, err)
 				return
@@ -706,7 +723,7 @@ func (x *epoch) badRows(ctx context.Context, p *part) iter.Seq2[pipeline.BadRow,
 					continue
 				}
 				b := page[i]
-				reason := x.reason(b, func(n string) (string, bool) {
+				reason := why(b, func(n string) (string, bool) {
 					if _, objects := field[n]; n == fieldUnknown && !objects {
 						for i, name := range f.Fields {
 							if i < len(row.Values) && row.Values[i] != "" && !slices.Contains(x.p.plan.RawFields, name) {
@@ -723,7 +740,7 @@ func (x *epoch) badRows(ctx context.Context, p *part) iter.Seq2[pipeline.BadRow,
 					quoted := k < len(row.Quoted) && row.Quoted[k]
 					return v, quoted || v != "" && !slices.Contains(nulls, v)
 				})
-				if !yield(badRow(row, b.rule.name, reason), nil) {
+				if !yield(badRow(f, row, b.rule.name, reason), nil) {
 					return
 				}
 			}
@@ -764,38 +781,45 @@ func rowsAt(ctx context.Context, f *pipeline.RawFile, at []int64) iter.Seq2[pipe
 	}
 }
 
+func badRecord(r *pipeline.Record, rule, reason string) pipeline.BadRow {
+	raw := r.Value[:min(len(r.Value), pipeline.RawBytesMax)]
+	var exact []byte
+	decoded := r.Value != nil && r.Text != nil
+	if decoded || !utf8.Valid(raw) || r.Value != nil && len(raw) == 0 {
+		exact = slices.Concat([]byte{}, raw)
+	}
+	if decoded {
+		raw = r.Text[:min(len(r.Text), pipeline.RawBytesMax)]
+	}
+	return pipeline.BadRow{RawBinary: exact, Key: r.Key, Origin: r.Origin, Position: r.Offset, Topic: r.Topic, Partition: r.Partition, Offset: r.Offset,
+		Rule: rule, Reason: reason, Raw: strings.ToValidUTF8(string(raw), "\uFFFD"), RawBytes: int64(len(r.Value))}
+}
+
 func (x *epoch) badRecords(ctx context.Context, p *part) iter.Seq2[pipeline.BadRow, error] {
 	return func(yield func(pipeline.BadRow, error) bool) {
-		mk := func(i int, rule, reason string) pipeline.BadRow {
-			r := &p.recs[i]
-			raw := r.Value[:min(len(r.Value), pipeline.RawBytesMax)]
-			var exact []byte
-			decoded := r.Value != nil && r.Text != nil
-			if decoded || !utf8.Valid(raw) || r.Value != nil && len(raw) == 0 {
-				exact = slices.Concat([]byte{}, raw)
-			}
-			if decoded {
-				raw = r.Text[:min(len(r.Text), pipeline.RawBytesMax)]
-			}
-			return pipeline.BadRow{RawBinary: exact, Key: r.Key, Origin: r.Origin, Position: r.Offset, Topic: r.Topic, Partition: r.Partition, Offset: r.Offset,
-				Rule: rule, Reason: reason, Raw: strings.ToValidUTF8(string(raw), "\uFFFD"), RawBytes: int64(len(r.Value))}
-		}
 		for i := range p.recs {
-			if why, ok := p.reasons[i]; ok && !yield(mk(i, "structure", why), nil) {
+			if why, ok := p.reasons[i]; ok && !yield(badRecord(&p.recs[i], "structure", why), nil) {
 				return
 			}
 		}
+		x.toldRecords(p, x.brokenRows(ctx, p), x.reason)(yield)
+	}
+}
+
+// toldRecords looks the records of pages of bad rows up in a part of a stream.
+func (x *epoch) toldRecords(p *part, pages iter.Seq2[[]broken, error], why reasoner) iter.Seq2[pipeline.BadRow, error] {
+	return func(yield func(pipeline.BadRow, error) bool) {
 		raw := x.p.plan.RawFields
 		scan := newJSONScanner(raw)
 		tombstone := slices.Index(raw, pipeline.RawTombstone)
-		for page, err := range x.brokenRows(ctx, p) {
+		for page, err := range pages {
 			if err != nil {
 				yield(pipeline.BadRow{}, err)
 				return
 			}
 			for _, b := range page {
 				_ = scan.recordOf(x.p.plan.Source, &p.recs[b.rec], tombstone) // it could be read before
-				reason := x.reason(b, func(n string) (string, bool) {
+				reason := why(b, func(n string) (string, bool) {
 					if n == fieldUnknown {
 						return scan.unknown, scan.unknown != ""
 					}
@@ -805,7 +829,7 @@ func (x *epoch) badRecords(ctx context.Context, p *part) iter.Seq2[pipeline.BadR
 					}
 					return scan.values[k].text, scan.values[k].set
 				})
-				if !yield(mk(b.rec, b.rule.name, reason), nil) {
+				if !yield(badRecord(&p.recs[b.rec], b.rule.name, reason), nil) {
 					return
 				}
 			}

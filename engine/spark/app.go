@@ -92,6 +92,9 @@ func Compile(plan *pipeline.Plan) (*Program, error) {
 	if z := plan.Table.Timezone; z != nil {
 		c.zone = z.String()
 	}
+	if plan.Table.TombstoneRetention > 0 {
+		return nil, fmt.Errorf("%w: table %s has tombstone_retention: rows whose deletion may have been forgotten are kept out by cauce run only", ErrUnsupported, plan.Table.Name)
+	}
 	for _, col := range plan.Table.Columns {
 		if kindOf(col.Type) == kindNested {
 			return nil, fmt.Errorf("%w: column %s of table %s has the type %s", ErrUnsupported, col.Name, plan.Table.Name, strings.ToUpper(col.Type.String()))

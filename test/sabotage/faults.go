@@ -36,6 +36,16 @@ var faults = []fault{
 		pkg: "./delta", test: "^TestMergeTxn$",
 	},
 	{
+		name: "forgotten-deletion-comes-back", what: "a row whose deletion was forgotten is taken for a new one",
+		edits: []edit{{"delta/merge.go", "\treturn a.keepOut(ctx)\n", "\treturn nil\n"}},
+		pkg:   "./ingest", test: "^TestNoDeletedRowComesBack$",
+	},
+	{
+		name: "purge-forgets-to-tell", what: "old tombstones are removed without noting up to which",
+		edits: []edit{{"delta/dml.go", "\tif o.Properties != nil {\n", "\tif false {\n"}},
+		pkg:   "./ingest", test: "^TestTombstonesArePurged$",
+	},
+	{
 		name: "no-put-if-absent", what: "a commit overwrites another writer's",
 		edits: []edit{
 			{"objstore/local.go", "\t// The common way to lose a race costs no write.\n\tif _, err := os.Lstat(p); err == nil {\n", "\tif false {\n"},
