@@ -125,6 +125,8 @@ func ExitCode(err error) int {
 		return 4
 	case errors.As(err, &lost), errors.Is(err, ErrConflict), errors.Is(err, delta.ErrTooManyTries):
 		return 5
+	case errors.Is(err, objstore.ErrDenied), errors.Is(err, objstore.ErrNoBucket): // to ask again does not help
+		return 2
 	case errors.As(err, &diag), errors.As(err, &schema), errors.As(err, &use), errors.Is(err, catalog.ErrNoTable):
 		return 2
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/cauce-data/cauce/connect/spool"
 	"github.com/cauce-data/cauce/ingest"
+	"github.com/cauce-data/cauce/objstore"
 	"github.com/cauce-data/cauce/pipeline"
 	"github.com/cauce-data/cauce/schedule"
 )
@@ -187,8 +188,12 @@ func (u *up) keep(ctx context.Context, name string, part func() error) error {
 	}
 }
 
-// fatal gives err back if trying again cannot mend it.
+// fatal gives err back if trying again cannot mend it. Rights that a bucket's owner grants count from then on without a
+// change here.
 func (u *up) fatal(err error) error {
+	if errors.Is(err, objstore.ErrDenied) {
+		return nil
+	}
 	switch exitCode(err) {
 	case 0, exitFailure, 5:
 		return nil

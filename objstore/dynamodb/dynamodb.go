@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"maps"
+	"net/http"
 	"path"
 	"regexp"
 	"strconv"
@@ -16,11 +18,14 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/aws/smithy-go"
 	"github.com/google/uuid"
 
 	"github.com/cauce-data/cauce/objstore"
+	"github.com/cauce-data/cauce/objstore/internal/remote"
 	"github.com/cauce-data/cauce/objstore/s3"
 	"github.com/cauce-data/cauce/objstore/usage"
 )
@@ -44,6 +49,7 @@ type Store struct {
 	db    *dynamodb.Client
 	o     Options
 	base  string // of the tables' paths, ending in a slash
+	count *usage.Counter
 	clock func() time.Time
 }
 
@@ -63,7 +69,12 @@ func Open(ctx context.Context, below objstore.Store, o Options) (*Store, error) 
 	if err != nil {
 		return nil, fmt.Errorf("DynamoDB table %s: %w", o.Table, err)
 	}
-	s := &Store{Store: below, o: o, base: o.Scheme + "://" + rest + "/", clock: time.Now}
+	s := &Store{Store: below, o: o, base: o.Scheme + "://" + rest + "/", count: &usage.Counter{}, clock: time.Now}
+	var next usage.Doer = http.DefaultClient
+	if cfg.HTTPClient != nil {
+		next = cfg.HTTPClient
+	}
+	cfg.HTTPClient = s.count.Client(next, func(*http.Request) usage.Kind { return usage.Commit })
 	s.db = dynamodb.NewFromConfig(cfg, func(c *dynamodb.Options) {
 		c.DisableValidateResponseChecksum = true // the answers to failed requests have none, and each would be warned of
 		if o.Endpoint != "" {
@@ -89,8 +100,13 @@ func (s *Store) Sweep(ctx context.Context, prefix string, before time.Time, dryR
 	return nil, nil
 }
 
-// Usage is that of the store below.
-func (s *Store) Usage() usage.Usage { return usage.Of(s.Store) }
+// Usage is that of the store below, and the calls of DynamoDB.
+func (s *Store) Usage() usage.Usage {
+	u := usage.Usage{}
+	maps.Copy(u, usage.Of(s.Store))
+	maps.Copy(u, s.count.Usage())
+	return u
+}
 
 var commitName = regexp.MustCompile(`^(?:(.*)/)?_delta_log/(\d{20})\.json$`)
 
@@ -117,6 +133,9 @@ type entry struct {
 	temp     string // relative to _delta_log
 	complete bool
 }
+
+// errForeign says that a commit is in its place that the holder of its entry has not written.
+var errForeign = errors.New("a writer has committed without an entry in DynamoDB")
 
 func text(v string) types.AttributeValue { return &types.AttributeValueMemberS{Value: v} }
 
@@ -172,13 +191,15 @@ func (s *Store) PutIfAbsent(ctx context.Context, key string, data []byte) error 
 		case gerr == nil && found && had.temp == temp:
 		case errors.As(err, &taken) && gerr == nil && found:
 			return fmt.Errorf("put %s: %w", key, objstore.ErrExists)
-		case gerr == nil && !found && !errors.As(err, &taken):
-			return fmt.Errorf("put %s: DynamoDB table %s: %w: %w", key, s.o.Table, objstore.ErrUnavailable, err)
+		case gerr == nil && !found && !errors.As(err, &taken), refused(err):
+			return fmt.Errorf("put %s: %w", key, s.explain(ctx, "dynamodb:PutItem", err))
 		default:
-			return fmt.Errorf("put %s: DynamoDB table %s: %w: %w", key, s.o.Table, objstore.ErrAmbiguous, errors.Join(err, gerr))
+			return fmt.Errorf("put %s: %w: %w", key, objstore.ErrAmbiguous, errors.Join(s.explain(ctx, "dynamodb:PutItem", err), gerr))
 		}
 	}
-	if err := s.complete(ctx, c, temp); err != nil {
+	if err := s.complete(ctx, c, temp); errors.Is(err, errForeign) {
+		return fmt.Errorf("put %s: %w", key, err)
+	} else if err != nil {
 		// The entry decides; that the commit is not in its place yet is the next reader's work.
 		if _, serr := s.Stat(ctx, key); serr != nil {
 			return fmt.Errorf("put %s: %w: %w", key, objstore.ErrAmbiguous, err)
@@ -191,7 +212,7 @@ func (s *Store) PutIfAbsent(ctx context.Context, key string, data []byte) error 
 func (s *Store) entry(ctx context.Context, c commit) (entry, bool, error) {
 	out, err := s.db.GetItem(ctx, &dynamodb.GetItemInput{TableName: &s.o.Table, Key: s.keyOf(c), ConsistentRead: aws.Bool(true)})
 	if err != nil {
-		return entry{}, false, fmt.Errorf("DynamoDB table %s: %w", s.o.Table, err)
+		return entry{}, false, s.explain(ctx, "dynamodb:GetItem", err)
 	}
 	e, _ := decode(out.Item)
 	return e, len(out.Item) > 0, nil
@@ -203,12 +224,21 @@ func (s *Store) finish(ctx context.Context, c commit) error {
 	if err != nil || !found || e.complete {
 		return err
 	}
-	return s.complete(ctx, c, e.temp)
+	if err := s.complete(ctx, c, e.temp); !errors.Is(err, errForeign) {
+		return err
+	}
+	return nil
 }
 
 // complete puts a commit into its place and closes its entry.
 func (s *Store) complete(ctx context.Context, c commit, temp string) error {
 	r, _, err := s.Get(ctx, path.Join(c.table, "_delta_log", temp))
+	if errors.Is(err, objstore.ErrNotFound) {
+		// delta-rs moves the temporary file, where others copy it: then the commit is in its place, and its writer closes the entry.
+		if _, serr := s.Stat(ctx, c.key()); serr == nil {
+			return nil
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -216,15 +246,73 @@ func (s *Store) complete(ctx context.Context, c commit, temp string) error {
 	if err = errors.Join(err, r.Close()); err != nil {
 		return err
 	}
-	// Several may do this at once, with the same bytes.
-	if err := s.Store.PutIfAbsent(ctx, c.key(), data); err != nil && !errors.Is(err, objstore.ErrExists) && !errors.Is(err, objstore.ErrAmbiguous) {
+	// Several may do this at once, with the same bytes. Other bytes are those of a writer that knows nothing of the entries: readers
+	// have seen them, so they stand, and only the entry's own writer has to hear of it.
+	var foreign error
+	if err := s.Store.PutIfAbsent(ctx, c.key(), data); errors.Is(err, objstore.ErrExists) || errors.Is(err, objstore.ErrAmbiguous) {
+		had, rerr := s.GetRange(ctx, c.key(), 0, -1)
+		if rerr != nil {
+			return errors.Join(err, rerr)
+		}
+		if !bytes.Equal(had, data) {
+			foreign = fmt.Errorf("%w: %s in %s; all writers of the table must commit through the DynamoDB table %s", errForeign, c.key(), s.URL(), s.o.Table)
+		}
+	} else if err != nil {
 		return err
 	}
 	item := s.keyOf(c)
 	item["tempPath"], item["complete"] = text(temp), text("true")
 	item["expireTime"] = &types.AttributeValueMemberN{Value: strconv.FormatInt(s.clock().Add(expiry).Unix(), 10)}
 	_, err = s.db.PutItem(ctx, &dynamodb.PutItemInput{TableName: &s.o.Table, Item: item})
-	return err
+	return errors.Join(foreign, s.explain(ctx, "dynamodb:PutItem", err))
+}
+
+func code(err error) string {
+	var api smithy.APIError
+	if errors.As(err, &api) {
+		return api.ErrorCode()
+	}
+	return ""
+}
+
+// refused tells that DynamoDB's answer proves that nothing was written. Throttling is no such answer: the library has sent the
+// request several times, and an earlier one may have had no answer.
+func refused(err error) bool {
+	switch code(err) {
+	case "ResourceNotFoundException", "AccessDeniedException", "UnrecognizedClientException", "InvalidSignatureException", "ExpiredTokenException", "ValidationException":
+		return true
+	}
+	return false
+}
+
+// explain puts an error of DynamoDB into the words of objstore, with what to do about it.
+func (s *Store) explain(ctx context.Context, action string, err error) error {
+	if err == nil {
+		return nil
+	}
+	what := "DynamoDB table " + s.o.Table
+	if ctx.Err() != nil {
+		return fmt.Errorf("%s: %w", what, ctx.Err())
+	}
+	c := code(err)
+	if resp := (*awshttp.ResponseError)(nil); errors.As(err, &resp) && resp.HTTPStatusCode() == http.StatusForbidden {
+		c = "AccessDeniedException" // said without words
+	}
+	switch c {
+	case "ResourceNotFoundException":
+		return fmt.Errorf("%s: it does not exist; make it with the hash key tablePath and the range key fileName, or correct store.commit_table: %w", what, err)
+	case "AccessDeniedException":
+		return fmt.Errorf("%s: %w: it needs %s on that table; use a role that has it (store.role, AWS_PROFILE) or grant it: %w", what, objstore.ErrDenied, action, err)
+	case "UnrecognizedClientException", "InvalidSignatureException":
+		return fmt.Errorf("%s: %w: the server does not accept them: %w", what, objstore.ErrCredentials, err)
+	case "ExpiredTokenException":
+		return fmt.Errorf("%s: %w: they have expired; sign in again: %w", what, objstore.ErrCredentials, err)
+	case "ThrottlingException", "ProvisionedThroughputExceededException", "RequestLimitExceeded":
+		return fmt.Errorf("%s: %w: it takes no more requests, after %d tries; raise its capacity or bill it by request: %w", what, objstore.ErrUnavailable, remote.Attempts, err)
+	case "":
+		return fmt.Errorf("%s: %w: %w", what, objstore.ErrUnavailable, err)
+	}
+	return fmt.Errorf("%s: %w", what, err)
 }
 
 // List finishes the last commit of a log before it lists it.
@@ -253,7 +341,7 @@ func (s *Store) finishLast(ctx context.Context, table string) error {
 		ExpressionAttributeValues: map[string]types.AttributeValue{":t": text(strings.TrimSuffix(s.base+table, "/"))},
 	})
 	if err != nil {
-		return fmt.Errorf("DynamoDB table %s: %w", s.o.Table, err)
+		return s.explain(ctx, "dynamodb:Query", err)
 	}
 	if len(out.Items) == 0 {
 		return nil
@@ -263,5 +351,9 @@ func (s *Store) finishLast(ctx context.Context, table string) error {
 	if !ok || e.complete {
 		return nil
 	}
-	return s.complete(ctx, c, e.temp)
+	if err := s.complete(ctx, c, e.temp); !errors.Is(err, objstore.ErrDenied) && !errors.Is(err, errForeign) {
+		return err
+	}
+	// Who may only read sees the version before; a commit that nobody has finished was not told to anybody.
+	return nil
 }

@@ -4,9 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -16,6 +21,7 @@ import (
 	"github.com/cauce-data/cauce/internal/cloudtest"
 	"github.com/cauce-data/cauce/internal/prereq"
 	"github.com/cauce-data/cauce/objstore"
+	"github.com/cauce-data/cauce/objstore/usage"
 )
 
 // named is a store in memory with the URL of a bucket, whose conditional puts overwrite, as those of Spark's S3 client do.
@@ -132,4 +138,123 @@ func TestLeftBehind(t *testing.T) {
 			t.Fatalf("version %d holds %q", v, got)
 		}
 	}
+}
+
+// TestErrors: what DynamoDB refuses is told apart, by type and in words that say what to do, after a bounded number of requests.
+func TestErrors(t *testing.T) {
+	s := open(t)
+	var answer atomic.Pointer[string] // what the server says to a PutItem; nil: it does its work
+	var asked atomic.Int64
+	backend, err := url.Parse(os.Getenv("AWS_ENDPOINT_URL"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	through := httputil.NewSingleHostReverseProxy(backend)
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		says := answer.Load()
+		if says == nil || !strings.HasSuffix(r.Header.Get("X-Amz-Target"), ".PutItem") {
+			through.ServeHTTP(w, r)
+			return
+		}
+		asked.Add(1)
+		w.Header().Set("Content-Type", "application/x-amz-json-1.0")
+		w.WriteHeader(http.StatusBadRequest)
+		fmt.Fprintf(w, `{"__type": "com.amazonaws.dynamodb.v20120810#%s", "message": "says the server"}`, *says)
+	}))
+	defer front.Close()
+	o := s.o
+	o.Endpoint = front.URL
+	if s, err = Open(t.Context(), s.Store, o); err != nil {
+		t.Fatal(err)
+	}
+	for v, c := range []struct {
+		says     string
+		want     error
+		words    string
+		requests int64
+	}{
+		{"ProvisionedThroughputExceededException", objstore.ErrUnavailable, "raise its capacity", 8},
+		{"ThrottlingException", objstore.ErrUnavailable, "takes no more requests", 8},
+		{"AccessDeniedException", objstore.ErrDenied, "needs dynamodb:PutItem", 1},
+		{"ExpiredTokenException", objstore.ErrCredentials, "sign in again", 1},
+		{"UnrecognizedClientException", objstore.ErrCredentials, "does not accept", 1},
+		{"ResourceNotFoundException", nil, "correct store.commit_table", 1},
+	} {
+		answer.Store(&c.says)
+		asked.Store(0)
+		err := s.PutIfAbsent(t.Context(), key(v), []byte("x"))
+		if err == nil || c.want != nil && !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.words) || errors.Is(err, objstore.ErrExists) {
+			t.Errorf("%s: %v", c.says, err)
+		}
+		if n := asked.Load(); n < 1 || n > c.requests {
+			t.Errorf("%s: %d requests, want %d at most", c.says, n, c.requests)
+		}
+		// Nothing is there, and the next try makes the commit.
+		answer.Store(nil)
+		if err := s.PutIfAbsent(t.Context(), key(v), []byte("x")); err != nil {
+			t.Fatalf("after %s: %v", c.says, err)
+		}
+	}
+	if n := s.Usage()[usage.Commit].Requests; n < 30 {
+		t.Errorf("%d calls of DynamoDB are counted", n)
+	}
+	// Who may only read does not finish what was left behind, and reads on.
+	left := fmt.Sprintf(".tmp/%020d.json.dead", 6)
+	if err := s.Put(t.Context(), "processed/t/_delta_log/"+left, strings.NewReader("left"), objstore.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	item := s.keyOf(commit{"processed/t", 6})
+	item["tempPath"], item["complete"] = text(left), text("false")
+	if _, err := s.db.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: &s.o.Table, Item: item}); err != nil {
+		t.Fatal(err)
+	}
+	denied := "AccessDeniedException"
+	answer.Store(&denied)
+	for _, err := range s.List(t.Context(), "processed/t/_delta_log/", "") {
+		if err != nil {
+			t.Errorf("a reader: %v", err)
+		}
+	}
+}
+
+// TestForeignWriter: a commit that somebody put into its place without an entry is not taken for one's own.
+func TestForeignWriter(t *testing.T) {
+	s := open(t)
+	if err := s.PutIfAbsent(t.Context(), key(0), []byte("first")); err != nil {
+		t.Fatal(err)
+	}
+	// It comes between our look and our entry.
+	below := &late{Memory: s.Store.(named).Memory, key: key(1)} //nolint:errcheck // what open made
+	s.Store = below
+	err := s.PutIfAbsent(t.Context(), key(1), []byte("mine"))
+	if err == nil || !strings.Contains(err.Error(), "without an entry") || errors.Is(err, objstore.ErrExists) {
+		t.Errorf("a foreign commit: %v", err)
+	}
+	if got := content(t, s, key(1)); got != "foreign" {
+		t.Errorf("version 1 holds %q", got)
+	}
+	// It stands, and the table goes on.
+	for _, err := range s.List(t.Context(), "processed/t/_delta_log/", "") {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if err := s.PutIfAbsent(t.Context(), key(2), []byte("next")); err != nil {
+		t.Error(err)
+	}
+}
+
+// late is a store in which somebody else creates an object right before our own create.
+type late struct {
+	*objstore.Memory
+	key string
+}
+
+func (l *late) PutIfAbsent(ctx context.Context, key string, data []byte) error {
+	if key == l.key {
+		if err := l.Memory.PutIfAbsent(ctx, key, []byte("foreign")); err != nil {
+			return err
+		}
+	}
+	return l.Memory.PutIfAbsent(ctx, key, data)
 }

@@ -460,11 +460,26 @@ func (s *Store) explain(ctx context.Context, op, key string, err error) error {
 	case coded && api.Code == http.StatusUnauthorized, !coded && strings.Contains(err.Error(), "oauth2: "), !coded && strings.Contains(err.Error(), "auth: cannot fetch token"):
 		return fmt.Errorf("%s: %w: the server does not accept them, or they have expired; run gcloud auth application-default login: %w", what, objstore.ErrCredentials, err)
 	case coded && api.Code == http.StatusForbidden:
-		return fmt.Errorf("%s in %s: %w: %w", what, s.URL(), objstore.ErrDenied, err)
+		return fmt.Errorf("%s in %s: %w: %s: %w", what, s.URL(), objstore.ErrDenied, s.needs(op, key), err)
 	case !coded, api.Code >= 500, api.Code == http.StatusTooManyRequests, api.Code == http.StatusRequestTimeout:
 		return fmt.Errorf("%s in %s: %w: %w", what, s.URL(), objstore.ErrUnavailable, err)
 	}
 	return fmt.Errorf("%s: %w", what, err)
+}
+
+// needs says which right an operation lacks, and what to do about it. The service's own words name the account.
+func (s *Store) needs(op, key string) string {
+	where := "gs://" + s.bucket + "/" + s.prefix + key
+	const remedy = "; use an account that has it (GOOGLE_APPLICATION_CREDENTIALS) or grant it"
+	switch op {
+	case "list":
+		return "the account needs storage.objects.list for " + where + remedy
+	case "delete":
+		return "the account needs storage.objects.delete on " + where + ": only maintenance should delete" + remedy
+	case "put":
+		return "the account needs storage.objects.create on " + where + " (to replace an object, storage.objects.delete too)" + remedy
+	}
+	return "the account needs storage.objects.get on " + where + remedy
 }
 
 var (

@@ -80,17 +80,31 @@ func (s *Store) explain(ctx context.Context, op, key string, err error) error {
 	case c == "ExpiredToken", c == "ExpiredTokenException", c == "TokenRefreshRequired":
 		return fmt.Errorf("%s: %w: they have expired; sign in again: %w", what, objstore.ErrCredentials, err)
 	case st == http.StatusForbidden, c == "AccessDenied", st == http.StatusUnauthorized:
-		hint := ""
-		if op == "get" || op == "stat" {
-			hint = " (without the right to list the bucket a missing object is denied too)"
-		}
-		return fmt.Errorf("%s in %s: %w%s: %w", what, s.URL(), objstore.ErrDenied, hint, err)
+		return fmt.Errorf("%s in %s: %w to %s: %s: %w", what, s.URL(), objstore.ErrDenied, s.who, s.needs(op, key), err)
 	case c == "PermanentRedirect", c == "AuthorizationHeaderMalformed", st == http.StatusMovedPermanently:
 		return fmt.Errorf("%s: the bucket %s is in another region: set s3.region in the lake file or AWS_REGION: %w", what, s.bucketURL(), err)
 	case st == 0 || st >= 500 || c == "SlowDown" || st == http.StatusTooManyRequests:
 		return fmt.Errorf("%s in %s: %w: %w", what, s.URL(), objstore.ErrUnavailable, err)
 	}
 	return fmt.Errorf("%s: %w", what, err)
+}
+
+// needs says which right an operation lacks, and what to do about it.
+func (s *Store) needs(op, key string) string {
+	bucket := "arn:aws:s3:::" + s.bucket
+	object := bucket + "/" + *s.name(key)
+	const remedy = "; use a role that has it (store.role, AWS_PROFILE) or grant it"
+	switch op {
+	case "list":
+		return "it needs s3:ListBucket on " + bucket + " for the prefix " + *s.name(key) + remedy
+	case "sweep":
+		return "it needs s3:ListBucketMultipartUploads on " + bucket + " and s3:AbortMultipartUpload on its objects" + remedy
+	case "delete":
+		return "it needs s3:DeleteObject on " + object + ": only maintenance should delete" + remedy
+	case "put":
+		return "it needs s3:PutObject on " + object + remedy
+	}
+	return "it needs s3:GetObject on " + object + " (and s3:ListBucket, without which a missing object is denied too)" + remedy
 }
 
 func (s *Store) noBucket(what string, err error) error {

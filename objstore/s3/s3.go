@@ -11,6 +11,7 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -55,6 +56,7 @@ type Store struct {
 	bucket string
 	prefix string // "" or ending in a slash
 	o      Options
+	who    string // whose credentials these are, for messages
 	count  *usage.Counter
 }
 
@@ -92,6 +94,15 @@ func LoadConfig(ctx context.Context, o Options) (aws.Config, error) {
 	if o.Profile != "" {
 		load = append(load, config.WithSharedConfigProfile(o.Profile))
 	}
+	// The library's own client of the token service for web identity takes no endpoint from the environment.
+	if e := os.Getenv("AWS_ENDPOINT_URL_STS"); e != "" || os.Getenv("AWS_ENDPOINT_URL") != "" {
+		if e == "" {
+			e = os.Getenv("AWS_ENDPOINT_URL")
+		}
+		load = append(load, config.WithWebIdentityRoleCredentialOptions(func(w *stscreds.WebIdentityRoleOptions) {
+			w.Client = sts.New(sts.Options{Region: "us-east-1", BaseEndpoint: &e})
+		}))
+	}
 	cfg, err := config.LoadDefaultConfig(ctx, load...)
 	if err != nil {
 		return cfg, fmt.Errorf("AWS configuration: %w", err)
@@ -127,7 +138,7 @@ func Open(ctx context.Context, rawURL string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("storage %s: %w", rawURL, err)
 	}
-	s := &Store{bucket: bucket, o: o, count: &usage.Counter{}}
+	s := &Store{bucket: bucket, o: o, who: identity(ctx, cfg, o), count: &usage.Counter{}}
 	if prefix != "" {
 		s.prefix = prefix + "/"
 	}
@@ -147,6 +158,21 @@ func Open(ctx context.Context, rawURL string, o Options) (*Store, error) {
 		c.DisableLogOutputChecksumValidationSkipped = true
 	})
 	return s, nil
+}
+
+// identity names whoever asks: servers do not always say whom they deny.
+func identity(ctx context.Context, cfg aws.Config, o Options) string {
+	who := "nobody"
+	if c, err := cfg.Credentials.Retrieve(ctx); err == nil {
+		who = "access key " + c.AccessKeyID
+	}
+	switch {
+	case o.RoleARN != "":
+		return "role " + o.RoleARN
+	case o.Profile != "":
+		return "profile " + o.Profile + " (" + who + ")"
+	}
+	return who
 }
 
 // kind tells requests of S3's REST interface apart.

@@ -79,7 +79,9 @@ type Counter struct {
 func (c *Counter) Usage() Usage {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return maps.Clone(Usage(c.by))
+	u := Usage{}
+	maps.Copy(u, c.by)
+	return u
 }
 
 func (c *Counter) add(k Kind, d Count) {
