@@ -135,6 +135,7 @@ func (a *app) open(ctx context.Context, l *pipeline.Lake) (*lake, error) {
 	if err != nil {
 		return nil, errors.Join(err, engine.Close())
 	}
+	a.watch.countRequests(store)
 	return &lake{Lake: l, store: store, engine: engine, ingest: in}, nil
 }
 

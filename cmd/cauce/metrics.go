@@ -13,6 +13,8 @@ import (
 	"github.com/cauce-data/cauce/connect/spool"
 	"github.com/cauce-data/cauce/ingest"
 	"github.com/cauce-data/cauce/internal/live"
+	"github.com/cauce-data/cauce/objstore"
+	"github.com/cauce-data/cauce/objstore/usage"
 )
 
 // metrics are what /metrics shows. deploy/monitoring uses their names; a test compares the two.
@@ -218,5 +220,37 @@ func (c producers) Collect(ch chan<- prometheus.Metric) {
 			connected = 1
 		}
 		tell(c.m.producing, prometheus.GaugeValue, connected)
+	}
+}
+
+// requestMetrics gives what a store asked of its server, by kind, as metrics.
+type requestMetrics struct{ store objstore.Store }
+
+var (
+	storeRequests = prometheus.NewDesc("cauce_store_requests_total", "Requests to the bucket, by kind: get, head, put, list, delete, commit. Pages, parts and repetitions count.", []string{"kind"}, nil)
+	storeFailed   = prometheus.NewDesc("cauce_store_failed_requests_total", "Those of the requests that had no answer, or one of 429 and 5xx.", []string{"kind"}, nil)
+	storeBytes    = prometheus.NewDesc("cauce_store_bytes_total", "Bytes of bodies: sent by puts, received by all others.", []string{"kind"}, nil)
+)
+
+// countRequests serves what a store asks of its server; one that asks nothing of any has no such metrics.
+func (m *monitor) countRequests(store objstore.Store) {
+	if m != nil && usage.Of(store) != nil {
+		m.registry.MustRegister(requestMetrics{store})
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (requestMetrics) Describe(ch chan<- *prometheus.Desc) {
+	ch <- storeRequests
+	ch <- storeFailed
+	ch <- storeBytes
+}
+
+// Collect implements prometheus.Collector.
+func (r requestMetrics) Collect(ch chan<- prometheus.Metric) {
+	for kind, n := range usage.Of(r.store) {
+		for desc, v := range map[*prometheus.Desc]int64{storeRequests: n.Requests, storeFailed: n.Failed, storeBytes: n.Bytes} {
+			ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(v), string(kind))
+		}
 	}
 }
