@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the tests compare Cauce with, from package registries and by name, into .cache/, and reuses it:
-# .cache/venv (test/requirements.txt), .cache/airflow (test/airflow/requirements.txt), .cache/clients (test/sharing/requirements.txt), .cache/jars (test/spark-pom.xml), .cache/kafka (test/kafka-pom.xml), .cache/registry and .cache/bin (programs in Go). What cannot be had is named and left out;
+# .cache/venv (test/requirements.txt), .cache/airflow (test/airflow/requirements.txt), .cache/clients (test/sharing/requirements.txt), .cache/checkov (test/infra/requirements.txt), .cache/jars (test/spark-pom.xml), .cache/s3a (test/s3a-pom.xml), .cache/kafka (test/kafka-pom.xml), .cache/registry and .cache/bin (programs in Go). What cannot be had is named and left out;
 # the tests that need it are then skipped by that name (test/prerequisites.txt).
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -46,6 +46,17 @@ jars() {
 	echo "$want" >.cache/jars/.installed
 }
 
+s3a() {
+	want=$(cksum test/s3a-pom.xml)
+	[ "$(cat .cache/s3a/.installed 2>/dev/null)" = "$want" ] && return 0
+	system mvn maven || return 1
+	echo "setup: Hadoop's S3 client into .cache/s3a"
+	rm -rf .cache/s3a
+	mvn -B -q -f test/s3a-pom.xml dependency:copy-dependencies -DoutputDirectory="$PWD/.cache/s3a" -DincludeScope=runtime \
+		>.cache/mvn-s3a.log 2>&1 </dev/null || { rm -rf .cache/s3a; tail -n 3 .cache/mvn-s3a.log; return 1; }
+	echo "$want" >.cache/s3a/.installed
+}
+
 kafka() {
 	want=$(cksum test/kafka-pom.xml)
 	[ "$(cat .cache/kafka/.installed 2>/dev/null)" = "$want" ] && return 0
@@ -89,6 +100,8 @@ python test/airflow/requirements.txt .cache/airflow || echo "setup: no Airflow: 
 python test/sharing/requirements.txt .cache/clients || echo "setup: no Python clients of shares: their tests are skipped"
 jars || echo "setup: no jars: their tests are skipped"
 registry || echo "setup: no schema registry: its test is skipped"
+python test/infra/requirements.txt .cache/checkov || echo "setup: no checkov: its test is skipped"
+s3a || echo "setup: no jars for S3: Spark's test on S3 is skipped"
 kafka || echo "setup: no Kafka: its tests are skipped"
 versitygw || echo "setup: no versitygw: tests on S3 are skipped"
 exit 0

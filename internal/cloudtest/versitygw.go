@@ -15,8 +15,15 @@ type S3 struct {
 	Endpoint          string
 	AccessKey, Secret string
 	dir               string
+	iam               string // where users are made; "": there are none
 	p                 *process
 }
+
+// The superuser's keys.
+const (
+	rootKey    = "root-of-the-test"
+	rootSecret = "secret-of-the-test"
+)
 
 // NewS3 starts versitygw over a folder of the test, with a superuser only. Without the program the test is skipped by
 // name.
@@ -34,7 +41,7 @@ func newS3(t testing.TB, more ...string) *S3 {
 			t.Fatal(err)
 		}
 	}
-	s := &S3{Endpoint: "http://" + addr, AccessKey: "root-of-the-test", Secret: "secret-of-the-test", dir: dir}
+	s := &S3{Endpoint: "http://" + addr, AccessKey: rootKey, Secret: rootSecret, dir: dir}
 	args := append([]string{bin, "--port", addr, "--access", s.AccessKey, "--secret", s.Secret, "--keep-alive", "--quiet"}, more...)
 	args = append(args, "posix")
 	if err := unix.Setxattr(dir, "user.cauce", []byte("x"), 0); err != nil {

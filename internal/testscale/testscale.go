@@ -71,6 +71,7 @@ var table = map[string]scale{
 	"spool-lives":        {short: 5, test: 40, soak: 400, testTime: 5 * time.Second, why: "random lives of a spool whose process dies and whose topic fails"},
 	"stream-seconds":     {short: 6, test: 20, soak: 3600, why: "how long an exchange trades through Kafka into a table that is watched"},
 	"bucket-turns":       {short: 1, test: 2, soak: 20, why: "turns of stream, batch and OPTIMIZE on a bucket that fails at random"},
+	"commit-seconds":     {short: 5, test: 20, soak: 300, why: "seconds that processes commit to one table on S3 through DynamoDB"},
 	"bucket-kills":       {short: 1, test: 10, soak: 100, why: "kill -9 of the real binary on a lake in a bucket"},
 	"pubsub-phase-kills": {short: 0, test: 1, soak: 1, why: "whether streams of Pub/Sub are killed in two phases"},
 	"pubsub-kills":       {short: 0, test: 5, soak: 50, testTime: 20 * time.Second, why: "kill -9 of producer and stream jobs of Pub/Sub"},

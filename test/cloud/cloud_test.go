@@ -2,9 +2,12 @@ package cloud
 
 import (
 	"encoding/json"
+	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -255,4 +258,98 @@ func TestDoctorOnAnUnsafeStore(t *testing.T) {
 	if code != 1 || !strings.Contains(out, "UNSAFE") || !strings.Contains(out, "ifGenerationMatch") {
 		t.Fatalf("exit code %d: %s%s", code, out, errs)
 	}
+}
+
+// TestInitInABucket: the lake file names the bucket, the folders are there, and nobody takes them for data.
+func TestInitInABucket(t *testing.T) {
+	l := s3Bucket(t)
+	if err := os.Remove(l.Path("lake.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	l.Env = append(l.Env, "CAUCE_ROOT=")
+	out, errs, code := l.Try("init", ".", "--template", "crypto", "--storage", "s3://nowhere/lake", "--folders")
+	if code != 2 || !strings.Contains(errs, "no such bucket: s3://nowhere") {
+		t.Errorf("a bucket that is not there: %d %s%s", code, out, errs)
+	}
+	var made struct {
+		Storage string
+		Folders []string
+	}
+	l.JSON(&made, "init", ".", "--template", "crypto", "--storage", l.root, "--folders")
+	if made.Storage != l.root || len(made.Folders) != 4 {
+		t.Errorf("init: %+v", made)
+	}
+	g := lab.NewGenerator(testscale.Rand(t), 1)
+	l.Run("land", g.History(t, t.TempDir(), 0, 200, 0).Path)
+	l.Run("run", "batch")
+	l.Run("table", "vacuum", "unified_events", "--retention", "0s", "--force")
+	var n answer
+	l.JSON(&n, "query", "SELECT count(*) AS n FROM unified_events")
+	if got := n.Rows[0]["n"]; got != float64(len(g.Expected.Lines())) {
+		t.Errorf("%v rows, want %d", got, len(g.Expected.Lines()))
+	}
+	l.Run("doctor")
+}
+
+// TestMetricsCountRequests: what a watched stream asks of the bucket is served, and is what the server saw.
+func TestMetricsCountRequests(t *testing.T) {
+	l := s3Bucket(t)
+	g := lab.NewGenerator(testscale.Rand(t), 1)
+	events := filepath.Join(t.TempDir(), "events.jsonl")
+	g.Events(t, events, 200)
+	l.Run("produce", "replay", events)
+	probe, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listen := probe.Addr().String()
+	if err := probe.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l.proxy.Clear()
+	l.proxy.Add(cloudtest.Rule{Method: "PUT", Nth: 2, Effect: cloudtest.SlowDown})
+	stream := l.Start(nil, "run", "stream", "--trigger", "200ms", "--metrics-listen", listen)
+	var page string
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(page, `cauce_source_records_read_total{source="live"} 203`); time.Sleep(50 * time.Millisecond) {
+		if page = get("http://" + listen + "/metrics"); time.Now().After(deadline) {
+			t.Fatalf("nothing was read: %s%s", page, stream.Stderr.String())
+		}
+	}
+	// It goes on asking, now and then: what was served lies between what the server had seen before and after.
+	before := len(l.proxy.Requests())
+	page = get("http://" + listen + "/metrics")
+	after := len(l.proxy.Requests())
+	stop(t, stream)
+	sum := func(metric string) (n int) {
+		for line := range strings.Lines(page) {
+			if name, value, ok := strings.Cut(strings.TrimSpace(line), " "); ok && strings.HasPrefix(name, metric+"{kind=") {
+				v, err := strconv.ParseFloat(value, 64)
+				if err != nil {
+					t.Fatal(err)
+				}
+				n += int(v)
+			}
+		}
+		return n
+	}
+	if n := sum("cauce_store_requests_total"); n < before-1 || n > after || n < 10 {
+		t.Errorf("%d requests are served, the server saw %d before and %d after", n, before, after)
+	}
+	if n := sum("cauce_store_failed_requests_total"); n != 1 {
+		t.Errorf("%d failed requests are served, want 1", n)
+	}
+	if !strings.Contains(page, `cauce_store_bytes_total{kind="put"} `) || sum("cauce_store_bytes_total") < 1000 {
+		t.Errorf("bytes: %d in\n%s", sum("cauce_store_bytes_total"), page)
+	}
+}
+
+// get is the body of an answer; "" if there is none.
+func get(url string) string {
+	resp, err := http.Get(url) //nolint:noctx // a test's own server
+	if err != nil {
+		return ""
+	}
+	defer resp.Body.Close()
+	b, _ := io.ReadAll(resp.Body)
+	return string(b)
 }

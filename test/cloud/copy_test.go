@@ -34,7 +34,7 @@ func TestCopyThroughAllStores(t *testing.T) {
 	g := lab.NewGenerator(testscale.Rand(t), 3)
 	bad := 0
 	for day := range 2 {
-		bad += g.History(t, l.Inbox(), day, 1500, 100).Bad
+		bad += g.History(t, l.Inbox(), day, 600, 50).Bad
 	}
 	events := func(root string, n int) {
 		t.Helper()
@@ -52,7 +52,7 @@ func TestCopyThroughAllStores(t *testing.T) {
 	here := l.Path("data")
 	l.Run("run", "batch")
 	l.Run("table", "optimize", "unified_events")
-	events(here, 400)
+	events(here, 200)
 
 	from := here
 	for _, to := range []string{"s3://" + s3.Bucket(t, "one") + "/lake", "gs://" + gcs.Bucket(t, "two"), l.Path("back")} {
@@ -61,7 +61,7 @@ func TestCopyThroughAllStores(t *testing.T) {
 			// Killed in the middle, it goes on where it was.
 			proxy.Add(cloudtest.Rule{Method: "PUT", Effect: cloudtest.Slow})
 			p := l.Start(nil, "--root", from, "copy", "--to", to)
-			for deadline := time.Now().Add(time.Minute); puts(proxy) < 15 && time.Now().Before(deadline); {
+			for deadline := time.Now().Add(time.Minute); puts(proxy) < 12 && time.Now().Before(deadline); {
 				time.Sleep(5 * time.Millisecond)
 			}
 			p.Kill()
@@ -77,14 +77,16 @@ func TestCopyThroughAllStores(t *testing.T) {
 		if len(c.Tables) != 2 {
 			t.Fatalf("tables %+v", c.Tables)
 		}
-		var again copied
-		l.JSON(&again, "--root", from, "copy", "--to", to)
-		if again.FilesCopied != 0 || again.FilesThere != c.FilesThere+c.FilesCopied {
-			t.Errorf("copied again: %+v after %+v", again, c)
-		}
-		a, b := l.Run("--root", from, "table", "hash", "unified_events"), l.Run("--root", to, "table", "hash", "unified_events")
-		if a != b {
-			t.Errorf("hash %s at %s, %s at %s", a, from, b, to)
+		// The copy has compared the hashes of all rows itself; that it is right to say so is seen once from outside.
+		if from == here {
+			var again copied
+			l.JSON(&again, "--root", from, "copy", "--to", to)
+			if again.FilesCopied != 0 || again.FilesThere != c.FilesThere+c.FilesCopied {
+				t.Errorf("copied again: %+v after %+v", again, c)
+			}
+			if a, b := l.Run("--root", from, "table", "hash", "unified_events"), l.Run("--root", to, "table", "hash", "unified_events"); a != b {
+				t.Errorf("hash %s at %s, %s at %s", a, from, b, to)
+			}
 		}
 		var batch struct {
 			FilesRead int `json:"files_read"`
@@ -95,11 +97,15 @@ func TestCopyThroughAllStores(t *testing.T) {
 		if batch.FilesRead != 0 || batch.Epochs != 0 {
 			t.Errorf("batch at %s is no no-op: %+v", to, batch)
 		}
-		events(to, 300)
+		events(to, 100)
 		if d := lab.Diff(g.Expected.Lines(), lab.Lines(t, []byte(l.Run("--root", to, "query", "SELECT "+strings.Join(lab.Columns, ", ")+" FROM unified_events", "--format", "csv")), lab.Columns)); d != "" {
 			t.Fatalf("at %s: %s", to, d)
 		}
 		// The target has gone on by itself.
+		if from != here {
+			from = to
+			continue
+		}
 		if out, errs, code := l.Try("--root", from, "copy", "--to", to); code != 2 || !strings.Contains(errs, "gone on") {
 			t.Errorf("copy over a lake that has gone on: %d %s%s", code, out, errs)
 		}

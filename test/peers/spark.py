@@ -7,7 +7,7 @@
 {"op": "checkpoint", "table": PATH}
 {"op": "checksum", "table": PATH}   reads the newest version anew and compares it with its .crc file: an error, or whether there is one
 
-spark.py JARS TMP JAR: with the jar of deploy/spark/ the session may write local folders beside other programs; "" is none.
+spark.py JARS TMP JAR: JARS are folders, with : between them; with the jar of deploy/spark/ the session may write local folders beside other programs; "" is none.
 """
 
 import glob
@@ -21,7 +21,7 @@ from pyspark.sql import SparkSession
 
 
 def session(jars, tmp, store):
-    jars = sorted(glob.glob(os.path.join(jars, "*.jar"))) + [store] * bool(store)
+    jars = [jar for folder in jars.split(":") for jar in sorted(glob.glob(os.path.join(folder, "*.jar")))] + [store] * bool(store)
     builder = SparkSession.builder.master("local[2]").appName("cauce-peers")
     for key, value in {
         "spark.jars": ",".join(jars),

@@ -78,6 +78,9 @@ func startSpark(t testing.TB) *spark {
 				return
 			}
 		}
+		if s3a, err := prereq.Lookup("s3a"); err == nil {
+			jars += ":" + s3a
+		}
 		s := &session{cmd: exec.Command(python, "spark.py", jars, shared.tmp, store)}
 		s.cmd.Stderr = &s.stderr
 		s.cmd.Env = append(os.Environ(), "PYSPARK_PYTHON="+python)
