@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/cauce-data/cauce/internal/prereq"
+	"github.com/cauce-data/cauce/internal/testscale"
 	"github.com/cauce-data/cauce/test/lab"
 )
 
@@ -86,7 +87,7 @@ func newHome(t *testing.T) *home {
 	}
 	h.in, h.out = in, bufio.NewScanner(out)
 	h.out.Buffer(nil, 1<<20)
-	limit := time.AfterFunc(8*time.Minute, func() { _ = cmd.Process.Kill() })
+	limit := time.AfterFunc(30*time.Minute, func() { _ = cmd.Process.Kill() })
 	t.Cleanup(func() {
 		limit.Stop()
 		_ = in.Close()
@@ -364,11 +365,13 @@ func TestDagOnSpark(t *testing.T) {
 	if rows != 42 {
 		t.Errorf("%d rows after two nights on Spark", rows)
 	}
-	// The interval once more finds nothing, and changes nothing.
-	all["publish"] = "skipped"
-	h.test("spark", "2024-08-20", "success", all)
-	if r, v, e := stands(t, l); r != rows || v != version || e != entries {
-		t.Errorf("the second night once more left %d rows, version %d, %d log entries; before %d, %d, %d", r, v, e, rows, version, entries)
+	// The interval once more finds nothing, and changes nothing. A session of Spark takes long, and so this waits for make soak.
+	if testscale.Current() == testscale.Soak {
+		all["publish"] = "skipped"
+		h.test("spark", "2024-08-20", "success", all)
+		if r, v, e := stands(t, l); r != rows || v != version || e != entries {
+			t.Errorf("the second night once more left %d rows, version %d, %d log entries; before %d, %d, %d", r, v, e, rows, version, entries)
+		}
 	}
 	// The embedded engine goes on from there, and has nothing to read.
 	var r struct {

@@ -29,6 +29,7 @@ var scenarios = []scenario{
 	{"buffer-kills", "kill -9 of the buffer's host while producer and stream run in other processes", "./test/kill", "TestBufferHostKilled"},
 	{"scheduler-kills", "kill -9 of cauce up in the middle of its batch", "./test/kill", "TestSchedulerKilled"},
 	{"spark-driver-kills", "kill -9 of a batch on Spark, with and without who submitted it", "./test/spark", "TestSparkDriverKilled"},
+	{"airflow-spark", "nights of Airflow on Spark, one of them again", "./test/airflow", "TestDagOnSpark"},
 	{"airflow-kills", "Airflow's scheduler, DAG processor and API server: runs triggered by REST, one cleared, kill -9 of the scheduler", "./test/airflow", "TestSchedulerOfAirflowKilled"},
 	{"stream-kills", "kill -9 of producer, Kafka broker and stream job while a faulty exchange trades; what was lost is repaired over REST", "./test/kill", "TestKafkaUnderFire"},
 	{"stream-hour", "an hour of an exchange, Kafka, stream and maintenance: memory flat, logs and files bounded, the 30 s trigger seen", "./test/flow", "TestStreamForAnHour"},
