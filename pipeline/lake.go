@@ -51,6 +51,8 @@ type Lake struct {
 	Engine      Engine
 	Metrics     Metrics
 	Shares      []Share // in the order of the file
+	Serve       Serve
+	Roles       []Role // in the order of the file
 	// Warnings are findings that do not stop the lake from working as written but are probably not meant.
 	Warnings Diagnostics
 

@@ -297,6 +297,8 @@ var lakeShape = &shape{
 			{"listen", text("Address (host:port) on which /metrics, /healthz and /readyz are served, without authentication; nothing is served unless it is given. --metrics-listen overrides it.", "127.0.0.1:9464"), true},
 		}}, false},
 		{"shares", &shape{kind: kindDict, elem: shareShape, nullable: true, doc: "What is shared over Delta Sharing, by name.", example: "{partners: {tables: [events]}}"}, false},
+		{"serve", serveShape, false},
+		{"roles", &shape{kind: kindDict, elem: roleShape, nullable: true, doc: "Who may read over `cauce serve`, by name. Without any, `reader` may on loopback, with no password.", example: "{analyst: {password: \"${env:ANALYST_PASSWORD}\"}}"}, false},
 	},
 }
 

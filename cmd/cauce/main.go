@@ -15,9 +15,14 @@ import (
 	"syscall"
 	"time"
 	_ "time/tzdata" // time zones of lake files, on machines that have none installed
+
+	"github.com/cauce-data/cauce/serve/worker"
 )
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == worker.Command { // a process of cauce serve; it has signals and arguments of its own
+		os.Exit(worker.Main())
+	}
 	os.Exit(run(os.Args, os.Stdin, os.Stdout, os.Stderr))
 }
 

@@ -31,6 +31,10 @@ type metrics struct {
 	missing, bufferMessages, bufferBytes                                *prometheus.GaugeVec
 	produced, ignored, malformed, reconnects, producing, unacknowledged *prometheus.Desc
 	repeated, dropped, producerLag, spooled                             *prometheus.Desc
+
+	serveSessions, serveWaiting, serveWorkersEnded prometheus.Gauge
+	serveStatements, serveRefused                  *prometheus.CounterVec
+	serveSeconds                                   prometheus.Histogram
 }
 
 // secondsBuckets reach from a quick phase to a batch of many files.
@@ -87,6 +91,14 @@ func newMetrics() *metrics {
 	m.missing = gauge("ledger_missing", "Ids that a table lacks, by the last look of the ledger.", "table")
 	m.bufferMessages = gauge("buffer_messages", "Messages that the embedded buffer keeps.", "topic")
 	m.bufferBytes = gauge("buffer_bytes", "Bytes that the embedded buffer keeps.", "topic")
+
+	m.serveSessions = gauge("serve_sessions", "Sessions of clients that ask SQL.").WithLabelValues()
+	m.serveWaiting = gauge("serve_statements_waiting", "Statements that wait for a worker.").WithLabelValues()
+	m.serveWorkersEnded = gauge("serve_workers_ended", "Worker processes that were killed for a limit or ended by themselves, and were replaced.").WithLabelValues()
+	m.serveStatements = counter("serve_statements_total", "Statements of clients, by SQLSTATE; 00000 is success.", "code")
+	m.serveRefused = counter("serve_refused_total", "Connections that were refused: password, role, sessions, encryption.", "reason")
+	m.serveSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "cauce_serve_statement_seconds", Help: "Time from a statement to its last row.", Buckets: secondsBuckets})
+	m.registry.MustRegister(m.serveSeconds)
 
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("cauce_producer_"+name, help, append([]string{"source"}, labels...), nil)

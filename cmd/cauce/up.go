@@ -30,9 +30,10 @@ func newUp(a *app) *cobra.Command {
 	var u up
 	cmd := &cobra.Command{
 		Use:   "up",
-		Short: "Run everything in one process: producers, streams, the nightly batch, maintenance",
+		Short: "Run everything in one process: producers, streams, the nightly batch, maintenance, SQL for others",
 		Long: `Run everything that the lake file names in one process: the producer of each stream that has one, the
-streams, the repair of what they miss, the tasks of its schedule at their times. What fails is tried again; a gap in a source or a broken
+streams, the repair of what they miss, the tasks of its schedule at their times, and PostgreSQL's protocol where serve.pg_listen
+names an address. What fails is tried again; a gap in a source or a broken
 rule with on_fail: fail ends the process with its exit code. Stops cleanly on SIGINT and SIGTERM.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -134,6 +135,13 @@ func (u *up) run(ctx context.Context) error {
 	g.Go(func() error { return sched.Run(ctx) })
 	if u.batchNow {
 		g.Go(func() error { return u.fatal(sched.Now(ctx, pipeline.RunBatch)) })
+	}
+	if address := u.l.Lake.Serve.PGListen; address != "" {
+		d, err := u.a.openDoor(u.l, address)
+		if err != nil {
+			return err
+		}
+		g.Go(func() error { return errors.Join(d.serve(ctx), d.close()) })
 	}
 	u.log.Info("up", "lake", u.l.File, "streams", len(streams), "tasks", u.times())
 	err = g.Wait()

@@ -69,13 +69,19 @@ func (s *scan) oddFiles(ctx context.Context, e *Engine, info delta.TableInfo, fi
 	if err != nil {
 		return "", err
 	}
+	from := quoteName(name)
+	if s.ship != nil {
+		if from, err = s.ship.export(ctx, e, s.conn, name); err != nil {
+			return "", err
+		}
+	}
 	if o.Position {
 		items = append(items, fmt.Sprintf("CAST(%s[%s::BIGINT + 1] AS INTEGER) AS %s", indexList(group), fileIndexColumn, fileIndexColumn), rowColumn)
 	}
 	if len(items) == 0 {
 		items = []string{"NULL"}
 	}
-	return "SELECT " + strings.Join(items, ", ") + " FROM " + quoteName(name), nil
+	return "SELECT " + strings.Join(items, ", ") + " FROM " + from, nil
 }
 
 // hasVariant reports whether a type is or holds a variant.

@@ -27,7 +27,7 @@ func (q *parsedQuery) predicates(ctx context.Context, c *conn, tables map[string
 		if all[name] {
 			continue
 		}
-		p, failed, err := r.predicate(ctx, c, tables)
+		p, failed, err := r.predicate(ctx, c, tables, q.strict)
 		if err != nil {
 			return nil, err
 		}
@@ -53,7 +53,7 @@ func (q *parsedQuery) predicates(ctx context.Context, c *conn, tables map[string
 	return out, nil
 }
 
-func (r *tableRef) predicate(ctx context.Context, c *conn, tables map[string]*QueryTable) (_ delta.Predicate, failed bool, _ error) {
+func (r *tableRef) predicate(ctx context.Context, c *conn, tables map[string]*QueryTable, strict bool) (_ delta.Predicate, failed bool, _ error) {
 	if r.selectNode == nil || !r.plainJoins {
 		return nil, false, nil
 	}
@@ -61,7 +61,7 @@ func (r *tableRef) predicate(ctx context.Context, c *conn, tables map[string]*Qu
 	if !ok {
 		return nil, false, nil
 	}
-	p := &pruner{ctx: ctx, conn: c, ref: r, tables: tables}
+	p := &pruner{ctx: ctx, conn: c, ref: r, tables: tables, strict: strict}
 	pred := p.condition(where)
 	return pred, p.failed, ctx.Err()
 }
@@ -73,6 +73,7 @@ type pruner struct {
 	ref    *tableRef
 	tables map[string]*QueryTable
 	failed bool // a constant could not be evaluated
+	strict bool // only constants that cost nothing are evaluated
 }
 
 var comparisonOps = map[string]string{
@@ -222,7 +223,7 @@ func (p *pruner) onlyTables() bool {
 func baseTablesOnly(n node) bool {
 	switch n["type"] {
 	case "BASE_TABLE":
-		return n["column_name_alias"] == nil
+		return absent(n["column_name_alias"])
 	case "JOIN":
 		left, _ := n["left"].(node)
 		right, _ := n["right"].(node)
@@ -274,7 +275,7 @@ var volatileFunctions = []string{"random", "uuid", "gen_random_uuid", "uuidv4", 
 // constant evaluates an expression that names no column of any table, as DuckDB does; ok is false for what is none, or
 // has a type for which there is no sure comparison.
 func (p *pruner) constant(n node, t delta.Type) (v any, ok bool) {
-	if !constantTree(n) {
+	if !constantTree(n) || p.strict && !cheapTree(n) {
 		return nil, false
 	}
 	plainText := n["class"] == "CONSTANT"
@@ -370,6 +371,40 @@ func constantTree(v any) bool {
 				return false
 			}
 		}
+	}
+	return true
+}
+
+// cheapFunctions are what cheapTree lets pass: functions that make a value no larger than their arguments.
+var cheapFunctions = []string{"+", "-", "now", "date_trunc", "to_days", "to_hours", "to_minutes", "to_seconds", "to_months", "to_years", "to_weeks",
+	"to_date", "make_date", "today", "current_date", "current_timestamp", "get_current_timestamp", "date_part", "timezone", "lower", "upper"}
+
+// cheapTree reports whether a constant may be evaluated in this process for a statement that is not trusted: it calls
+// nothing that could take long or much.
+func cheapTree(v any) bool {
+	switch v := v.(type) {
+	case node:
+		if v["class"] == "FUNCTION" {
+			if s, _ := v["function_name"].(string); !slices.Contains(cheapFunctions, strings.ToLower(s)) {
+				return false
+			}
+		}
+		for _, e := range v {
+			if !cheapTree(e) {
+				return false
+			}
+		}
+	case []any:
+		if len(v) > 100 {
+			return false
+		}
+		for _, e := range v {
+			if !cheapTree(e) {
+				return false
+			}
+		}
+	case string:
+		return len(v) < 10_000
 	}
 	return true
 }

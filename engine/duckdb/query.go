@@ -89,7 +89,7 @@ func (r *Result) Close() error {
 func (e *Engine) TableNames(ctx context.Context, sql string) ([]string, error) {
 	var names []string
 	err := e.with(ctx, func(c *conn) error {
-		q, err := parseQuery(ctx, c, sql)
+		q, err := parseQuery(ctx, c, sql, nil)
 		if err != nil {
 			return err
 		}
@@ -122,7 +122,7 @@ func (e *Engine) Query(ctx context.Context, sql string, tables []QueryTable) (_ 
 	if err := c.exec(ctx, "BEGIN TRANSACTION"); err != nil {
 		return nil, err
 	}
-	q, err := parseQuery(ctx, c, sql)
+	q, err := parseQuery(ctx, c, sql, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +155,7 @@ func (e *Engine) Query(ctx context.Context, sql string, tables []QueryTable) (_ 
 		for _, f := range files {
 			r.BytesRead += f.Add.Size
 		}
-		s, body, err := e.queryScan(ctx, c, t.Snapshot, files, q.metadata)
+		s, body, err := e.queryScan(ctx, c, t.Snapshot, files, q.metadata, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -218,8 +218,11 @@ type tableRef struct {
 
 // parsedQuery is a statement that passed the gate.
 type parsedQuery struct {
-	refs     []*tableRef
-	metadata bool // it names the column _metadata
+	refs      []*tableRef
+	metadata  bool          // it names the column _metadata
+	node      node          // the tree
+	strict    bool          // the statement is not trusted: its constants are not computed here unless they are cheap
+	relations []shippedName // what a resolver put in the places of names
 }
 
 // metadataColumn is the struct of what is known of a row beside its values, under Spark's name. It is there only for
@@ -227,10 +230,10 @@ type parsedQuery struct {
 const metadataColumn = "_metadata"
 
 // queryScan is the scan of a table for a query, and the SELECT over it.
-func (e *Engine) queryScan(ctx context.Context, c *conn, snap *delta.Snapshot, files []delta.File, metadata bool) (*scan, string, error) {
+func (e *Engine) queryScan(ctx context.Context, c *conn, snap *delta.Snapshot, files []delta.File, metadata bool, ship *Shipped) (*scan, string, error) {
 	info := snap.TableInfo()
 	if _, own := info.Schema.Field(metadataColumn); own || !metadata || !snap.RowTracking() {
-		s, err := e.scan(ctx, c, info, files, scanOptions{})
+		s, err := e.scan(ctx, c, info, files, scanOptions{Ship: ship})
 		if err != nil {
 			return nil, "", err
 		}
@@ -240,7 +243,7 @@ func (e *Engine) queryScan(ctx context.Context, c *conn, snap *delta.Snapshot, f
 	if err != nil {
 		return nil, "", err
 	}
-	s, err := e.scan(ctx, c, info, files, scanOptions{Position: true})
+	s, err := e.scan(ctx, c, info, files, scanOptions{Position: true, Ship: ship})
 	if err != nil {
 		return nil, "", err
 	}
@@ -265,9 +268,14 @@ func (e *Engine) queryScan(ctx context.Context, c *conn, snap *delta.Snapshot, f
 // allowedTableFunctions make rows out of their arguments alone.
 var allowedTableFunctions = []string{"range", "generate_series", "unnest", "repeat", "repeat_row", "json_each", "json_tree", "generate_subscripts"}
 
-// parseQuery is the gate: it parses a statement and finds the tables that it names.
-func parseQuery(ctx context.Context, c *conn, sql string) (*parsedQuery, error) {
-	row, err := c.one(ctx, "SELECT json_serialize_sql("+quoteText(sql)+", skip_null := true, skip_empty := true, skip_default := true)::VARCHAR")
+// parseQuery is the gate: it parses a statement and finds the tables that it names. A resolver, if there is one, says what
+// names mean and may change the tree.
+func parseQuery(ctx context.Context, c *conn, sql string, resolver Resolver) (*parsedQuery, error) {
+	options := ", skip_null := true, skip_empty := true, skip_default := true"
+	if resolver != nil {
+		options = "" // the tree becomes SQL again, which needs all of it
+	}
+	row, err := c.one(ctx, "SELECT json_serialize_sql("+quoteText(sql)+options+")::VARCHAR")
 	if err != nil {
 		return nil, err
 	}
@@ -300,10 +308,17 @@ func parseQuery(ctx context.Context, c *conn, sql string) (*parsedQuery, error) 
 		return nil, fmt.Errorf("%w: one SELECT statement is expected, not %d", ErrStatement, n)
 	}
 	w := &refWalker{}
+	if resolver != nil {
+		w.resolver = &resolving{ctx: ctx, r: resolver}
+	}
 	if err := w.query(tree.Statements[0].Node, nil); err != nil {
 		return nil, err
 	}
-	return &parsedQuery{refs: w.refs, metadata: w.metadata}, nil
+	q := &parsedQuery{refs: w.refs, metadata: w.metadata, node: tree.Statements[0].Node}
+	if w.resolver != nil {
+		q.relations, q.strict = w.resolver.relations, true
+	}
+	return q, nil
 }
 
 // syntaxMessage points at the place of an error in the statement's text.
@@ -319,7 +334,8 @@ func syntaxMessage(sql, msg string, offset int) string {
 // refWalker finds the places that name tables. ctes are the names of WITH clauses in scope, in lower case.
 type refWalker struct {
 	refs     []*tableRef
-	metadata bool // a column _metadata is named
+	metadata bool       // a column _metadata is named
+	resolver *resolving // nil: names are those of the caller's tables
 }
 
 // query walks a query node: a SELECT, a set operation or a recursive WITH.
@@ -331,6 +347,9 @@ func (w *refWalker) query(n node, ctes map[string]bool) error {
 	if m, ok := n["cte_map"].(node); ok {
 		for _, entry := range list(m["map"]) {
 			name, _ := entry["key"].(string)
+			if w.resolver != nil && strings.ContainsAny(name, `/\\.:`) {
+				return fmt.Errorf("%w: WITH %q: a name like that of a file", ErrStatement, name)
+			}
 			value, _ := entry["value"].(node)
 			inner := scope
 			// A recursive WITH names itself.
@@ -345,6 +364,11 @@ func (w *refWalker) query(n node, ctes map[string]bool) error {
 	}
 	if name, ok := n["cte_name"].(string); ok {
 		scope = with(scope, name)
+	}
+	if w.resolver != nil {
+		if err := w.resolver.r.Select(n); err != nil {
+			return err
+		}
 	}
 	// An object with from_table is a SELECT.
 	var refs []*tableRef
@@ -403,6 +427,11 @@ func hasRecursive(v any) bool {
 func (w *refWalker) value(v any, ctes map[string]bool, _ *tableRef) error {
 	switch v := v.(type) {
 	case node:
+		if w.resolver != nil && v["class"] != nil {
+			if err := w.resolver.r.Expression(v); err != nil {
+				return err
+			}
+		}
 		if names, ok := v["column_names"].([]any); ok {
 			w.metadata = w.metadata || slices.ContainsFunc(names, func(n any) bool { s, _ := n.(string); return strings.EqualFold(s, metadataColumn) })
 		}
@@ -455,6 +484,17 @@ func (f *fromWalker) table(n node, inner bool) error {
 			f.alone = false
 			return nil
 		}
+		if f.w.resolver != nil {
+			table, err := f.w.resolver.table(n)
+			if err != nil {
+				return err
+			}
+			if table == "" { // the worker knows it
+				f.alone = false
+				return nil
+			}
+			name, schema, catalog = table, "", ""
+		}
 		if n["at_clause"] != nil {
 			return fmt.Errorf("%w: AT (…) on table %s; --as-of reads an earlier version", ErrStatement, name)
 		}
@@ -465,7 +505,7 @@ func (f *fromWalker) table(n node, inner bool) error {
 		if a, ok := n["alias"].(string); ok && a != "" {
 			r.alias = a
 		}
-		if n["column_name_alias"] != nil { // columns have other names here
+		if !absent(n["column_name_alias"]) { // columns have other names here
 			r.selectNode = nil
 		}
 		f.refs = append(f.refs, r)
@@ -498,11 +538,25 @@ func (f *fromWalker) table(n node, inner bool) error {
 	case "TABLE_FUNCTION":
 		fn, _ := n["function"].(node)
 		name, _ := fn["function_name"].(string)
+		if f.w.resolver != nil {
+			done, err := f.w.resolver.function(n, fn)
+			if err != nil {
+				return err
+			}
+			if done {
+				f.alone = false
+				return nil
+			}
+			name, _ = fn["function_name"].(string)
+		}
 		if !slices.Contains(allowedTableFunctions, strings.ToLower(name)) {
 			return fmt.Errorf("%w: table function %s reaches outside the lake", ErrStatement, name)
 		}
 	case "SHOW_REF":
 		f.plain = false
+		if f.w.resolver != nil && n["query"] == nil {
+			return fmt.Errorf("%w: write DESCRIBE SELECT … or ask information_schema", ErrStatement)
+		}
 		if n["query"] == nil {
 			if name, ok := n["table_name"].(string); ok && name != "" && !strings.HasPrefix(name, `"`) && !f.ctes[strings.ToLower(name)] {
 				f.refs = append(f.refs, &tableRef{table: name, alias: name})
@@ -518,6 +572,12 @@ func (f *fromWalker) table(n node, inner bool) error {
 		}
 	}
 	return nil
+}
+
+// absent tells whether a part of a tree is not there.
+func absent(v any) bool {
+	items, ok := v.([]any)
+	return v == nil || ok && len(items) == 0
 }
 
 // list gives the objects of a JSON array.

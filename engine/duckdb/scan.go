@@ -31,6 +31,7 @@ const (
 
 // scanOptions say what a scan gives.
 type scanOptions struct {
+	Ship     *Shipped // take along what the SQL names, for another process
 	Columns  []string // logical names, nil: all of the table
 	Position bool     // add _file_index INTEGER (into the files given) and _row BIGINT (physical row number)
 	Deleted  bool     // keep the rows that deletion vectors mark
@@ -43,6 +44,7 @@ type scan struct {
 	conn  *conn
 	temps []string // temporary tables
 	local *localFiles
+	ship  *Shipped // not nil: another process will run SQL, and needs what it names
 }
 
 // Close drops what the scan needed.
@@ -57,7 +59,7 @@ func (s *scan) Close(ctx context.Context) error {
 // scan prepares reading files: partition columns from the log, columns that files lack as null, physical types made
 // those of the table, rows that deletion vectors mark left out.
 func (e *Engine) scan(ctx context.Context, c *conn, info delta.TableInfo, files []delta.File, o scanOptions) (_ *scan, err error) {
-	s := &scan{conn: c, local: &localFiles{}}
+	s := &scan{conn: c, local: &localFiles{}, ship: o.Ship}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close(ctx))
@@ -374,6 +376,10 @@ func (s *scan) deletedTable(ctx context.Context, e *Engine, members []delta.File
 func (s *scan) table(ctx context.Context, e *Engine, prefix string, b *array.RecordBuilder, items string) (string, error) {
 	rec := b.NewRecordBatch()
 	defer rec.Release()
+	if s.ship != nil {
+		name := e.name(prefix)
+		return name, s.ship.addRows(name, items, rec.Schema(), rec)
+	}
 	rr, err := array.NewRecordReader(rec.Schema(), []arrow.RecordBatch{rec})
 	if err != nil {
 		return "", err

@@ -26,7 +26,7 @@ var flow = [][]string{
 	{"engine/*", "connect/*", "catalog"},
 	{"ingest"},
 	{"schedule"},
-	{"serve/*"},
+	{"serve"},
 	{"cmd/*"},
 }
 

@@ -43,6 +43,7 @@ var prerequisites = []prerequisite{
 	{"terraform", terraform},
 	{"checkov", func() (string, error) { return file(filepath.Join(root(), ".cache", "checkov", "bin", "checkov")) }},
 	{"systemd", func() (string, error) { return exec.LookPath("systemd-analyze") }},
+	{"postgres", postgres},
 	{"pubsub-emulator", pubsubEmulator},
 	{"tmpfs", tmpfs},
 }
@@ -117,6 +118,15 @@ var java = sync.OnceValues(func() (string, error) {
 	}
 	return path, nil
 })
+
+// postgres gives the folder with the programs of a PostgreSQL 15 server, whose answers the tests compare with.
+func postgres() (string, error) {
+	const where = "/usr/lib/postgresql/15/bin"
+	if _, err := os.Stat(filepath.Join(where, "initdb")); err != nil {
+		return "", err
+	}
+	return where, nil
+}
 
 // fakeGCS is the program inside the Python package of that name.
 func fakeGCS() (string, error) {

@@ -538,4 +538,19 @@ var faults = []fault{
 		edits: []edit{{"serve/sharing/query.go", "if asked && !t.history {", "if asked && t.share == \"\" {"}},
 		pkg:   "./serve/sharing", test: "^TestHistoryCanBeKept$",
 	},
+	{
+		name: "gate-passes-read-text", what: "SQL of clients may name a table function that reads files",
+		edits: []edit{{"engine/duckdb/query.go", "var allowedTableFunctions = []string{\"range\",", "var allowedTableFunctions = []string{\"read_text\", \"range\","}},
+		pkg:   "./engine/duckdb", test: "^TestQueryGate$",
+	},
+	{
+		name: "transaction-sees-commits", what: "a transaction of PostgreSQL's protocol reads another version with each statement",
+		edits: []edit{{"serve/session.go", "\tif s.tx == nil {\n\t\treturn s.b.snapshot(ctx, name)\n", "\tif true {\n\t\treturn s.b.snapshot(ctx, name)\n"}},
+		pkg:   "./test/bi", test: "^TestSQLOverTheWire$",
+	},
+	{
+		name: "role-sees-all-columns", what: "a role that may see some columns of a table sees all of them",
+		edits: []edit{{"serve/serve.go", "\tcolumns, ok = r.Tables[strings.ToLower(table)]\n\treturn columns, ok\n", "\t_, ok = r.Tables[strings.ToLower(table)]\n\treturn nil, ok\n"}},
+		pkg:   "./test/bi", test: "^TestRolesSeeTheirTables$",
+	},
 }

@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cauce-data/cauce/objstore"
+	"github.com/cauce-data/cauce/pipeline"
+	"github.com/cauce-data/cauce/serve"
+	"github.com/cauce-data/cauce/serve/pgcatalog"
+	"github.com/cauce-data/cauce/serve/pgwire"
+	"github.com/cauce-data/cauce/serve/worker"
+)
+
+// defaultPGListen is where PostgreSQL's clients look first.
+const defaultPGListen = "127.0.0.1:5432"
+
+func newServe(a *app) *cobra.Command {
+	var pgListen, metrics string
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Answer SQL of BI tools, as PostgreSQL does",
+		Long: `Answer SQL (DuckDB's dialect) over PostgreSQL's wire protocol, so that psql, DBeaver, Tableau, Power BI, Superset,
+Grafana and every driver for PostgreSQL read the tables while they are being written. The database is "lake"; the lake
+file's roles say who may see what. Without roles the role "reader" connects from this machine, with no password.
+
+A transaction reads one version of each table. Earlier versions: FROM unified_events AT (VERSION => 3), or
+AT (TIMESTAMP => '2024-08-20 12:00:00'); changes: FROM table_changes('unified_events', 3, 5). What the lake knows of itself
+stands in the schema lake: versions, files, partitions, runs, quarantine, gaps.
+
+No statement writes to the lake or reads a file: each runs in a process of its own kind that has limits of memory and time
+and no credentials. Temporary tables are allowed. Stops cleanly on SIGINT and SIGTERM. See docs/bi.md.`,
+		Example: `  cauce serve
+  cauce serve --pg-listen 127.0.0.1:6543
+  psql -h 127.0.0.1 -U reader lake`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			a.verbose = a.verbose || !a.quiet
+			l, err := a.openWatched(cmd.Context(), metrics, false)
+			if err != nil {
+				return err
+			}
+			defer l.Close()
+			address := pgListen
+			if address == "" {
+				address = l.Lake.Serve.PGListen
+			}
+			if address == "" {
+				address = defaultPGListen
+			}
+			d, err := a.openDoor(l, address)
+			if err != nil {
+				return err
+			}
+			start := time.Now()
+			if err := errors.Join(d.serve(cmd.Context()), d.close()); err != nil {
+				return err
+			}
+			seconds := time.Since(start).Seconds()
+			return a.print(struct {
+				Sessions   int64   `json:"sessions"`
+				Statements int64   `json:"statements"`
+				Seconds    float64 `json:"seconds"`
+			}{d.sessions.Load(), d.statements.Load(), seconds}, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "stopped after %.0f s: %d sessions, %d statements\n", seconds, d.sessions.Load(), d.statements.Load())
+				return err
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&pgListen, "pg-listen", "", "`address` (host:port) of PostgreSQL's protocol; the lake file's serve.pg_listen, else "+defaultPGListen+", is the default")
+	f.StringVar(&metrics, "metrics-listen", "", metricsListen)
+	return cmd
+}
+
+// door is a lake that is served over PostgreSQL's protocol.
+type door struct {
+	a        *app
+	l        *lake
+	pool     *worker.Pool
+	server   *pgwire.Server
+	listener net.Listener
+	// catalogue is a folder with files of PostgreSQL's catalogue, for the workers.
+	catalogue string
+
+	sessions, statements atomic.Int64
+}
+
+// openDoor listens on an address and starts the first worker. The caller closes it.
+func (a *app) openDoor(l *lake, address string) (_ *door, err error) {
+	d := &door{a: a, l: l}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.close())
+		}
+	}()
+	if d.listener, err = net.Listen("tcp", address); err != nil {
+		return nil, usagef("serve.pg_listen: %s: %w", address, err)
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	settings := l.Lake.Serve
+	dir := filepath.Join(tempDir(l.Lake), "sql")
+	d.catalogue = filepath.Join(dir, fmt.Sprintf("catalogue-%d", os.Getpid()))
+	if err := pgcatalog.Extract(d.catalogue); err != nil {
+		return nil, err
+	}
+	d.pool, err = worker.Open(worker.Options{
+		Path: exe, Args: []string{a.prog, worker.Command}, Dir: dir, Readable: append(readableDirs(l), d.catalogue),
+		Workers: settings.Workers, MemoryBytes: settings.MemoryLimit, Log: a.logger(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	cert, err := serverTLS(settings)
+	if err != nil {
+		return nil, err
+	}
+	o := pgwire.Options{
+		Backend: serve.New(serve.Options{
+			Lake: l.Lake, Ingest: l.ingest, Engine: l.engine, Pool: d.pool, Log: a.logger(), RunsDir: runsDir(l.Lake), CatalogueDir: d.catalogue,
+		}),
+		TLS: cert, StatementTimeout: settings.StatementTimeout, IdleTimeout: settings.IdleTimeout, SessionsMax: settings.SessionsMax,
+	}
+	o.Observe = d.observer()
+	if err := pgwire.CheckListen(d.listener.Addr(), o); err != nil {
+		return nil, usagef("serve.pg_listen: %w", err)
+	}
+	d.server, err = pgwire.New(o)
+	return d, err
+}
+
+func (d *door) close() error {
+	var errs []error
+	if d.listener != nil {
+		if err := d.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	if d.pool != nil {
+		errs = append(errs, d.pool.Close())
+	}
+	if d.catalogue != "" {
+		errs = append(errs, os.RemoveAll(d.catalogue))
+	}
+	return errors.Join(errs...)
+}
+
+// serve answers until ctx ends.
+func (d *door) serve(ctx context.Context) error {
+	host, port, err := net.SplitHostPort(d.listener.Addr().String())
+	if err != nil {
+		return err
+	}
+	log := d.a.logger()
+	log.Info("PostgreSQL's protocol is served", "address", d.listener.Addr().String(), "database", serve.Database, "workers", len(d.pool.Workers()))
+	if len(d.l.Lake.Roles) == 0 {
+		log.Info("the lake file has no roles: anybody on this machine reads the whole lake without a password",
+			"connect", fmt.Sprintf("psql -h %s -p %s -U %s %s", host, port, serve.ReaderRole, serve.Database))
+	}
+	return d.server.Serve(ctx, d.listener)
+}
+
+func (d *door) observer() pgwire.Observer {
+	watch := d.l.watch
+	return pgwire.Observer{
+		Session: func(change int) {
+			if change > 0 {
+				d.sessions.Add(1)
+			}
+			if watch != nil {
+				watch.serveSessions.Add(float64(change))
+			}
+		},
+		Statement: func(took time.Duration, code string) {
+			d.statements.Add(1)
+			if watch != nil {
+				watch.serveStatements.WithLabelValues(code).Inc()
+				watch.serveSeconds.Observe(took.Seconds())
+				counts := d.pool.Counts()
+				watch.serveWorkersEnded.Set(float64(counts.Killed.Load() + counts.Died.Load()))
+				_, waiting := d.pool.Load()
+				watch.serveWaiting.Set(float64(waiting))
+			}
+		},
+		Refused: func(why string) {
+			if watch != nil {
+				watch.serveRefused.WithLabelValues(why).Inc()
+			}
+		},
+	}
+}
+
+// readableDirs are the folders in which workers find data files.
+func readableDirs(l *lake) []string {
+	dirs := l.engine.StageDirs()
+	if local, ok := l.store.(objstore.LocalPather); ok {
+		dirs = append(dirs, local.LocalPath(""))
+	}
+	return dirs
+}
+
+// serverTLS loads the certificate that the lake file names; nil without one.
+func serverTLS(s pipeline.Serve) (*tls.Config, error) {
+	if s.TLSCert == "" {
+		return nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(s.TLSCert, s.TLSKey)
+	if err != nil {
+		return nil, usagef("serve.tls: %w", err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
+}

@@ -1,0 +1,338 @@
+package duckdb
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/ipc"
+
+	"github.com/cauce-data/cauce/delta"
+)
+
+// Node is a part of a statement's tree as json_serialize_sql writes it.
+type Node = map[string]any
+
+// Name is how a statement names a table: schema and catalog are "" where it says none.
+type Name struct {
+	Catalog, Schema, Table string
+	// AtUnit and At are of AT (VERSION => 3) or AT (TIMESTAMP => …): "version" or "timestamp", and the constant's text;
+	// "" without.
+	AtUnit, At string
+}
+
+// Relation is what stands for a name of a statement. One of Snapshot, Rows and Worker is set.
+type Relation struct {
+	// Snapshot is a table's version; Columns are those that may be seen (nil: all), Hide as in QueryTable.
+	Snapshot *delta.Snapshot
+	Columns  []string
+	Hide     string
+	// Rows are sent along, under Schema.
+	Schema *arrow.Schema
+	Rows   []arrow.RecordBatch
+	// Worker is the name, quoted where it must be, of a relation that the worker has.
+	Worker [2]string // schema, table
+}
+
+// Resolver gives the names of a statement their meaning. Everything that it does not know is refused.
+type Resolver interface {
+	// Table gives what stands for a table. What it does not know it refuses with ErrStatement.
+	Table(ctx context.Context, n Name) (Relation, error)
+	// Function gives what stands for a call in FROM; false leaves it to the list of allowed ones. It may change fn, the
+	// tree of the call.
+	Function(ctx context.Context, fn Node) (Relation, bool, error)
+	// Select may change a SELECT before its parts are looked at. It is called for set operations too.
+	Select(n Node) error
+	// Expression may change the tree of an expression, or refuse it. It is called for each part, outer ones first.
+	Expression(n Node) error
+}
+
+// Step is done in a worker before a statement runs: a temporary table is made of rows, or SQL is run.
+type Step struct {
+	Table string // made of Rows; "": SQL is run
+	Items string // what is selected from the rows
+	Rows  []byte // Arrow IPC stream
+	SQL   string
+}
+
+// Shipped is a statement with all that another process needs to run it: it names only local files. Close it when the
+// statement has run.
+type Shipped struct {
+	SQL         string
+	Steps       []Step
+	FilesTotal  int // data files of the tables that the statement names
+	FilesOpened int
+	BytesRead   int64 // size in bytes of the files that are opened
+	Columns     []OutputColumn
+
+	close []func() error
+}
+
+// OutputColumn is what the tree tells of a column of a statement's result.
+type OutputColumn struct {
+	Column string // the last part of the column's name, where the item is nothing but a column
+	Star   bool
+}
+
+// Close frees staged files.
+func (s *Shipped) Close() error {
+	var errs []error
+	for _, f := range s.close {
+		errs = append(errs, f())
+	}
+	s.close = nil
+	return errors.Join(errs...)
+}
+
+func (s *Shipped) addRows(table, items string, schema *arrow.Schema, rows ...arrow.RecordBatch) error {
+	var b bytes.Buffer
+	w := ipc.NewWriter(&b, ipc.WithSchema(schema))
+	for _, r := range rows {
+		if err := w.Write(r); err != nil {
+			return err
+		}
+	}
+	if err := w.Close(); err != nil {
+		return err
+	}
+	s.Steps = append(s.Steps, Step{Table: table, Items: items, Rows: b.Bytes()})
+	return nil
+}
+
+// export writes a temporary table of the planner's connection to a file for the worker.
+func (s *Shipped) export(ctx context.Context, e *Engine, c *conn, table string) (string, error) {
+	path := e.tempPath("ship-", ".parquet")
+	s.close = append(s.close, func() error { return os.Remove(path) })
+	if err := c.exec(ctx, "COPY "+quoteName(table)+" TO "+quoteText(path)+" (FORMAT parquet)"); err != nil {
+		return "", err
+	}
+	return "read_parquet(" + quoteText(globEscape.Replace(path)) + ")", nil
+}
+
+// shippedName is a relation under the name that it has in the statement that is sent.
+type shippedName struct {
+	name     string
+	relation Relation
+}
+
+// resolving keeps what a resolver answered during one statement.
+type resolving struct {
+	ctx       context.Context
+	r         Resolver
+	relations []shippedName
+}
+
+// table puts what stands for a table into its place in the tree, and gives its name there; "": the worker knows it.
+func (w *resolving) table(n node) (string, error) {
+	name := Name{}
+	name.Table, _ = n["table_name"].(string)
+	name.Schema, _ = n["schema_name"].(string)
+	name.Catalog, _ = n["catalog_name"].(string)
+	if at, ok := n["at_clause"].(node); ok {
+		name.AtUnit, _ = at["unit"].(string)
+		name.AtUnit = strings.ToLower(name.AtUnit)
+		text, ok := constantText(at["expr"])
+		if !ok {
+			return "", fmt.Errorf("%w: AT (…) on table %s wants a constant: AT (VERSION => 3) or AT (TIMESTAMP => '2024-08-20 12:00:00')", ErrStatement, name.Table)
+		}
+		name.At = text
+	}
+	rel, err := w.r.Table(w.ctx, name)
+	if err != nil {
+		return "", err
+	}
+	return w.put(n, name.Table, rel), nil
+}
+
+func (w *resolving) function(n, fn node) (bool, error) {
+	rel, ok, err := w.r.Function(w.ctx, fn)
+	if err != nil || !ok {
+		return false, err
+	}
+	name, _ := fn["function_name"].(string)
+	delete(n, "function")
+	delete(n, "with_ordinality")
+	n["type"] = "BASE_TABLE"
+	w.put(n, name, rel)
+	return true, nil
+}
+
+func (w *resolving) put(n node, own string, rel Relation) string {
+	if a, _ := n["alias"].(string); a == "" {
+		n["alias"] = own
+	}
+	n["schema_name"], n["catalog_name"], n["at_clause"] = "", "", nil
+	if rel.Worker[1] != "" {
+		n["schema_name"], n["table_name"] = rel.Worker[0], rel.Worker[1]
+		return ""
+	}
+	name := fmt.Sprintf("cauce_%d_%s", len(w.relations), own)
+	w.relations = append(w.relations, shippedName{name, rel})
+	n["table_name"] = name
+	if rel.Snapshot == nil {
+		return ""
+	}
+	return name
+}
+
+// constantText gives the text of a constant, also where it is cast or has a sign.
+func constantText(v any) (string, bool) {
+	n, ok := v.(node)
+	if !ok {
+		return "", false
+	}
+	switch n["class"] {
+	case "CAST":
+		return constantText(n["child"])
+	case "CONSTANT":
+		val, _ := n["value"].(node)
+		switch x := val["value"].(type) {
+		case string:
+			return x, true
+		case json.Number:
+			return x.String(), true
+		case bool:
+			return fmt.Sprint(x), true
+		}
+	}
+	return "", false
+}
+
+// ConstantText gives the text of a constant of a tree, also where it is cast.
+func ConstantText(v any) (string, bool) { return constantText(v) }
+
+// Ship makes a statement ready for a worker: the gate checks it, the resolver says what its names mean, and the files
+// that it needs are chosen and made local. Nothing of the statement runs here but plain constants; zone is the time zone in
+// which they are read.
+func (e *Engine) Ship(ctx context.Context, sql, zone string, r Resolver) (_ *Shipped, err error) {
+	c, err := e.acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := &Shipped{}
+	defer func() {
+		_ = c.exec(context.WithoutCancel(ctx), "ROLLBACK") // fails where no transaction was begun
+		_ = c.exec(context.WithoutCancel(ctx), "SET TimeZone = 'UTC'")
+		err = errors.Join(err, c.release())
+		if err != nil {
+			err = errors.Join(err, out.Close())
+		}
+	}()
+	if zone != "" && zone != "UTC" {
+		if err := c.exec(ctx, "SET TimeZone = "+quoteText(zone)); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.exec(ctx, "BEGIN TRANSACTION"); err != nil {
+		return nil, err
+	}
+	q, err := parseQuery(ctx, c, sql, r)
+	if err != nil {
+		return nil, err
+	}
+	out.Columns = outputColumns(q.node)
+	tables := map[string]*QueryTable{}
+	for _, s := range q.relations {
+		if s.relation.Snapshot != nil {
+			tables[strings.ToLower(s.name)] = &QueryTable{Name: s.name, Snapshot: s.relation.Snapshot, Hide: s.relation.Hide}
+		}
+	}
+	wanted, err := q.predicates(ctx, c, tables)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range q.relations {
+		if s.relation.Snapshot == nil {
+			if err := out.addRows(s.name, "*", s.relation.Schema, s.relation.Rows...); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if err := e.shipTable(ctx, c, out, s, wanted[strings.ToLower(s.name)], q.metadata); err != nil {
+			return nil, err
+		}
+	}
+	tree, err := json.Marshal(map[string]any{"error": false, "statements": []any{map[string]any{"node": q.node}}})
+	if err != nil {
+		return nil, fmt.Errorf("tree of SQL: %w", err)
+	}
+	row, err := c.one(ctx, "SELECT json_deserialize_sql("+quoteText(string(tree))+")")
+	if err != nil {
+		return nil, fmt.Errorf("statement: %w", err)
+	}
+	out.SQL, _ = row[0].(string)
+	return out, nil
+}
+
+func (e *Engine) shipTable(ctx context.Context, c *conn, out *Shipped, s shippedName, where delta.Predicate, metadata bool) error {
+	snap := s.relation.Snapshot
+	var files []delta.File
+	var err error
+	if where == nil {
+		files, err = snap.Files(ctx)
+	} else {
+		files, err = snap.Files(ctx, where)
+	}
+	if err != nil {
+		return err
+	}
+	out.FilesTotal += snap.NumFiles()
+	out.FilesOpened += len(files)
+	for _, f := range files {
+		out.BytesRead += f.Add.Size
+	}
+	sc, body, err := e.queryScan(ctx, c, snap, files, metadata, out)
+	if err != nil {
+		return err
+	}
+	out.close = append(out.close, func() error { return sc.local.Close() })
+	if s.relation.Hide != "" || s.relation.Columns != nil {
+		items := "*"
+		if s.relation.Columns != nil {
+			quoted := make([]string, len(s.relation.Columns))
+			for i, c := range s.relation.Columns {
+				quoted[i] = quoteName(c)
+			}
+			items = strings.Join(quoted, ", ")
+		}
+		body = "SELECT " + items + " FROM (" + body + "\n)"
+		if s.relation.Hide != "" {
+			body += " WHERE " + s.relation.Hide
+		}
+	}
+	out.Steps = append(out.Steps, Step{SQL: "CREATE OR REPLACE TEMP VIEW " + quoteName(s.name) + " AS " + body})
+	return nil
+}
+
+// outputColumns reads the select list of a statement's first SELECT.
+func outputColumns(n node) []OutputColumn {
+	for {
+		if left, ok := n["left"].(node); ok { // of a set operation
+			n = left
+			continue
+		}
+		break
+	}
+	var out []OutputColumn
+	for _, item := range list(n["select_list"]) {
+		var c OutputColumn
+		switch item["class"] {
+		case "COLUMN_REF":
+			if names, _ := item["column_names"].([]any); len(names) > 0 {
+				c.Column, _ = names[len(names)-1].(string)
+			}
+		case "STAR":
+			c.Star = true
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+// StageDirs are the folders in which the files of shipped statements lie, beside those of stores on local disk.
+func (e *Engine) StageDirs() []string { return []string{e.temp} }

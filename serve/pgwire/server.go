@@ -1,0 +1,210 @@
+// Package pgwire serves PostgreSQL's wire protocol, version 3 (PostgreSQL documentation, "Frontend/Backend Protocol"), so
+// that every tool with a driver for PostgreSQL reads the lake: simple and extended queries, text and binary values, portals
+// and cursors, COPY … TO STDOUT, cancelling, TLS and SCRAM. What a statement means is package serve's.
+package pgwire
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/xdg-go/scram"
+
+	"github.com/cauce-data/cauce/serve"
+)
+
+// Options configure a Server. Backend must be set.
+type Options struct {
+	Backend *serve.Backend
+	// TLS is the server's certificate; nil: connections are not encrypted, and only loopback is served.
+	TLS *tls.Config
+	// StatementTimeout bounds every statement, IdleTimeout a session that asks nothing; 0: none.
+	StatementTimeout, IdleTimeout time.Duration
+	SessionsMax                   int // 0: 400
+	Observe                       Observer
+}
+
+// Observer is told what happens; nil functions are not called.
+type Observer struct {
+	// Session is called with +1 and -1.
+	Session func(change int)
+	// Statement is called at the end of each statement: its code is "00000" or an SQLSTATE.
+	Statement func(took time.Duration, code string)
+	// Refused is called for a connection that was not accepted: "password", "sessions" …
+	Refused func(why string)
+}
+
+// Server accepts connections. Serve runs it.
+type Server struct {
+	o     Options
+	roles map[string]*role
+
+	mu       sync.Mutex
+	sessions map[uint32]*conn // by process id
+	serial   uint32
+	open     atomic.Int64
+	work     sync.WaitGroup
+}
+
+// role is a role with what SCRAM needs.
+type role struct {
+	serve.Role
+	credentials scram.StoredCredentials
+}
+
+// New makes a server.
+func New(o Options) (*Server, error) {
+	if o.SessionsMax <= 0 {
+		o.SessionsMax = 400
+	}
+	s := &Server{o: o, roles: map[string]*role{}, sessions: map[uint32]*conn{}}
+	for _, r := range o.Backend.Roles() {
+		entry := &role{Role: r}
+		if !o.Backend.Open() {
+			var err error
+			if entry.credentials, err = credentials(r.Password); err != nil {
+				return nil, fmt.Errorf("password of role %s: %w", r.Name, err)
+			}
+		}
+		s.roles[strings.ToLower(r.Name)] = entry
+	}
+	return s, nil
+}
+
+// credentials are what is kept of a password (RFC 5802).
+func credentials(password string) (scram.StoredCredentials, error) {
+	client, err := scram.SHA256.NewClient("", password, "")
+	if err != nil {
+		return scram.StoredCredentials{}, err
+	}
+	salt := make([]byte, 16)
+	if _, err := rand.Read(salt); err != nil {
+		return scram.StoredCredentials{}, err
+	}
+	return client.GetStoredCredentialsWithError(scram.KeyFactors{Salt: string(salt), Iters: 4096})
+}
+
+// CheckListen refuses an address that others than this machine reach, unless there are roles and a certificate.
+func CheckListen(addr net.Addr, o Options) error {
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok || tcp.IP.IsLoopback() {
+		return nil
+	}
+	switch {
+	case o.Backend.Open():
+		return fmt.Errorf("%s is reachable from other machines, and the lake file has no roles: add roles with passwords, or listen on 127.0.0.1", addr)
+	case o.TLS == nil:
+		return fmt.Errorf("%s is reachable from other machines, and the lake file has no serve.tls: name a certificate, or listen on 127.0.0.1", addr)
+	}
+	return nil
+}
+
+// Serve accepts connections until ctx ends; then it ends all sessions and waits for them.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	if err := CheckListen(l.Addr(), s.o); err != nil {
+		return errors.Join(err, l.Close())
+	}
+	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
+	defer stop()
+	defer s.work.Wait()
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			var ne net.Error
+			if errors.As(err, &ne) && ne.Timeout() || isTooManyFiles(err) {
+				time.Sleep(50 * time.Millisecond)
+				continue
+			}
+			return fmt.Errorf("accept: %w", err)
+		}
+		s.work.Go(func() { s.handle(ctx, c) })
+	}
+}
+
+func isTooManyFiles(err error) bool { return strings.Contains(err.Error(), "too many open files") }
+
+func (s *Server) handle(ctx context.Context, nc net.Conn) {
+	defer nc.Close()
+	if tcp, ok := nc.(*net.TCPConn); ok {
+		_ = tcp.SetKeepAlive(true)
+	}
+	defer func() {
+		if p := recover(); p != nil { // a bug must not take the other sessions along
+			s.o.Backend.Log().Error("BUG: a session ended", "panic", fmt.Sprint(p), "stack", stack())
+		}
+	}()
+	n := s.open.Add(1)
+	defer s.open.Add(-1)
+	c := newConn(s, nc)
+	if n > int64(s.o.SessionsMax)+16 { // not even a word: each connection costs
+		s.refused("sessions")
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	c.run(ctx, n > int64(s.o.SessionsMax))
+}
+
+func (s *Server) refused(why string) {
+	if s.o.Observe.Refused != nil {
+		s.o.Observe.Refused(why)
+	}
+}
+
+// register gives a session its process id and its secret key.
+func (s *Server) register(c *conn) error {
+	var secret [4]byte
+	if _, err := rand.Read(secret[:]); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		s.serial++
+		if s.serial > 1<<30 {
+			s.serial = 1
+		}
+		if s.sessions[s.serial] == nil {
+			break
+		}
+	}
+	c.pid, c.secret = s.serial, binary.BigEndian.Uint32(secret[:])
+	s.sessions[c.pid] = c
+	return nil
+}
+
+func (s *Server) forget(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.pid != 0 {
+		delete(s.sessions, c.pid)
+	}
+}
+
+// cancel ends what a session is running; a wrong key does nothing.
+func (s *Server) cancel(pid, secret uint32) {
+	s.mu.Lock()
+	c := s.sessions[pid]
+	s.mu.Unlock()
+	if c != nil && c.secret == secret {
+		c.interrupt()
+	}
+}
+
+// Sessions is the number of sessions.
+func (s *Server) Sessions() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.sessions)
+}

@@ -1,0 +1,630 @@
+package serve
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/cauce-data/cauce/delta"
+	"github.com/cauce-data/cauce/engine/duckdb"
+	"github.com/cauce-data/cauce/serve/pgcatalog"
+)
+
+// resolver gives the names of one statement their meaning for a session. It is the gate: what it does not know, no worker
+// ever sees.
+type resolver struct {
+	s   *Session
+	run bool // the statement will run; it is not only described
+
+	ctx           context.Context
+	usesCatalogue bool
+	cat           *pgcatalog.Catalogue
+	selects       int // SELECTs seen so far
+}
+
+// Table implements duckdb.Resolver.
+func (r *resolver) Table(ctx context.Context, n duckdb.Name) (duckdb.Relation, error) {
+	if n.Catalog != "" && !strings.EqualFold(n.Catalog, Database) {
+		return duckdb.Relation{}, errorf(CodeNotSupported, "cross-database references are not implemented: %q.%q.%q", n.Catalog, n.Schema, n.Table)
+	}
+	if n.Schema == "" && r.s.temps[strings.ToLower(n.Table)] {
+		return duckdb.Relation{Worker: [2]string{"", n.Table}}, nil
+	}
+	name := strings.ToLower(n.Table)
+	switch schema := strings.ToLower(n.Schema); {
+	case schema == "pg_catalog" || schema == "information_schema":
+		return r.catalogueTable(schema, name)
+	case schema == "" && strings.HasPrefix(name, "pg_") && pgcatalog.Has("pg_catalog", name):
+		return r.catalogueTable("pg_catalog", name)
+	}
+	schemas := []string{strings.ToLower(n.Schema)}
+	if n.Schema == "" {
+		schemas = append(r.s.SearchPath(), SchemaLake)
+	}
+	for _, schema := range schemas {
+		switch schema {
+		case SchemaPublic:
+			if t, ok := r.s.b.table(r.s.Role, n.Table); ok {
+				return r.lakeTable(ctx, t, n)
+			}
+		case SchemaLake:
+			if v := lakeViews[name]; v != nil {
+				if n.At != "" {
+					return duckdb.Relation{}, errorf(CodeNotSupported, "lake.%s has no versions: AT (…) is for tables", n.Table)
+				}
+				return v(ctx, r.s)
+			}
+		}
+	}
+	name = n.Table
+	if n.Schema != "" {
+		name = n.Schema + "." + n.Table
+	}
+	return duckdb.Relation{}, errorf(CodeTable, "relation %q does not exist", name)
+}
+
+func (r *resolver) lakeTable(ctx context.Context, t table, n duckdb.Name) (duckdb.Relation, error) {
+	var snap *delta.Snapshot
+	var err error
+	if n.AtUnit == "" {
+		snap, err = r.s.snapshot(ctx, t.name)
+	} else {
+		snap, err = r.at(ctx, t, n)
+	}
+	if err != nil {
+		return duckdb.Relation{}, err
+	}
+	columns := t.columns
+	if columns != nil { // only those that this version has, as they are written there
+		columns = []string{}
+		for _, f := range t.visible(snap.Schema().Fields) {
+			columns = append(columns, f.Name)
+		}
+		if len(columns) == 0 {
+			return duckdb.Relation{}, errorf(CodePermission, "permission denied for table %s: none of its columns may be read", t.name)
+		}
+	}
+	return duckdb.Relation{Snapshot: snap, Columns: columns, Hide: t.hide}, nil
+}
+
+// at gives a table as it was.
+func (r *resolver) at(ctx context.Context, t table, n duckdb.Name) (*delta.Snapshot, error) {
+	d, err := r.s.b.o.Ingest.Catalog().Open(ctx, t.name)
+	if err != nil {
+		return nil, r.s.b.notYet(t.name, err)
+	}
+	var snap *delta.Snapshot
+	switch n.AtUnit {
+	case "version":
+		v, err := strconv.ParseInt(n.At, 10, 64)
+		if err != nil || v < 0 {
+			return nil, errorf(CodeInvalidParameter, "AT (VERSION => %s): versions are whole numbers from 0 on", n.At)
+		}
+		if snap, err = d.SnapshotAt(ctx, delta.Version(v)); err != nil {
+			return nil, errorf(CodeInvalidParameter, "table %s, version %d: %v", t.name, v, err)
+		}
+	case "timestamp":
+		at, err := r.s.instant(n.At)
+		if err != nil {
+			return nil, err
+		}
+		if snap, err = d.SnapshotAsOf(ctx, at); err != nil {
+			return nil, errorf(CodeInvalidParameter, "table %s at %s: %v", t.name, n.At, err)
+		}
+	default:
+		return nil, errorf(CodeSyntax, "AT (%s => …): it is VERSION or TIMESTAMP", n.AtUnit)
+	}
+	return snap, nil
+}
+
+var instantForms = []string{time.RFC3339Nano, "2006-01-02 15:04:05.999999999Z07:00", "2006-01-02 15:04:05.999999999Z07", "2006-01-02 15:04:05.999999999", "2006-01-02T15:04:05.999999999", "2006-01-02 15:04", time.DateOnly}
+
+// instant reads a time in the session's zone.
+func (s *Session) instant(text string) (time.Time, error) {
+	loc, err := time.LoadLocation(s.Zone())
+	if err != nil {
+		return time.Time{}, err
+	}
+	for _, form := range instantForms {
+		if t, err := time.ParseInLocation(form, strings.TrimSpace(text), loc); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, errorf("22007", "invalid input syntax for type timestamp: %q; write it as 2024-08-20 12:00:00 or 2024-08-20T12:00:00Z", text)
+}
+
+// Function implements duckdb.Resolver.
+func (r *resolver) Function(ctx context.Context, fn duckdb.Node) (duckdb.Relation, bool, error) {
+	name, _ := fn["function_name"].(string)
+	schema, _ := fn["schema"].(string)
+	switch {
+	case strings.EqualFold(name, "table_changes") && (schema == "" || strings.EqualFold(schema, SchemaLake)):
+		rel, err := r.changes(ctx, fn)
+		return rel, true, err
+	case strings.EqualFold(name, "pg_get_keywords"):
+		_, err := r.needCatalogue()
+		return duckdb.Relation{Worker: [2]string{"pg", "keywords"}}, true, err
+	case strings.EqualFold(name, "pg_partition_ancestors") || strings.EqualFold(name, "pg_partition_tree"): // nothing is partitioned in PostgreSQL's sense
+		fn["function_name"], fn["schema"], fn["children"] = "unnest", "", []any{castTo(function("", "list_value"), "BIGINT")}
+		return duckdb.Relation{}, false, nil
+	case schema != "" && !strings.EqualFold(schema, "pg_catalog"):
+		return duckdb.Relation{}, false, errorf(CodeFunction, "function %s.%s does not exist", schema, name)
+	}
+	fn["schema"] = ""
+	return duckdb.Relation{}, false, nil
+}
+
+// changes is table_changes('table', from [, to]): the change feed.
+func (r *resolver) changes(ctx context.Context, fn duckdb.Node) (duckdb.Relation, error) {
+	var args []string
+	items, _ := fn["children"].([]any)
+	for _, a := range items {
+		text, ok := duckdb.ConstantText(a)
+		if !ok {
+			return duckdb.Relation{}, errorf(CodeInvalidParameter, "table_changes wants constants: table_changes('table', from_version [, to_version])")
+		}
+		args = append(args, text)
+	}
+	if len(args) < 2 || len(args) > 3 {
+		return duckdb.Relation{}, errorf(CodeFunction, "table_changes has the arguments ('table', from_version [, to_version])")
+	}
+	name := strings.TrimPrefix(args[0], SchemaPublic+".")
+	t, ok := r.s.b.table(r.s.Role, name)
+	if !ok {
+		return duckdb.Relation{}, errorf(CodeTable, "relation %q does not exist", args[0])
+	}
+	o := delta.ChangesOptions{To: -1}
+	for i, v := range args[1:] {
+		n, err := strconv.ParseInt(v, 10, 64)
+		if err != nil {
+			return duckdb.Relation{}, errorf(CodeInvalidParameter, "table_changes: version %q is no whole number", v)
+		}
+		if i == 0 {
+			o.From = delta.Version(n)
+		} else {
+			o.To = delta.Version(n)
+		}
+	}
+	return r.s.changes(ctx, t, o, r.run)
+}
+
+// forbidden are functions of DuckDB that tell of the machine or of the engine's own state, or run other SQL.
+var forbidden = map[string]bool{
+	"getenv": true, "write_log": true, "nextval": true, "currval": true, "json_execute_serialized_sql": true, "json_serialize_sql": true, "json_deserialize_sql": true,
+	"json_serialize_plan": true, "query": true, "query_table": true, "sql_auto_complete": true, "enable_logging": true, "disable_logging": true,
+	"set_config": true, "current_query": true, "current_connection_id": true, "current_transaction_id": true, "current_query_id": true,
+	"getvariable": true, "add_parquet_key": true, "pg_read_file": true, "pg_ls_dir": true, "lo_import": true, "lo_export": true, "dblink": true,
+}
+
+// Select implements duckdb.Resolver: it gives the items of a select list the names that PostgreSQL gives them.
+func (r *resolver) Select(n duckdb.Node) error {
+	items, _ := n["select_list"].([]any)
+	r.selects++
+	outermost := r.selects == 1
+	for _, i := range items {
+		item, ok := i.(duckdb.Node)
+		if !ok {
+			continue
+		}
+		name := columnName(item)
+		if err := r.show(item, outermost); err != nil {
+			return err
+		}
+		if a, _ := item["alias"].(string); a != "" {
+			continue
+		}
+		if name != "" {
+			item["alias"] = name
+		}
+	}
+	return nil
+}
+
+// columnName is the name of a result's column by PostgreSQL's rules (FigureColname); "" leaves it.
+func columnName(n duckdb.Node) string {
+	switch n["class"] {
+	case "STAR", "COLUMN_REF":
+		return "" // its own
+	case "FUNCTION", "WINDOW":
+		name, _ := n["function_name"].(string)
+		if op, _ := n["is_operator"].(bool); op {
+			return "?column?"
+		}
+		switch name {
+		case "count_star":
+			return "count"
+		case "date_part":
+			return "extract"
+		case "list_value":
+			return "array"
+		case "struct_pack", "row":
+			return "row"
+		}
+		return strings.ToLower(name)
+	case "CASE":
+		return "case"
+	case "CAST":
+		child, _ := n["child"].(duckdb.Node)
+		if child != nil {
+			switch child["class"] {
+			case "COLUMN_REF":
+				names, _ := child["column_names"].([]any)
+				if len(names) > 0 {
+					s, _ := names[len(names)-1].(string)
+					return s
+				}
+			case "FUNCTION", "CASE", "CAST":
+				if name := columnName(child); name != "?column?" {
+					return name
+				}
+			case "CONSTANT":
+				if id, _ := n["cast_type"].(duckdb.Node)["id"].(string); id == "BOOLEAN" {
+					return "bool"
+				}
+			}
+		}
+		typ, _ := n["cast_type"].(duckdb.Node)
+		return typeName(typ)
+	case "OPERATOR":
+		switch n["type"] {
+		case "OPERATOR_COALESCE":
+			return "coalesce"
+		case "ARRAY_EXTRACT", "STRUCT_EXTRACT":
+			children, _ := n["children"].([]any)
+			if len(children) > 0 {
+				if c, ok := children[0].(duckdb.Node); ok {
+					if c["class"] == "COLUMN_REF" {
+						names, _ := c["column_names"].([]any)
+						if len(names) > 0 {
+							s, _ := names[len(names)-1].(string)
+							return s
+						}
+					}
+					return columnName(c)
+				}
+			}
+		case "ARRAY_CONSTRUCTOR":
+			return "array"
+		}
+	case "SUBQUERY":
+		switch n["subquery_type"] {
+		case "EXISTS":
+			return "exists"
+		case "SCALAR":
+			return "" // the inner column's
+		}
+	}
+	return "?column?"
+}
+
+// typeName gives PostgreSQL's short name of a type of the tree.
+func typeName(t duckdb.Node) string {
+	id, _ := t["id"].(string)
+	switch id {
+	case "UNBOUND":
+		if info, ok := t["type_info"].(duckdb.Node); ok {
+			s, _ := info["name"].(string)
+			return strings.ToLower(s)
+		}
+	case "INTEGER":
+		return "int4"
+	case "BIGINT":
+		return "int8"
+	case "SMALLINT":
+		return "int2"
+	case "VARCHAR":
+		return "text"
+	case "BOOLEAN":
+		return "bool"
+	case "DOUBLE":
+		return "float8"
+	case "FLOAT":
+		return "float4"
+	case "DECIMAL":
+		return "numeric"
+	case "TIMESTAMP WITH TIME ZONE":
+		return "timestamptz"
+	case "BLOB":
+		return "bytea"
+	}
+	return strings.ToLower(id)
+}
+
+// Expression implements duckdb.Resolver.
+func (r *resolver) Expression(n duckdb.Node) error {
+	switch n["class"] {
+	case "COLUMN_REF":
+		return r.column(n)
+	case "FUNCTION", "WINDOW":
+		return r.call(n)
+	case "CAST":
+		return r.cast(n)
+	case "OPERATOR":
+		if n["type"] == "ARRAY_EXTRACT" {
+			r.subscript(n)
+		}
+	}
+	return nil
+}
+
+// column drops the schema of qualified names and gives key words that are values theirs.
+func (r *resolver) column(n duckdb.Node) error {
+	names, _ := n["column_names"].([]any)
+	first, _ := names[0].(string)
+	if len(names) == 1 {
+		switch strings.ToLower(first) {
+		case "current_user", "session_user", "user", "current_role":
+			setText(n, r.s.Role.Name)
+		case "current_catalog":
+			setText(n, Database)
+		case "current_schema":
+			setText(n, SchemaPublic)
+		}
+		return nil
+	}
+	if len(names) == 4 && strings.EqualFold(first, Database) {
+		names = names[1:]
+		first, _ = names[0].(string)
+	}
+	if len(names) >= 3 {
+		switch strings.ToLower(first) {
+		case SchemaPublic, SchemaLake, "pg_catalog", "information_schema":
+			names = names[1:]
+		}
+	}
+	n["column_names"] = names
+	return nil
+}
+
+// setText makes a node the constant of a text. It keeps its name.
+func setText(n duckdb.Node, v string) {
+	set(n, duckdb.Node{"class": "CONSTANT", "type": "VALUE_CONSTANT", "value": duckdb.Node{"type": duckdb.Node{"id": "VARCHAR", "type_info": nil}, "is_null": false, "value": v}})
+}
+
+// set puts another expression in a node's place; its alias stays.
+func set(n, with duckdb.Node) {
+	alias, _ := n["alias"].(string)
+	if alias == "" && n["class"] == "COLUMN_REF" {
+		if names, _ := n["column_names"].([]any); len(names) > 0 {
+			alias, _ = names[len(names)-1].(string)
+		}
+	}
+	clear(n)
+	for k, v := range with {
+		n[k] = v
+	}
+	n["alias"] = alias
+	n["query_location"] = uint64(math.MaxUint64)
+}
+
+// function makes the tree of a call.
+func function(schema, name string, args ...any) duckdb.Node {
+	return duckdb.Node{
+		"class": "FUNCTION", "type": "FUNCTION", "alias": "", "query_location": uint64(math.MaxUint64), "function_name": name, "schema": schema, "catalog": "",
+		"children": args, "filter": nil, "order_bys": duckdb.Node{"type": "ORDER_MODIFIER", "orders": []any{}}, "distinct": false, "is_operator": false, "export_state": false,
+	}
+}
+
+func (r *resolver) call(n duckdb.Node) error {
+	name, _ := n["function_name"].(string)
+	schema, _ := n["schema"].(string)
+	name = strings.ToLower(name)
+	switch {
+	case schema == "" || slices.Contains([]string{"main", "pg_catalog", "information_schema"}, strings.ToLower(schema)):
+		n["schema"] = ""
+	case r.cat != nil && schema == r.cat.Key: // put there by this resolver
+		return nil
+	default:
+		return errorf(CodeFunction, "function %s.%s does not exist", schema, name)
+	}
+	if c, _ := n["catalog"].(string); c != "" && !strings.EqualFold(c, Database) && c != "system" {
+		return errorf(CodeFunction, "function %s.%s.%s does not exist", c, schema, name)
+	}
+	n["catalog"] = ""
+	children, _ := n["children"].([]any)
+	switch name {
+	case "~@", "~*", "!~@", "!~*": // ~ matches anywhere
+		m := function("", "regexp_matches", children...)
+		if strings.HasSuffix(name, "*") {
+			m["children"] = append(children, text("i"))
+		}
+		if strings.HasPrefix(name, "!") {
+			m = duckdb.Node{"class": "OPERATOR", "type": "OPERATOR_NOT", "alias": "", "query_location": uint64(math.MaxUint64), "children": []any{m}}
+		}
+		set(n, m)
+		return nil
+	case "version":
+		setText(n, fmt.Sprintf("PostgreSQL %s (Cauce)", ServerVersion))
+		return nil
+	case "current_database", "current_catalog":
+		setText(n, Database)
+		return nil
+	case "current_schema":
+		setText(n, SchemaPublic)
+		return nil
+	case "pg_backend_pid":
+		set(n, number(int64(r.s.PID)))
+		return nil
+	case "current_setting":
+		if len(children) > 0 {
+			if name, ok := duckdb.ConstantText(children[0]); ok {
+				v, known := r.s.Show(name)
+				if !known && len(children) == 1 {
+					return errorf(CodeUndefinedObject, "unrecognized configuration parameter %q", name)
+				}
+				setText(n, v)
+				return nil
+			}
+		}
+		return errorf(CodeNotSupported, "current_setting wants a constant")
+	case "set_config":
+		if len(children) == 3 {
+			name, ok1 := duckdb.ConstantText(children[0])
+			value, ok2 := duckdb.ConstantText(children[1])
+			local, _ := duckdb.ConstantText(children[2])
+			if ok1 && ok2 {
+				if r.run {
+					if err := r.s.Set(name, value, strings.HasPrefix(local, "t")); err != nil {
+						return err
+					}
+				}
+				setText(n, value)
+				return nil
+			}
+		}
+		return errorf(CodeNotSupported, "set_config wants constants")
+	case "unnest": // of a parameter: its type must be known
+		if len(children) == 1 {
+			if c, ok := children[0].(duckdb.Node); ok && c["class"] == "PARAMETER" {
+				children[0] = castTo(c, "VARCHAR")
+			}
+		}
+	}
+	if (name == "to_date" || name == "to_timestamp") && len(children) == 2 {
+		pattern, ok := duckdb.ConstantText(children[1])
+		if !ok {
+			return errorf(CodeNotSupported, "%s wants a constant pattern", name)
+		}
+		c := asText(function("", "strptime", asText(nodeOf(children[0])), text(timePattern.Replace(pattern))))
+		c["cast_type"] = duckdb.Node{"id": map[bool]string{true: "DATE", false: "TIMESTAMP WITH TIME ZONE"}[name == "to_date"], "type_info": nil}
+		set(n, c)
+		return nil
+	}
+	if pgcatalog.Function(name) {
+		cat, err := r.needCatalogue()
+		n["function_name"], n["schema"] = name, ""
+		if err == nil {
+			n["schema"] = cat.Key
+		}
+		return err
+	}
+	if name == "json_build_object" || name == "jsonb_build_object" {
+		n["function_name"] = "json_object"
+	}
+	if forbidden[name] || strings.HasPrefix(name, "duckdb_") || strings.HasPrefix(name, "pragma_") || strings.HasPrefix(name, "read_") || strings.HasPrefix(name, "scan_") {
+		return errorf(CodePermission, "permission denied for function %s", name)
+	}
+	return nil
+}
+
+func nodeOf(v any) duckdb.Node {
+	n, _ := v.(duckdb.Node)
+	return n
+}
+
+// timePattern writes a pattern of PostgreSQL's to_date as strptime has it.
+var timePattern = strings.NewReplacer("YYYY", "%Y", "MM", "%m", "DD", "%d", "HH24", "%H", "HH12", "%I", "MI", "%M", "SS", "%S", "MS", "%g", "US", "%f", "Month", "%B", "Mon", "%b", "Day", "%A", "AM", "%p", "PM", "%p")
+
+// text makes the tree of a text.
+func text(v string) duckdb.Node {
+	n := duckdb.Node{}
+	setText(n, v)
+	return n
+}
+
+func number(v int64) duckdb.Node {
+	return duckdb.Node{
+		"class": "CONSTANT", "type": "VALUE_CONSTANT", "alias": "", "query_location": uint64(math.MaxUint64),
+		"value": duckdb.Node{"type": duckdb.Node{"id": "BIGINT", "type_info": nil}, "is_null": false, "value": v},
+	}
+}
+
+// castTo makes the tree of a cast to a list of a plain type.
+func castTo(child duckdb.Node, element string) duckdb.Node {
+	return duckdb.Node{
+		"class": "CAST", "type": "OPERATOR_CAST", "alias": "", "query_location": uint64(math.MaxUint64), "child": child, "try_cast": false,
+		"cast_type": duckdb.Node{"id": "LIST", "type_info": duckdb.Node{
+			"type": "LIST_TYPE_INFO", "alias": "", "extension_info": nil, "child_type": duckdb.Node{"id": element, "type_info": nil},
+		}},
+	}
+}
+
+// cast gives texts of arrays the form that DuckDB reads.
+func (r *resolver) cast(n duckdb.Node) error {
+	typ, _ := n["cast_type"].(duckdb.Node)
+	child, _ := n["child"].(duckdb.Node)
+	if typ == nil || child == nil {
+		return nil
+	}
+	if done, err := r.registeredCast(n, child); done || err != nil {
+		return err
+	}
+	if id, _ := typ["id"].(string); id == "LIST" && child["class"] == "CONSTANT" {
+		if v, ok := child["value"].(duckdb.Node); ok {
+			if s, ok := v["value"].(string); ok && strings.HasPrefix(s, "{") {
+				items, err := arrayLiteral(s)
+				if err != nil {
+					return err
+				}
+				args := make([]any, len(items))
+				for i, item := range items {
+					if item == nil {
+						args[i] = duckdb.Node{"class": "CONSTANT", "type": "VALUE_CONSTANT", "alias": "", "query_location": uint64(math.MaxUint64),
+							"value": duckdb.Node{"type": duckdb.Node{"id": "NULL", "type_info": nil}, "is_null": true}}
+					} else {
+						args[i] = text(*item)
+					}
+				}
+				n["child"] = function("", "list_value", args...)
+			}
+		}
+	}
+	return nil
+}
+
+// arrayLiteral reads the text of a one-dimensional array, {a,"b c",NULL}.
+func arrayLiteral(s string) ([]*string, error) {
+	bad := errorf("22P02", "malformed array literal: %q", s)
+	if len(s) < 2 || s[0] != '{' || s[len(s)-1] != '}' {
+		return nil, bad
+	}
+	s = s[1 : len(s)-1]
+	var out []*string
+	if strings.TrimSpace(s) == "" {
+		return out, nil
+	}
+	for at := 0; ; {
+		var b strings.Builder
+		quoted := false
+		for at < len(s) && s[at] != ',' {
+			switch c := s[at]; {
+			case c == '"':
+				quoted = true
+				for at++; at < len(s) && s[at] != '"'; at++ {
+					if s[at] == '\\' && at+1 < len(s) {
+						at++
+					}
+					b.WriteByte(s[at])
+				}
+				if at == len(s) {
+					return nil, bad
+				}
+			case c == '{' || c == '}':
+				return nil, bad
+			case c == '\\' && at+1 < len(s):
+				at++
+				b.WriteByte(s[at])
+			default:
+				b.WriteByte(c)
+			}
+			at++
+		}
+		item := b.String()
+		if !quoted {
+			item = strings.TrimSpace(item)
+		}
+		if !quoted && strings.EqualFold(item, "null") {
+			out = append(out, nil)
+		} else {
+			out = append(out, &item)
+		}
+		if at >= len(s) {
+			return out, nil
+		}
+		at++
+	}
+}

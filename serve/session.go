@@ -1,0 +1,620 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/ipc"
+
+	"github.com/cauce-data/cauce/delta"
+	"github.com/cauce-data/cauce/engine/duckdb"
+	"github.com/cauce-data/cauce/serve/sqltext"
+	"github.com/cauce-data/cauce/serve/worker"
+)
+
+// Session is what one client has: who it is, its settings, its transaction and its temporary tables. It is used by one
+// goroutine at a time.
+type Session struct {
+	b    *Backend
+	Role *Role
+	PID  int
+	*Settings
+
+	tx     map[string]*delta.Snapshot // by table; nil: no transaction
+	pinned *worker.Pinned
+	temps  map[string]bool // temporary tables
+}
+
+// Session opens a session for a role.
+func (b *Backend) Session(r *Role, pid int) *Session {
+	return &Session{b: b, Role: r, PID: pid, Settings: newSettings(r), temps: map[string]bool{}}
+}
+
+// Close gives back what the session holds.
+func (s *Session) Close() {
+	if s.pinned != nil {
+		s.pinned.Close()
+		s.pinned = nil
+	}
+}
+
+// Discard drops the session's temporary tables.
+func (s *Session) Discard() {
+	s.Close()
+	clear(s.temps)
+}
+
+// Begin starts a transaction: from its first statement on that reads a table, it sees one version of each.
+func (s *Session) Begin() { s.tx = map[string]*delta.Snapshot{} }
+
+// End ends the transaction.
+func (s *Session) End() { s.tx = nil }
+
+// snapshot gives the version of a table that the session sees. In a transaction the first look takes all tables of the
+// role, so that they are of one moment.
+func (s *Session) snapshot(ctx context.Context, name string) (*delta.Snapshot, error) {
+	if s.tx == nil {
+		return s.b.snapshot(ctx, name)
+	}
+	if len(s.tx) == 0 {
+		for _, t := range s.b.tables(s.Role) {
+			snap, err := s.b.snapshot(ctx, t.name)
+			var own *Error
+			if errors.As(err, &own) && own.Code == CodeTable {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			s.tx[t.name] = snap
+		}
+	}
+	if snap := s.tx[name]; snap != nil {
+		return snap, nil
+	}
+	return nil, s.b.notYet(name, delta.ErrNotATable)
+}
+
+// Param is the value of a parameter as text; nil is null.
+type Param struct {
+	Text *string
+	Type string // DuckDB's name of the type; "": nobody said
+}
+
+// Column is a column of a result.
+type Column struct {
+	Name string
+	Type string // DuckDB's name of the type
+	// Catalogue is the column of PostgreSQL's catalogue that it shows, "" where it is none.
+	Catalogue string
+}
+
+// Rows is a running statement. The caller closes it.
+type Rows struct {
+	Columns []Column
+	Params  []string // of a described statement
+	Version int64    // unused where a statement reads several tables
+
+	result  *worker.Result
+	reader  *ipc.Reader
+	shipped *duckdb.Shipped
+	local   []arrow.RecordBatch // instead of a worker's
+	err     error
+}
+
+// Next gives the next batch, good until the next call; nil at the end.
+func (r *Rows) Next() (arrow.RecordBatch, error) {
+	if r.result == nil {
+		if len(r.local) == 0 {
+			return nil, nil
+		}
+		b := r.local[0]
+		r.local = r.local[1:]
+		return b, nil
+	}
+	if r.err != nil {
+		return nil, r.err
+	}
+	if r.reader == nil {
+		if r.reader, r.err = r.result.Rows(); r.err != nil {
+			r.err = r.result.Err(r.err)
+			return nil, r.err
+		}
+	}
+	if r.reader.Next() {
+		return r.reader.RecordBatch(), nil
+	}
+	if r.err = r.result.Err(r.reader.Err()); r.err != nil {
+		return nil, r.err
+	}
+	return nil, nil
+}
+
+// Close ends the statement.
+func (r *Rows) Close() error {
+	var errs []error
+	if r.reader != nil {
+		r.reader.Release()
+	}
+	if r.result != nil {
+		errs = append(errs, r.result.Close())
+	}
+	if r.shipped != nil {
+		errs = append(errs, r.shipped.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// TextRows are rows of texts that no worker has made, such as those of SHOW.
+func TextRows(names []string, rows ...[]string) *Rows {
+	r := &Rows{}
+	fields := make([]arrow.Field, len(names))
+	for i, n := range names {
+		fields[i] = arrow.Field{Name: n, Type: arrow.BinaryTypes.String, Nullable: true}
+		r.Columns = append(r.Columns, Column{Name: n, Type: "VARCHAR"})
+	}
+	b := newBatch(fields)
+	for _, row := range rows {
+		for i, v := range row {
+			b.Field(i).(*array.StringBuilder).Append(v)
+		}
+	}
+	r.local = []arrow.RecordBatch{b.NewRecordBatch()}
+	return r
+}
+
+// plan makes a query ready for a worker.
+func (s *Session) plan(ctx context.Context, sql string, run bool) (*duckdb.Shipped, *resolver, error) {
+	r := &resolver{s: s, run: run, ctx: ctx}
+	shipped, err := s.b.o.Engine.Ship(ctx, forParser(sql), s.Zone(), r)
+	return shipped, r, err
+}
+
+func (s *Session) run(ctx context.Context, q *worker.Request) (*worker.Result, error) {
+	q.Zone = s.Zone()
+	if s.pinned == nil {
+		return s.b.o.Pool.Run(ctx, q)
+	}
+	if s.pinned.Lost() {
+		s.Discard()
+		return nil, errorf(CodeInternal, "the session's temporary tables are lost: the process that held them has ended")
+	}
+	return s.pinned.Run(ctx, q)
+}
+
+// Query runs a statement that gives rows: SELECT, VALUES, EXPLAIN of one, or a statement on temporary tables.
+func (s *Session) Query(ctx context.Context, st *sqltext.Statement, params []Param) (*Rows, error) {
+	sql, prefix := st.SQL, ""
+	if st.Word(0) == "EXPLAIN" {
+		at := explained(st)
+		prefix, sql = "EXPLAIN ", st.Rest(at)
+	}
+	shipped, r, err := s.plan(ctx, withValues(sqltext.One(sql), params), true)
+	if err != nil {
+		return nil, err
+	}
+	q := &worker.Request{Steps: shipped.Steps, SQL: prefix + shipped.SQL}
+	r.catalogue(q)
+	res, err := s.run(ctx, q)
+	if err != nil {
+		return nil, errors.Join(err, shipped.Close())
+	}
+	out := &Rows{result: res, shipped: shipped, Columns: columns(res.Columns, shipped, r, prefix != "")}
+	if prefix != "" {
+		return explainRows(out)
+	}
+	return out, nil
+}
+
+// Describe gives the types of a statement's parameters and columns. types are those that the client gave, "" for none.
+func (s *Session) Describe(ctx context.Context, st *sqltext.Statement, types []string) (*Rows, error) {
+	sql := st.SQL
+	if st.Word(0) == "EXPLAIN" {
+		return &Rows{Columns: []Column{{Name: "QUERY PLAN", Type: "VARCHAR"}}}, nil
+	}
+	typed := func(types []string) string {
+		one := sqltext.One(sql)
+		return one.Replace(func(i int) (string, bool) {
+			if one.Tokens[i].Kind != sqltext.Param {
+				return "", false
+			}
+			n, err := strconv.Atoi(one.Text(i)[1:])
+			if err != nil || n < 1 || n > len(types) || types[n-1] == "" || types[n-1] == "VARCHAR" {
+				return "", false
+			}
+			return "CAST($" + strconv.Itoa(n) + " AS " + types[n-1] + ")", true
+		})
+	}
+	describe := func(sql string) (*Rows, error) {
+		shipped, r, err := s.plan(ctx, sql, false)
+		if err != nil {
+			return nil, err
+		}
+		q := &worker.Request{Steps: shipped.Steps, SQL: shipped.SQL, Describe: true}
+		r.catalogue(q)
+		res, err := s.run(ctx, q)
+		err = errors.Join(err, shipped.Close())
+		if res != nil {
+			err = errors.Join(err, res.Close())
+		}
+		if err != nil {
+			return nil, err
+		}
+		return &Rows{Params: res.Params, Columns: columns(res.Columns, shipped, r, false)}, nil
+	}
+	rows, err := describe(typed(types))
+	if err != nil {
+		return nil, err
+	}
+	// What nothing tells is text; then the columns are known too.
+	known := len(rows.Columns) == 0
+	for _, c := range rows.Columns {
+		known = known && c.Type != ""
+	}
+	if !known {
+		all := make([]string, max(len(types), len(rows.Params)))
+		copy(all, types)
+		for i := range all {
+			switch {
+			case all[i] != "":
+			case i < len(rows.Params) && rows.Params[i] != "" && rows.Params[i] != "NULL":
+				all[i] = rows.Params[i]
+			default:
+				all[i] = "TEXT" // a cast, unlike VARCHAR
+			}
+		}
+		if again, err := describe(typed(all)); err == nil {
+			again.Params = all
+			rows = again
+		}
+	}
+	return rows, nil
+}
+
+// columns joins what the worker and what the tree tell of a result's columns.
+func columns(types []duckdb.ColumnType, shipped *duckdb.Shipped, r *resolver, plain bool) []Column {
+	out := make([]Column, len(types))
+	for i, t := range types {
+		out[i] = Column{Name: t.Name, Type: t.Type}
+	}
+	if plain || r == nil || !r.usesCatalogue {
+		return out
+	}
+	star := false
+	for _, c := range shipped.Columns {
+		star = star || c.Star
+	}
+	for i := range out {
+		switch {
+		case star:
+			out[i].Catalogue = out[i].Name
+		case i < len(shipped.Columns):
+			out[i].Catalogue = shipped.Columns[i].Column
+		}
+	}
+	return out
+}
+
+// explained gives the place of the statement that an EXPLAIN is about.
+func explained(st *sqltext.Statement) int {
+	at := 1
+	for st.Word(at) == "ANALYZE" || st.Word(at) == "VERBOSE" {
+		at++
+	}
+	if st.Text(at) == "(" {
+		for at < len(st.Tokens) && st.Text(at) != ")" {
+			at++
+		}
+		at++
+	}
+	return at
+}
+
+// explainRows makes one column of texts, a line a row, of DuckDB's answer to EXPLAIN.
+func explainRows(r *Rows) (*Rows, error) {
+	var lines [][]string
+	for {
+		b, err := r.Next()
+		if err != nil {
+			return nil, errors.Join(err, r.Close())
+		}
+		if b == nil {
+			break
+		}
+		col, ok := b.Column(int(b.NumCols()) - 1).(*array.String)
+		if !ok {
+			continue
+		}
+		for i := range col.Len() {
+			for line := range strings.SplitSeq(strings.TrimRight(col.Value(i), "\n"), "\n") {
+				lines = append(lines, []string{strings.TrimRight(line, " ")})
+			}
+		}
+	}
+	return TextRows([]string{"QUERY PLAN"}, lines...), r.Close()
+}
+
+// withValues puts values in the places of parameters.
+func withValues(st *sqltext.Statement, params []Param) string {
+	return st.Replace(func(i int) (string, bool) {
+		if st.Tokens[i].Kind != sqltext.Param {
+			return "", false
+		}
+		n, err := strconv.Atoi(st.Text(i)[1:])
+		if err != nil || n < 1 || n > len(params) {
+			return "", false
+		}
+		p := params[n-1]
+		switch {
+		case p.Text == nil && p.Type == "":
+			return "NULL", true
+		case p.Text == nil:
+			return "CAST(NULL AS " + p.Type + ")", true
+		case p.Type == "BLOB":
+			return "from_hex(" + sqltext.Quote(strings.TrimPrefix(*p.Text, `\x`)) + ")", true
+		case p.Type == "" || p.Type == "VARCHAR" || p.Type == "NULL":
+			return "(" + sqltext.Quote(*p.Text) + ")", true
+		}
+		return "CAST(" + sqltext.Quote(*p.Text) + " AS " + p.Type + ")", true
+	})
+}
+
+// Execute runs a statement on a temporary table and gives the tag for the client. Everything else that is no query is
+// refused.
+func (s *Session) Execute(ctx context.Context, st *sqltext.Statement, params []Param) (tag string, err error) {
+	switch verb := st.Word(0); verb {
+	case "CREATE":
+		return s.createTemp(ctx, st, params)
+	case "INSERT":
+		return s.insertTemp(ctx, st, params)
+	case "DROP":
+		return s.dropTemp(ctx, st)
+	default:
+		return "", readOnly(st)
+	}
+}
+
+// changing are the verbs of statements that PostgreSQL or DuckDB know and that no reader needs.
+var changing = []string{
+	"ALTER", "ATTACH", "CALL", "CHECKPOINT", "CLUSTER", "COMMENT", "CREATE", "DELETE", "DETACH", "DO", "DROP", "EXECUTE", "EXPORT", "FORCE", "GRANT", "IMPORT", "INSERT", "INSTALL", "LOAD",
+	"MERGE", "NOTIFY", "OPTIMIZE", "PRAGMA", "PREPARE", "REASSIGN", "REFRESH", "REINDEX", "RESTORE", "REVOKE", "SECURITY", "TRUNCATE", "UPDATE", "USE", "VACUUM",
+}
+
+// readOnly refuses what is no query.
+func readOnly(st *sqltext.Statement) error {
+	verb := st.Word(0)
+	if !slices.Contains(changing, verb) {
+		return errorf(CodeSyntax, "syntax error at or near %q", st.Text(0))
+	}
+	e := errorf(CodeReadOnly, "cannot execute %s: this door to the lake is for reading", verb)
+	e.Hint = "temporary tables can be made (CREATE TEMPORARY TABLE … AS SELECT …); cauce query --write changes tables"
+	return e
+}
+
+func (s *Session) pin() error {
+	if s.pinned != nil {
+		return nil
+	}
+	var err error
+	s.pinned, err = s.b.o.Pool.Pin()
+	return err
+}
+
+// createTemp runs CREATE [LOCAL|GLOBAL] TEMPORARY TABLE [IF NOT EXISTS] name (columns) or … AS query.
+func (s *Session) createTemp(ctx context.Context, st *sqltext.Statement, params []Param) (string, error) {
+	at := 1
+	if w := st.Word(at); w == "LOCAL" || w == "GLOBAL" {
+		at++
+	}
+	if w := st.Word(at); w != "TEMP" && w != "TEMPORARY" || st.Word(at+1) != "TABLE" {
+		return "", readOnly(st)
+	}
+	at += 2
+	exists := false
+	if st.Word(at) == "IF" && st.Word(at+1) == "NOT" && st.Word(at+2) == "EXISTS" {
+		exists = true
+		at += 3
+	}
+	name, ok := st.Name(at)
+	if !ok {
+		return "", errorf(CodeSyntax, "syntax error at or near %q: a name is wanted", st.Text(at))
+	}
+	at++
+	if s.temps[name] {
+		if exists {
+			return "CREATE TABLE", nil
+		}
+		return "", errorf(CodeDuplicateTable, "relation %q already exists", name)
+	}
+	if err := s.pin(); err != nil {
+		return "", err
+	}
+	create := "CREATE TEMP TABLE " + sqltext.QuoteName(name)
+	if st.Text(at) == "(" {
+		columns, err := columnDefinitions(st, at)
+		if err != nil {
+			return "", err
+		}
+		if _, err := s.execTemp(ctx, create+" ("+columns+")", nil, nil); err != nil {
+			return "", err
+		}
+		s.temps[name] = true
+		return "CREATE TABLE", nil
+	}
+	for at < len(st.Tokens) && st.Word(at) != "AS" { // ON COMMIT …
+		at++
+	}
+	query, noData := withData(st, at+1)
+	shipped, r, err := s.plan(ctx, withValues(sqltext.One(query), params), true)
+	if err != nil {
+		return "", err
+	}
+	sql := create + " AS " + shipped.SQL
+	if noData {
+		sql = create + " AS SELECT * FROM (" + shipped.SQL + "\n) LIMIT 0"
+	}
+	n, err := s.execTemp(ctx, sql, shipped, r)
+	if err != nil {
+		return "", err
+	}
+	s.temps[name] = true
+	return "SELECT " + strconv.FormatInt(n, 10), nil
+}
+
+// withData cuts WITH [NO] DATA off the end of a query.
+func withData(st *sqltext.Statement, at int) (query string, no bool) {
+	end := len(st.Tokens)
+	if st.Word(end-1) == "DATA" {
+		if st.Word(end-2) == "NO" && st.Word(end-3) == "WITH" {
+			return st.Between(at, end-3), true
+		}
+		if st.Word(end-2) == "WITH" {
+			return st.Between(at, end-2), false
+		}
+	}
+	return st.Rest(at), false
+}
+
+// columnDefinitions reads "(a int, b text not null)" from the i-th token on and writes it for DuckDB.
+func columnDefinitions(st *sqltext.Statement, i int) (string, error) {
+	var out []string
+	var cur []string
+	depth := 0
+	for ; i < len(st.Tokens); i++ {
+		text := st.Text(i)
+		switch {
+		case text == "(":
+			depth++
+			if depth > 1 {
+				cur = append(cur, "(")
+			}
+		case text == ")":
+			depth--
+			if depth > 0 {
+				cur = append(cur, ")")
+			}
+		case text == "," && depth == 1:
+			out = append(out, strings.Join(cur, " "))
+			cur = nil
+		default:
+			switch word := st.Word(i); {
+			case len(cur) == 0:
+				name, ok := st.Name(i)
+				if !ok {
+					return "", errorf(CodeSyntax, "syntax error at or near %q: the name of a column is wanted", text)
+				}
+				cur = append(cur, sqltext.QuoteName(name))
+			case word == "COLLATE" || word == "DEFAULT" || word == "REFERENCES" || word == "CHECK" || word == "GENERATED" || word == "AS":
+				return "", errorf(CodeNotSupported, "%s in a temporary table is not supported", word)
+			case word != "" || st.Tokens[i].Kind == sqltext.Number || text == "," || text == "[" || text == "]":
+				cur = append(cur, text)
+			default:
+				return "", errorf(CodeSyntax, "syntax error at or near %q", text)
+			}
+		}
+		if depth == 0 {
+			break
+		}
+	}
+	if len(cur) > 0 {
+		out = append(out, strings.Join(cur, " "))
+	}
+	if len(out) == 0 {
+		return "", errorf(CodeNotSupported, "a temporary table needs columns")
+	}
+	return strings.Join(out, ", "), nil
+}
+
+func (s *Session) insertTemp(ctx context.Context, st *sqltext.Statement, params []Param) (string, error) {
+	name, ok := st.Name(2)
+	if st.Word(1) != "INTO" || !ok || !s.temps[name] {
+		return "", readOnly(st)
+	}
+	at, into := 3, ""
+	if st.Text(at) == "(" && st.Word(at+1) != "SELECT" && st.Word(at+1) != "VALUES" {
+		var names []string
+		for at++; at < len(st.Tokens) && st.Text(at) != ")"; at++ {
+			if n, ok := st.Name(at); ok {
+				names = append(names, sqltext.QuoteName(n))
+			}
+		}
+		at++
+		into = " (" + strings.Join(names, ", ") + ")"
+	}
+	shipped, r, err := s.plan(ctx, withValues(sqltext.One(st.Rest(at)), params), true)
+	if err != nil {
+		return "", err
+	}
+	n, err := s.execTemp(ctx, "INSERT INTO "+sqltext.QuoteName(name)+into+" "+shipped.SQL, shipped, r)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("INSERT 0 %d", n), nil
+}
+
+func (s *Session) dropTemp(ctx context.Context, st *sqltext.Statement) (string, error) {
+	if st.Word(1) != "TABLE" {
+		return "", readOnly(st)
+	}
+	at, exists := 2, false
+	if st.Word(at) == "IF" && st.Word(at+1) == "EXISTS" {
+		at, exists = at+2, true
+	}
+	name, ok := st.Name(at)
+	switch {
+	case !ok || at+1 < len(st.Tokens) && st.Word(at+1) != "CASCADE" && st.Word(at+1) != "RESTRICT":
+		return "", readOnly(st)
+	case !s.temps[name]:
+		if _, mine := s.b.table(s.Role, name); mine {
+			return "", readOnly(st)
+		}
+		if exists {
+			return "DROP TABLE", nil
+		}
+		return "", errorf(CodeTable, "table %q does not exist", name)
+	}
+	if _, err := s.execTemp(ctx, "DROP TABLE "+sqltext.QuoteName(name), nil, nil); err != nil {
+		return "", err
+	}
+	delete(s.temps, name)
+	if len(s.temps) == 0 { // others may need the worker
+		s.Close()
+	}
+	return "DROP TABLE", nil
+}
+
+// execTemp runs a statement that this package has put together and gives the number of rows that it made.
+func (s *Session) execTemp(ctx context.Context, sql string, shipped *duckdb.Shipped, r *resolver) (n int64, err error) {
+	q := &worker.Request{SQL: sql}
+	if shipped != nil {
+		q.Steps = shipped.Steps
+		r.catalogue(q)
+		defer func() { err = errors.Join(err, shipped.Close()) }()
+	}
+	res, err := s.run(ctx, q)
+	if err != nil {
+		return 0, err
+	}
+	rows := &Rows{result: res}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for {
+		b, err := rows.Next()
+		if err != nil {
+			return 0, err
+		}
+		if b == nil {
+			return n, nil
+		}
+		if b.NumRows() > 0 && b.NumCols() > 0 {
+			if c, ok := b.Column(0).(*array.Int64); ok {
+				n = c.Value(0)
+			}
+		}
+	}
+}

@@ -1,0 +1,372 @@
+package bi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/cauce-data/cauce/internal/prereq"
+)
+
+// code gives the SQLSTATE of an error.
+func code(err error) string {
+	var e *pgconn.PgError
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return fmt.Sprint(err)
+}
+
+func TestSQLOverTheWire(t *testing.T) {
+	ctx := context.Background()
+	l := newLake(t, "serve: {workers: 2}\n")
+	s := serveLake(t, l)
+	c := s.connect()
+
+	want := len(l.Rows())
+	if got := count(t, c, "SELECT count(*) FROM unified_events"); got != int64(want) {
+		t.Errorf("%d rows over the wire, cauce query gives %d", got, want)
+	}
+	t.Run("values", func(t *testing.T) {
+		for _, c := range []struct{ sql, want string }{
+			{"SELECT 1::smallint", "1"}, {"SELECT 'é'", "é"}, {"SELECT NULL::text", "<nil>"}, {"SELECT true", "true"}, {"SELECT DATE '2024-02-29'", "2024-02-29 00:00:00 +0000 UTC"},
+			{"SELECT TIMESTAMP '2024-08-20 12:00:00.000001'", "2024-08-20 12:00:00.000001 +0000 UTC"}, {"SELECT 1.5e300", "1.5e+300"}, {"SELECT '\\x41'::bytea", "[65]"},
+			{"SELECT ARRAY[1, NULL, 3]", "[1 <nil> 3]"}, {"SELECT {'a': 1}", "map[a:1]"},
+			{"SELECT 'abc' ~ 'b'", "true"}, {"SELECT 'abc' !~ '^b'", "true"}, {"SELECT 'ABC' ~* 'b'", "true"},
+		} {
+			binary := s.connect()
+			if got := one(t, binary, c.sql); got != c.want {
+				t.Errorf("%s: %s, want %s", c.sql, got, c.want)
+			}
+		}
+		for _, v := range []string{"0.00000000", "1.50000000", "-12345678901234.00000001", "0.00000001", "99999999999999999999.12345678"} {
+			if got := one(t, c, "SELECT ($1::decimal(38,8))::text", v); got != v {
+				t.Errorf("decimal %s comes back as %s", v, got)
+			}
+			var n string // what pgx makes of the binary form
+			if err := c.QueryRow(ctx, "SELECT $1::decimal(38,8)", v).Scan(&n); err != nil || n != v {
+				t.Errorf("decimal %s in binary: %s, %v", v, n, err)
+			}
+		}
+	})
+	t.Run("parameters", func(t *testing.T) {
+		id := one(t, c, "SELECT event_id FROM unified_events ORDER BY 1 LIMIT 1")
+		if n := count(t, c, "SELECT count(*) FROM unified_events WHERE event_id = $1", id); n != 1 {
+			t.Errorf("%d rows by a text parameter", n)
+		}
+		if n := count(t, c, "SELECT count(*) FROM unified_events WHERE symbol = ANY($1)", []string{"BTCUSDT", "ETHUSDT"}); n == 0 || n == int64(want) {
+			t.Errorf("%d rows by an array", n)
+		}
+		all := count(t, c, "SELECT count(*) FROM unified_events WHERE event_date >= $1 AND event_time < $2 AND price > $3",
+			time.Date(2024, 8, 1, 0, 0, 0, 0, time.UTC), time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC), 0)
+		if all != int64(want) {
+			t.Errorf("%d rows by date, time and number, want %d", all, want)
+		}
+		if got := one(t, c, "SELECT $1::text", "O'Reilly; DROP TABLE x -- $2"); got != "O'Reilly; DROP TABLE x -- $2" {
+			t.Errorf("text parameter: %s", got)
+		}
+	})
+	t.Run("time travel", func(t *testing.T) {
+		var v struct {
+			Rows []struct{ N int64 } `json:"rows"`
+		}
+		for _, version := range []string{"1", "2"} {
+			l.JSON(&v, "query", "SELECT count(*) AS n FROM unified_events", "--as-of", version)
+			if got := count(t, c, "SELECT count(*) FROM unified_events AT (VERSION => "+version+")"); got != v.Rows[0].N {
+				t.Errorf("version %s: %d rows, cauce query gives %d", version, got, v.Rows[0].N)
+			}
+		}
+		at := one(t, c, `SELECT committed_at::text FROM lake.versions WHERE "table" = 'unified_events' AND version = 1`)
+		l.JSON(&v, "query", "SELECT count(*) AS n FROM unified_events", "--as-of", "1")
+		if got := count(t, c, "SELECT count(*) FROM unified_events AT (TIMESTAMP => '"+at+"')"); got != v.Rows[0].N {
+			t.Errorf("at %s: %d rows, want %d", at, got, v.Rows[0].N)
+		}
+		diff := count(t, c, "SELECT (SELECT count(*) FROM unified_events) - (SELECT count(*) FROM unified_events AT (VERSION => 1))")
+		if diff != int64(want)-v.Rows[0].N {
+			t.Errorf("difference of versions: %d", diff)
+		}
+		if _, err := c.Exec(ctx, "SELECT * FROM unified_events AT (VERSION => 999)"); code(err) != "22023" {
+			t.Errorf("a version that is not: %v", err)
+		}
+	})
+	t.Run("the lake's views", func(t *testing.T) {
+		if got := count(t, c, `SELECT sum(rows)::bigint FROM lake.files WHERE "table" = 'unified_events'`); got != int64(want) {
+			t.Errorf("lake.files counts %d rows, want %d", got, want)
+		}
+		if got := count(t, c, `SELECT sum(rows)::bigint FROM lake.partitions WHERE "table" = 'unified_events'`); got != int64(want) {
+			t.Errorf("lake.partitions counts %d rows, want %d", got, want)
+		}
+		if got := count(t, c, "SELECT count(*) FROM lake.quarantine"); got == 0 {
+			t.Error("lake.quarantine is empty")
+		}
+		for _, v := range []string{"runs", "gaps", "versions"} {
+			count(t, c, "SELECT count(*) FROM lake."+v)
+		}
+	})
+	t.Run("change feed", func(t *testing.T) {
+		if _, err := c.Exec(ctx, "SELECT * FROM table_changes('unified_events', 1)"); code(err) != "22023" || !strings.Contains(err.Error(), "change data") {
+			t.Errorf("a table without a feed: %v", err)
+		}
+	})
+	t.Run("codes", func(t *testing.T) {
+		for _, c := range []struct{ sql, code string }{
+			{"SELEC 1", "42601"}, {"SELECT * FROM nosuch", "42P01"}, {"SELECT nosuch FROM unified_events", "42703"}, {"SELECT nosuch(1)", "42883"},
+			{"SELECT 'x'::int", "22P02"}, {"INSERT INTO unified_events VALUES (1)", "25006"}, {"DELETE FROM unified_events", "25006"}, {"FETCH 1 FROM nosuch", "34000"},
+			{"DECLARE c CURSOR FOR SELECT 1", "25P01"}, {"SET nosuch = 1", "42704"}, {"SET TimeZone = 'Nowhere'", "22023"}, {"SHOW nosuch", "42704"},
+			{"SELECT * FROM read_text('/etc/passwd')", "42501"}, {"EXECUTE nosuch", "25006"}, {"ROLLBACK TO SAVEPOINT x", "25P01"},
+		} {
+			fresh := s.connect("default_query_exec_mode=simple_protocol")
+			if _, err := fresh.Exec(ctx, c.sql); code(err) != c.code {
+				t.Errorf("%s: %v, want %s", c.sql, err, c.code)
+			}
+		}
+	})
+	t.Run("transactions", func(t *testing.T) { transactions(t, s) })
+	t.Run("cursors", func(t *testing.T) {
+		tx, err := c.Begin(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = tx.Rollback(ctx) }()
+		if _, err := tx.Exec(ctx, "DECLARE x CURSOR FOR SELECT event_id FROM unified_events ORDER BY 1"); err != nil {
+			t.Fatal(err)
+		}
+		seen := 0
+		for {
+			rows, err := tx.Query(ctx, "FETCH 100 FROM x")
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := 0
+			for rows.Next() {
+				n++
+			}
+			if rows.Err() != nil {
+				t.Fatal(rows.Err())
+			}
+			if seen += n; n == 0 {
+				break
+			}
+		}
+		if seen != want {
+			t.Errorf("a cursor gave %d rows, want %d", seen, want)
+		}
+	})
+	t.Run("temporary tables", func(t *testing.T) {
+		tmp := s.connect("default_query_exec_mode=simple_protocol")
+		for _, sql := range []string{
+			"CREATE LOCAL TEMPORARY TABLE probe (a INTEGER, b VARCHAR(20) NOT NULL) ON COMMIT PRESERVE ROWS",
+			"INSERT INTO probe (a, b) VALUES (1, 'x'), (2, 'y')",
+			"CREATE TEMP TABLE days AS SELECT event_date, count(*) AS n FROM unified_events GROUP BY 1",
+		} {
+			if _, err := tmp.Exec(ctx, sql); err != nil {
+				t.Fatalf("%s: %v", sql, err)
+			}
+		}
+		if n := count(t, tmp, "SELECT sum(n)::bigint FROM days"); n != int64(want) {
+			t.Errorf("a temporary table of %d rows, want %d", n, want)
+		}
+		if n := count(t, tmp, "SELECT count(*) FROM probe, unified_events"); n != 2*int64(want) {
+			t.Errorf("a join of a temporary table and the lake's: %d", n)
+		}
+		if _, err := s.connect().Exec(ctx, "SELECT * FROM probe"); code(err) != "42P01" {
+			t.Errorf("another session sees the table: %v", err)
+		}
+		if _, err := tmp.Exec(ctx, "DROP TABLE probe"); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("cancel and time-out", func(t *testing.T) {
+		endless := "SELECT count(*) FROM range(10000000000) a, range(10000000000) b"
+		short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+		defer cancel()
+		own := s.connect("default_query_exec_mode=simple_protocol")
+		pid := own.PgConn()
+		go func() {
+			<-short.Done()
+			_ = pid.CancelRequest(ctx)
+		}()
+		if _, err := own.Exec(ctx, endless); code(err) != "57014" {
+			t.Errorf("a cancelled statement: %v", err)
+		}
+		if _, err := own.Exec(ctx, "SET statement_timeout = '200ms'"); err != nil {
+			t.Error(err)
+		}
+		if _, err := own.Exec(ctx, endless); code(err) != "57014" || !strings.Contains(err.Error(), "timeout") {
+			t.Errorf("a statement beyond its time: %v", err)
+		}
+		if got := one(t, own, "SELECT 1"); got != "1" {
+			t.Errorf("afterwards: %s", got)
+		}
+	})
+	t.Run("stop", func(t *testing.T) {
+		s.proc.Signal(syscall.SIGTERM)
+		if code := s.proc.Wait(30 * time.Second); code != 0 {
+			t.Errorf("exit code %d after SIGTERM: %s", code, s.proc.Stderr.String())
+		}
+		left, err := filepath.Glob(l.Path(".cauce/tmp/sql/*"))
+		if err != nil || len(left) > 0 {
+			t.Errorf("left behind: %v %v", left, err)
+		}
+	})
+}
+
+// transactions: a transaction reads one version of the table, the next one the commits that came in between.
+func transactions(t *testing.T, s *server) {
+	ctx := context.Background()
+	c := s.connect("default_query_exec_mode=simple_protocol")
+	before := count(t, c, "SELECT count(*) FROM unified_events")
+	tx, err := c.Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inside := func() (n int64) {
+		if err := tx.QueryRow(ctx, "SELECT count(*) FROM unified_events").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if n := inside(); n != before {
+		t.Errorf("%d rows at the beginning, %d before", n, before)
+	}
+	s.lake.Run("query", "--write", "DELETE FROM unified_events WHERE symbol = 'XRPUSDT'")
+	if n := inside(); n != before {
+		t.Errorf("a commit is seen inside a transaction: %d rows, %d before", n, before)
+	}
+	if n := count(t, s.connect(), "SELECT count(*) FROM unified_events WHERE symbol = 'XRPUSDT'"); n != 0 {
+		t.Errorf("another session still sees %d rows", n)
+	}
+	if _, err := tx.Exec(ctx, "SELECT nosuch"); err == nil {
+		t.Error("no error")
+	}
+	if _, err := tx.Exec(ctx, "SELECT 1"); code(err) != "25P02" {
+		t.Errorf("after an error: %v", err)
+	}
+	if err := tx.Rollback(ctx); err != nil {
+		t.Error(err)
+	}
+	if n := count(t, c, "SELECT count(*) FROM unified_events"); n >= before {
+		t.Errorf("the next transaction does not see the commit: %d rows", n)
+	}
+	s.lake.Run("table", "restore", "data/processed/unified-events", "--version", "2")
+	if n := count(t, c, "SELECT count(*) FROM unified_events"); n != before {
+		t.Errorf("%d rows after the restore, want %d", n, before)
+	}
+}
+
+// Roles see what the lake file gives them, with a password, and over TLS where there is a certificate.
+func TestRolesSeeTheirTables(t *testing.T) {
+	ctx := context.Background()
+	l := newLake(t, `roles:
+  all: {password: "${env:ALL_PASSWORD}"}
+  some: {password: "${env:SOME_PASSWORD}", tables: {unified_events: [event_id, symbol, event_date]}}
+serve: {tls: {cert: server.crt, key: server.key}, workers: 1}
+`, "ALL_PASSWORD=correct horse", "SOME_PASSWORD=battery-staple")
+	cert(t, l.Dir)
+	s := serveLake(t, l)
+	open := func(user, password, options string) (*pgx.Conn, error) {
+		cfg, err := pgx.ParseConfig(s.url("x", "") + options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.User, cfg.Password = user, password
+		c, err := pgx.ConnectConfig(ctx, cfg)
+		if err == nil {
+			t.Cleanup(func() { _ = c.Close(ctx) })
+		}
+		return c, err
+	}
+	for _, c := range []struct{ user, password, code string }{
+		{"all", "wrong", "28P01"}, {"all", "", "28P01"}, {"nobody", "correct horse", "28P01"}, {"reader", "x", "28P01"},
+	} {
+		if _, err := open(c.user, c.password, "?sslmode=disable"); err == nil || c.password != "" && code(err) != c.code {
+			t.Errorf("%s with password %q: %v", c.user, c.password, err)
+		}
+	}
+	all, err := open("all", "correct horse", "?sslmode=require")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := count(t, all, "SELECT count(DISTINCT price) FROM unified_events"); n == 0 {
+		t.Error("no prices")
+	}
+	some, err := open("some", "battery-staple", "?sslmode=disable")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for sql, want := range map[string]string{
+		"SELECT price FROM unified_events": "42703", "SELECT * FROM quarantine": "42501", "SELECT * FROM lake.quarantine": "42501", "SELECT * FROM lake.runs": "42501",
+		"SELECT count(unified_events.price) FROM unified_events": "42703", "SELECT symbol FROM unified_events": "", "SELECT * FROM unified_events AT (VERSION => 1)": "",
+		"SELECT price FROM unified_events AT (VERSION => 1)": "42703", "SELECT symbol FROM unified_events WHERE price > 0": "42703",
+	} {
+		if _, err := some.Exec(ctx, sql); err == nil && want != "" || err != nil && code(err) != want {
+			t.Errorf("%s: %v, want %q", sql, err, want)
+		}
+	}
+	rows, err := some.Query(ctx, "SELECT * FROM unified_events LIMIT 1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows.Close()
+	if n := len(rows.FieldDescriptions()); n != 3 {
+		t.Errorf("the role sees %d columns, want 3", n)
+	}
+}
+
+// cert writes a self-signed certificate.
+func cert(t testing.TB, dir string) {
+	t.Helper()
+	key, crt := selfSigned(t)
+	for name, text := range map[string][]byte{"server.key": key, "server.crt": crt} {
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestPsql(t *testing.T) {
+	psql := prereq.Need(t, "psql")
+	l := newLake(t, "serve: {workers: 1}\n")
+	s := serveLake(t, l, "--json")
+	run := func(args ...string) string {
+		t.Helper()
+		cmd := exec.Command(psql, append([]string{"-X", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", s.port, "-U", "reader", "lake"}, args...)...)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Errorf("psql %v: %v\n%s", args, err, out)
+		}
+		return string(out)
+	}
+	if got := strings.TrimSpace(run("-At", "-c", "SELECT count(*) FROM unified_events")); got != fmt.Sprint(len(l.Rows())) {
+		t.Errorf("psql counts %s rows", got)
+	}
+	csv := run("-c", `\copy (SELECT symbol, count(*) AS n FROM unified_events GROUP BY 1 ORDER BY 1) TO STDOUT CSV HEADER`)
+	if want := l.Run("query", "SELECT symbol, count(*) AS n FROM unified_events GROUP BY 1 ORDER BY 1", "--format", "csv"); csv != want {
+		t.Errorf("\\copy gave\n%s\nwant\n%s", csv, want)
+	}
+	if out := run("-c", `SET TimeZone = 'Europe/Madrid'`, "-c", `SELECT TIMESTAMPTZ '2024-08-20 12:00:00+00'`, "-At"); !strings.Contains(out, "2024-08-20 14:00:00+02") {
+		t.Errorf("time zone: %s", out)
+	}
+	if out := run("-At", "-v", "FETCH_COUNT=100", "-c", "SELECT event_id FROM unified_events"); strings.Count(out, "\n") != len(l.Rows()) {
+		t.Errorf("with FETCH_COUNT psql prints %d lines", strings.Count(out, "\n"))
+	}
+	s.proc.Signal(syscall.SIGTERM)
+	if code := s.proc.Wait(30 * time.Second); code != 0 {
+		t.Errorf("exit code %d after SIGTERM", code)
+	}
+	var out struct{ Sessions, Statements int64 }
+	if err := json.Unmarshal(s.proc.Stdout.Bytes(), &out); err != nil || out.Sessions < 4 || out.Statements < 5 {
+		t.Errorf("--json: %s, %v", s.proc.Stdout.String(), err)
+	}
+}
