@@ -382,10 +382,10 @@ func (a *app) serveShares(ctx context.Context, l *lake, o shareServer) error {
 	srv.Handler = handler
 	ln, err := net.Listen("tcp", o.listen)
 	if err != nil {
-		return usagef("--listen %s: %w", o.listen, err)
+		return usagef("shares: %s: %w", o.listen, err)
 	}
 	if addr, ok := ln.Addr().(*net.TCPAddr); (!ok || !addr.IP.IsLoopback()) && srv.TLSConfig == nil && !strings.HasPrefix(o.url, "https:") {
-		return errors.Join(usagef("--listen %s: other machines reach this address, and without TLS their tokens could be read on the way; give --tls-cert and --tls-key, or --url https://… of a proxy that has them", o.listen), ln.Close())
+		return errors.Join(usagef("shares: %s: other machines reach this address, and without TLS their tokens could be read on the way; give cauce share serve --tls-cert and --tls-key, or --url https://… of a proxy that has them", o.listen), ln.Close())
 	}
 	scheme := "http"
 	if srv.TLSConfig != nil {

@@ -61,6 +61,7 @@ rule with on_fail: fail ends the process with its exit code. Stops cleanly on SI
 	f.StringVar(&u.url, "url", "", "`address` for the producers instead of the lake file's")
 	f.StringVar(&u.restURL, "rest-url", "", "HTTP `address` for repairs instead of the lake file's")
 	f.StringVar(&u.listen, "metrics-listen", "", metricsListen+"; the lake file's metrics.listen is the default")
+	f.StringVar(&u.shares, "share-listen", "", "serve shares on this `address` of this machine, such as "+defaultShareListen+" (default: none; cauce share serve has TLS)")
 	f.BoolVar(&u.noRepair, "no-repair", false, "do not fetch what the tables lack")
 	f.BoolVar(&u.noProduce, "no-produce", false, "do not start producers")
 	f.BoolVar(&u.batchNow, "batch-now", false, "run the batch once at the start as well")
@@ -75,6 +76,7 @@ type up struct {
 	url       string
 	restURL   string
 	listen    string
+	shares    string
 	noProduce bool
 	noRepair  bool
 	batchNow  bool
@@ -133,6 +135,9 @@ func (u *up) run(ctx context.Context) error {
 		return err
 	}
 	g.Go(func() error { return sched.Run(ctx) })
+	if u.shares != "" {
+		g.Go(func() error { return u.a.serveShares(ctx, u.l, shareServer{listen: u.shares}) })
+	}
 	if u.batchNow {
 		g.Go(func() error { return u.fatal(sched.Now(ctx, pipeline.RunBatch)) })
 	}

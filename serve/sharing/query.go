@@ -18,15 +18,14 @@ const requestBytesMax = 1 << 20
 
 // queryRequest is the body of a query (PROTOCOL.md, "Request Body").
 type queryRequest struct {
-	PredicateHints            []string        `json:"predicateHints"`
-	JSONPredicateHints        string          `json:"jsonPredicateHints"`
-	LimitHint                 *int64          `json:"limitHint"`
-	Version                   *delta.Version  `json:"version"`
-	Timestamp                 string          `json:"timestamp"`
-	StartingVersion           *delta.Version  `json:"startingVersion"`
-	EndingVersion             *delta.Version  `json:"endingVersion"`
-	IncludeHistoricalProtocol bool            `json:"includeHistoricalProtocol"`
-	IdempotencyKey            json.RawMessage `json:"idempotencyKey"` // of queries that are not waited for, which are not offered
+	PredicateHints            []string       `json:"predicateHints"`
+	JSONPredicateHints        string         `json:"jsonPredicateHints"`
+	LimitHint                 *int64         `json:"limitHint"`
+	Version                   *delta.Version `json:"version"`
+	Timestamp                 string         `json:"timestamp"`
+	StartingVersion           *delta.Version `json:"startingVersion"`
+	EndingVersion             *delta.Version `json:"endingVersion"`
+	IncludeHistoricalProtocol bool           `json:"includeHistoricalProtocol"`
 }
 
 func readQuery(r *http.Request) (*queryRequest, error) {
