@@ -12,7 +12,8 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/memory"
 )
 
-// TestMemoryLimit: what does not fit is said, with the setting's name, and what can leave memory goes to the folder.
+// TestMemoryLimit: the setting is DuckDB's limit; rows beyond it go to the folder, and what cannot go there fails with an
+// error that says so.
 func TestMemoryLimit(t *testing.T) {
 	ctx := context.Background()
 	e, err := Open(Options{MemoryLimit: "67108864B", Threads: 1, TempDir: t.TempDir()})
@@ -31,6 +32,10 @@ func TestMemoryLimit(t *testing.T) {
 		}
 		if row, err := c.one(ctx, "SELECT count(*), (SELECT sum(size) FROM duckdb_temporary_files()) > 50_000_000 FROM spilled WHERE a = hash(7)"); err != nil || row[0] != int64(1) || row[1] != true {
 			t.Errorf("%v, %v", row, err)
+		}
+		// One value cannot leave.
+		if _, err := c.one(ctx, "SELECT length(string_agg(hash(i)::VARCHAR, ',')) FROM range(10_000_000) r(i)"); err == nil || !strings.Contains(err.Error(), "Out of Memory") {
+			t.Errorf("a value of 200 MB: %v", err)
 		}
 		return nil
 	})
