@@ -27,27 +27,33 @@ func TestLostIDsAreRepaired(t *testing.T) {
 	address := freeAddress(t)
 	withLedger(t, l, address, "300ms")
 	const count = 3000
-	exchange := l.Start(nil, "simulate", "exchange", "--listen", address, "--seed", strconv.FormatUint(testscale.Seed(t), 10), "--symbols", "BTCUSDT,ETHUSDT",
-		"--rate", "1000", "--count", strconv.Itoa(count), "--skip-every", "100", "--journal", l.Path("journal.jsonl"),
-		"--lose-every", "37", "--drop-every", "499", "--duplicate-every", "61", "--swap-every", "53", "--malformed-every", "401")
-	// History knows the first trades; what happened between them and the connection has to be fetched as well.
-	for {
-		keys := journal(t, l.Path("journal.jsonl"))
-		if slices.Contains(keys, "BTCUSDT-1") && slices.Contains(keys, "ETHUSDT-1") {
-			break
-		}
-		if !exchange.Running() {
-			t.Fatalf("the exchange ended: %s", exchange.Stderr.String())
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
 	l.Run("gaps")
+	// History knows the first trades; what happened between them and the connection has to be fetched as well.
 	now := time.Now().UTC().Format(time.RFC3339)
 	history := "symbol,trade_id,price,qty,time,is_buyer_maker\nBTCUSDT,1,1,1," + now + ",true\nETHUSDT,1,1,1," + now + ",true\n"
 	if err := os.WriteFile(filepath.Join(l.Inbox(), "historico_1.csv"), []byte(history), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	// The exchange begins when up already knocks at its door: on a slow machine it would else have made all its trades
+	// before the first connection, and nothing would be lost between two that came.
+	door, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := door.(*net.TCPListener).SetDeadline(time.Now().Add(2 * time.Minute)); err != nil {
+		t.Fatal(err)
+	}
 	up := l.Start(nil, "up", "--trigger", "200ms", "--batch-now")
+	knock, err := door.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(knock.Close(), door.Close()); err != nil {
+		t.Fatal(err)
+	}
+	exchange := l.Start(nil, "simulate", "exchange", "--listen", address, "--seed", strconv.FormatUint(testscale.Seed(t), 10), "--symbols", "BTCUSDT,ETHUSDT",
+		"--rate", "500", "--count", strconv.Itoa(count), "--skip-every", "100", "--journal", l.Path("journal.jsonl"),
+		"--lose-every", "37", "--drop-every", "499", "--duplicate-every", "61", "--swap-every", "53", "--malformed-every", "401")
 	var g struct {
 		Missing int64
 		Days    []struct{ Rows, Repaired, Absent int64 }
@@ -55,7 +61,7 @@ func TestLostIDsAreRepaired(t *testing.T) {
 	}
 	var rows, repaired, absent int64
 	quiet := 0 // looks at which nothing had changed
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
 		out, errs, _ := l.Try("gaps", "--json")
 		if err := json.Unmarshal([]byte(out), &g); err != nil {
 			t.Fatalf("%v: %s%s", err, out, errs)
@@ -68,11 +74,13 @@ func TestLostIDsAreRepaired(t *testing.T) {
 		if quiet++; g.Missing > 0 || rows != before {
 			quiet = 0
 		}
-		if quiet > 5 && rows > count-50 && len(journal(t, l.Path("journal.jsonl"))) == count {
+		// How many trades come after the last that was seen is chance: connections are cut at the end as well, and nothing
+		// says what should have followed.
+		if quiet > 5 && repaired >= 10 && absent >= 10 && len(journal(t, l.Path("journal.jsonl"))) == count {
 			break
 		}
 		if time.Now().After(deadline) || !up.Running() {
-			t.Fatalf("%d rows, %d missing: %s", rows, g.Missing, up.Stderr.String())
+			t.Fatalf("%d rows, %d missing, %d repaired, %d ids that never were: %s", rows, g.Missing, repaired, absent, up.Stderr.String())
 		}
 	}
 	up.Signal(syscall.SIGTERM)
@@ -83,9 +91,6 @@ func TestLostIDsAreRepaired(t *testing.T) {
 	exchange.Signal(syscall.SIGTERM)
 	if code := exchange.Wait(time.Minute); code != 0 {
 		t.Errorf("the exchange ended with %d: %s", code, exchange.Stderr.String())
-	}
-	if repaired < 10 || absent < 10 {
-		t.Errorf("%d rows were repaired and %d ids were absent: the exchange lost too little to show anything", repaired, absent)
 	}
 	var have []string
 	for line := range strings.Lines(l.Run("query", "SELECT event_id FROM unified_events", "--format", "csv")) {
