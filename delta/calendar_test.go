@@ -30,6 +30,7 @@ func TestUnknownTypeChangeIsRefused(t *testing.T) {
 		{"byte", "long"}: true, {"float", "double"}: true, {"integer", "double"}: true, {"date", "timestamp_ntz"}: true,
 		{"decimal(6,2)", "decimal(12,4)"}: true, {"long", "decimal(20,0)"}: true, {"integer", "decimal(11,1)"}: true,
 		{"long", "integer"}: false, {"long", "double"}: false, {"decimal(6,2)", "decimal(7,4)"}: false, {"string", "long"}: false, {"date", "timestamp"}: false,
+		{"string", "string collate x"}: true, {"varchar(10)", "string"}: true, {"char(3)", "varchar(10)"}: true, {"char(3)", "long"}: false, {"byte", "decimal(4,1)"}: false,
 	} {
 		s := &Schema{Fields: []Field{{Name: "c", Type: &Struct{Fields: []Field{{Name: "x", Type: Long, Metadata: map[string]any{
 			"delta.typeChanges": []any{map[string]any{"fromType": change[0], "toType": change[1]}}}}}}}}}

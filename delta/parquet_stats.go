@@ -207,6 +207,18 @@ func (s *fileStats) stats() *Stats {
 	return st
 }
 
+// times puts bounds that are dates or times. A year of more than four digits, or one before Christ, is no bound that every
+// reader can parse: such a bound is left out.
+func (c *columnStats) times(lo, hi map[string]any, l, h string) {
+	plain := func(s string) bool { return s[0] != '-' && s[4] == '-' }
+	if plain(l) {
+		lo[c.name] = l
+	}
+	if plain(h) {
+		hi[c.name] = h
+	}
+}
+
 func (c *columnStats) put(lo, hi, nulls map[string]any) {
 	if _, ok := c.typ.(*Struct); ok {
 		l, h, n := map[string]any{}, map[string]any{}, map[string]any{}
@@ -236,7 +248,7 @@ func (c *columnStats) put(lo, hi, nulls map[string]any) {
 		lo[c.name] = json.Number(strconv.FormatInt(c.lo.i, 10))
 		hi[c.name] = json.Number(strconv.FormatInt(c.hi.i, 10))
 	case Date:
-		lo[c.name], hi[c.name] = StatsDate(int32(c.lo.i)), StatsDate(int32(c.hi.i))
+		c.times(lo, hi, StatsDate(int32(c.lo.i)), StatsDate(int32(c.hi.i)))
 	case Timestamp, TimestampNTZ:
 		// Readers that know only milliseconds cut the text: the maximum is rounded up so that it stays a bound.
 		l, h := floorDiv(c.lo.i, 1000)*1000, c.hi.i
@@ -244,9 +256,9 @@ func (c *columnStats) put(lo, hi, nulls map[string]any) {
 			h = r + 1000
 		}
 		if c.typ == Timestamp {
-			lo[c.name], hi[c.name] = StatsTimestamp(l), StatsTimestamp(h)
+			c.times(lo, hi, StatsTimestamp(l), StatsTimestamp(h))
 		} else {
-			lo[c.name], hi[c.name] = StatsTimestampNTZ(l), StatsTimestampNTZ(h)
+			c.times(lo, hi, StatsTimestampNTZ(l), StatsTimestampNTZ(h))
 		}
 	case Float, Double:
 		bits := 64

@@ -110,16 +110,17 @@ func formatPartition(t Type, v any) (string, error) {
 		}
 	case Date:
 		if v, ok := v.(Days); ok {
-			return StatsDate(int32(v)), nil
+			t := time.Unix(int64(v)*86400, 0).UTC()
+			return farYear(t) + t.Format("2006-01-02"), nil
 		}
 	case Timestamp:
 		// The recommended form, ISO 8601 in UTC: the older one without a zone means the writer's zone, which no reader knows.
 		if v, ok := v.(time.Time); ok {
-			return v.UTC().Format("2006-01-02T15:04:05.000000Z"), nil
+			return farYear(v.UTC()) + v.UTC().Format("2006-01-02T15:04:05.000000Z"), nil
 		}
 	case TimestampNTZ:
 		if v, ok := v.(time.Time); ok {
-			return v.UTC().Format("2006-01-02 15:04:05.000000"), nil
+			return farYear(v.UTC()) + v.UTC().Format("2006-01-02 15:04:05.000000"), nil
 		}
 	case Float:
 		switch v := v.(type) {
@@ -252,27 +253,56 @@ func parseRat(s string) (*big.Rat, bool) {
 	return new(big.Rat).SetString(s)
 }
 
+// cutDate reads the date that a text begins with, and gives its midnight in UTC and what follows. Years have four digits,
+// or as many as Spark writes of later ones (+10000-01-01) and of those before Christ (-0044-03-15).
+func cutDate(s string) (t time.Time, rest string, ok bool) {
+	sign, digits := 1, s
+	if strings.HasPrefix(s, "-") {
+		sign = -1
+	}
+	if sign < 0 || strings.HasPrefix(s, "+") {
+		digits = s[1:]
+	}
+	n := 0
+	for n < len(digits) && digits[n] >= '0' && digits[n] <= '9' {
+		n++
+	}
+	if n < 4 || n > 7 || len(digits) < n+6 || digits[n] != '-' || digits[n+3] != '-' {
+		return t, "", false
+	}
+	var parts [3]int
+	for i, part := range []string{digits[:n], digits[n+1 : n+3], digits[n+4 : n+6]} {
+		for _, c := range []byte(part) {
+			if c < '0' || c > '9' {
+				return t, "", false
+			}
+			parts[i] = parts[i]*10 + int(c-'0')
+		}
+	}
+	t = time.Date(sign*parts[0], time.Month(parts[1]), parts[2], 0, 0, 0, 0, time.UTC)
+	return t, digits[n+6:], int(t.Month()) == parts[1] && t.Day() == parts[2]
+}
+
 func parseDate(s string) (Days, bool) {
-	t, err := time.ParseInLocation("2006-01-02", s, time.UTC)
-	if err != nil {
+	t, rest, ok := cutDate(s)
+	days := t.Unix() / 86400 // exact: midnight UTC is a multiple of a day, also before 1970
+	if !ok || rest != "" || days != int64(int32(days)) {
 		return 0, false
 	}
-	return Days(t.Unix() / 86400), true // exact: midnight UTC is a multiple of a day, also before 1970
+	return Days(days), true
 }
 
 // parseTimestamp reads the spellings of timestamps in logs: with "T" or a space, with up to nine digits of fraction,
 // with Z, an offset or no zone (then UTC). digits is the number of digits of the fraction.
 func parseTimestamp(s string) (t time.Time, digits int, zoned, ok bool) {
-	if len(s) == 10 {
-		if d, ok := parseDate(s); ok {
-			return time.Unix(int64(d)*86400, 0).UTC(), 0, false, true
-		}
+	midnight, rest, ok := cutDate(s)
+	if !ok || rest == "" {
+		return midnight, 0, false, ok
+	}
+	if len(rest) < 9 || rest[0] != 'T' && rest[0] != ' ' {
 		return time.Time{}, 0, false, false
 	}
-	if len(s) < 19 || s[10] != 'T' && s[10] != ' ' {
-		return time.Time{}, 0, false, false
-	}
-	rest := s[19:]
+	clock, rest := rest[1:9], rest[9:]
 	if strings.HasPrefix(rest, ".") {
 		for digits = 0; digits+1 < len(rest) && rest[digits+1] >= '0' && rest[digits+1] <= '9'; {
 			digits++
@@ -280,21 +310,22 @@ func parseTimestamp(s string) (t time.Time, digits int, zoned, ok bool) {
 		if digits == 0 || digits > 9 {
 			return time.Time{}, 0, false, false
 		}
-		rest = rest[digits+1:]
+		clock, rest = clock+rest[:digits+1], rest[digits+1:]
 	}
-	base := s[:10] + "T" + s[11:len(s)-len(rest)]
-	layout := "2006-01-02T15:04:05"
+	// The package time knows years of four digits only: the clock is read on a day of its own.
+	base := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+	day, layout := "2000-01-01T"+clock, "2006-01-02T15:04:05"
 	var err error
 	switch {
 	case rest == "":
-		t, err = time.ParseInLocation(layout, base, time.UTC)
+		t, err = time.ParseInLocation(layout, day, time.UTC)
 	case rest == "Z" || rest == "z":
 		zoned = true
-		t, err = time.ParseInLocation(layout, base, time.UTC)
+		t, err = time.ParseInLocation(layout, day, time.UTC)
 	default:
 		zoned = true
 		for _, zone := range []string{"-07:00", "-0700", "-07", "-07:00:00"} {
-			if t, err = time.Parse(layout+zone, base+rest); err == nil {
+			if t, err = time.Parse(layout+zone, day+rest); err == nil {
 				break
 			}
 		}
@@ -302,5 +333,13 @@ func parseTimestamp(s string) (t time.Time, digits int, zoned, ok bool) {
 	if err != nil {
 		return time.Time{}, 0, false, false
 	}
-	return t.UTC(), digits, zoned, true
+	return midnight.Add(t.Sub(base)), digits, zoned, true
+}
+
+// farYear is what the text of a date or time of a year of more than four digits begins with, as with Spark.
+func farYear(t time.Time) string {
+	if t.Year() > 9999 {
+		return "+"
+	}
+	return ""
 }

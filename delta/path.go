@@ -41,11 +41,13 @@ func (i TableInfo) FileKey(p string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if scheme, rest, ok := splitScheme(dec); ok || strings.HasPrefix(dec, "/") {
+	// A colon that is encoded is no scheme's.
+	if scheme, _, ok := splitScheme(p); ok || strings.HasPrefix(dec, "/") {
+		rest := strings.TrimPrefix(dec[len(scheme):], ":")
 		root := strings.TrimSuffix(i.Store.URL(), "/")
 		rootScheme, rootRest, _ := splitScheme(root)
 		if !ok {
-			scheme, rest = rootScheme, dec
+			scheme = rootScheme
 			if rootScheme != "file" {
 				return "", &UnsupportedError{What: "data file outside of the store", Names: []string{dec}}
 			}

@@ -90,6 +90,8 @@ func TestPartitionValues(t *testing.T) {
 	}{
 		{String, "a/b=c %é", "a/b=c %é"}, {Long, int64(-5), "-5"}, {Integer, int64(7), "7"}, {Boolean, true, "true"},
 		{Date, Days(19955), "2024-08-20"}, {Date, Days(-719162), "0001-01-01"}, {Timestamp, at, "2024-08-20T12:34:56.789000Z"},
+		{Date, Days(2932897), "+10000-01-01"}, {Date, Days(time.Date(-44, 3, 15, 0, 0, 0, 0, time.UTC).Unix() / 86400), "-0044-03-15"}, {Timestamp, at.AddDate(10000, 0, 0), "+12024-08-20T12:34:56.789000Z"},
+		{TimestampNTZ, at.AddDate(-2025, 0, 0), "-0001-08-20 12:34:56.789000"},
 		{TimestampNTZ, at, "2024-08-20 12:34:56.789000"}, {Decimal{10, 2}, Number("12.30"), "12.30"}, {Double, 1.5, "1.5"},
 		{Double, math.Inf(1), "Infinity"}, {Double, 1e300, "1E+300"}, {Float, float64(float32(0.1)), "0.1"}, {Binary, []byte{0, 255, 'a'}, "\x00ÿa"},
 	} {
@@ -117,6 +119,7 @@ func TestPartitionValues(t *testing.T) {
 	for in, want := range map[string]string{
 		"2024-08-20 12:34:56": "2024-08-20T12:34:56Z", "2024-08-20 12:34:56.5": "2024-08-20T12:34:56.5Z", "2024-08-20T12:34:56.123456Z": "2024-08-20T12:34:56.123456Z",
 		"2024-08-20T12:34:56+02:00": "2024-08-20T10:34:56Z", "2024-08-20": "2024-08-20T00:00:00Z", "2024-08-20 12:34:56.123-0330": "2024-08-20T16:04:56.123Z",
+		"10000-01-01 00:30:00.5+01:00": "9999-12-31T23:30:00.5Z",
 	} {
 		v, err := ParsePartitionValue(Timestamp, &in)
 		if err != nil || v.(time.Time).Format(time.RFC3339Nano) != want {
@@ -126,7 +129,7 @@ func TestPartitionValues(t *testing.T) {
 	for _, c := range []struct {
 		typ Type
 		s   string
-	}{{Long, "x"}, {Long, "1.5"}, {Boolean, "yes"}, {Date, "20.08.2024"}, {Date, "2024-13-01"}, {Timestamp, "noon"}, {Timestamp, "2024-08-20T12:34"},
+	}{{Long, "x"}, {Long, "1.5"}, {Boolean, "yes"}, {Date, "20.08.2024"}, {Date, "2024-13-01"}, {Date, "2023-02-29"}, {Date, "24-08-20"}, {Date, "+99999999-01-01"}, {Date, "9999999-01-01"}, {Date, "2024-08-20 "}, {Timestamp, "noon"}, {Timestamp, "2024-08-20T12:34"},
 		{Decimal{5, 1}, "1/3"}, {Decimal{5, 1}, "1e999999999"}, {Double, "one"}, {&Array{Element: Long}, "[1]"}} {
 		if v, err := ParsePartitionValue(c.typ, &c.s); err == nil {
 			t.Errorf("%q as %s is %v", c.s, c.typ, v)
@@ -208,6 +211,7 @@ func TestPaths(t *testing.T) {
 	info = TableInfo{Store: local, Path: "t"}
 	for in, want := range map[string]string{
 		"file:" + root + "/t/x": "t/x", "file://" + root + "/other/x%20y": "other/x y", root + "/t/x": "t/x", "x+y": "t/x+y", "a:b": "t/a:b",
+		"s3%3A//b/x": "t/s3:/b/x", "abc%3Ad": "t/abc:d", "p=1/abc:d": "t/p=1/abc:d",
 	} {
 		if got, err := info.FileKey(in); err != nil || got != want {
 			t.Errorf("%q is %q, %v; want %q", in, got, err, want)

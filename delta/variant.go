@@ -173,7 +173,7 @@ func toVariant(ctx context.Context, s *array.Struct, want arrow.DataType) (_ arr
 		}
 	}()
 	// Writers mark members as optional or required each in their own way; the library insists on one.
-	storage := shreddedType(st, true)
+	storage := shreddedGroup(st)
 	vt, err := extensions.NewVariantType(storage)
 	if err != nil {
 		return nil, &UnsupportedError{What: "variant shredding", Names: []string{st.String()}}
@@ -206,25 +206,38 @@ func toVariant(ctx context.Context, s *array.Struct, want arrow.DataType) (_ arr
 	return b.NewArray(), nil
 }
 
-// shreddedType is the type of a shredded column with the nullability that Parquet's specification gives its members.
-func shreddedType(t arrow.DataType, top bool) arrow.DataType {
+// shreddedGroup is the type of a group of a shredded variant (metadata at the top, value, typed_value) with the nullability
+// that Parquet's specification gives its members. Members of objects may themselves be called value or metadata, so that
+// what a struct is follows from where it stands.
+func shreddedGroup(t arrow.DataType) arrow.DataType {
+	st, ok := t.(*arrow.StructType)
+	if !ok {
+		return t
+	}
+	fields := make([]arrow.Field, st.NumFields())
+	for i, f := range st.Fields() {
+		f.Nullable = f.Name != "metadata"
+		f.Metadata = arrow.Metadata{}
+		if f.Name == "typed_value" {
+			f.Type = shreddedTyped(f.Type)
+		}
+		fields[i] = f
+	}
+	return arrow.StructOf(fields...)
+}
+
+// shreddedTyped is the type of a typed_value: an object or list of groups, all required, or a plain type.
+func shreddedTyped(t arrow.DataType) arrow.DataType {
 	switch t := t.(type) {
 	case *arrow.StructType:
 		fields := make([]arrow.Field, t.NumFields())
-		_, hasValue := t.FieldIdx("value")
-		_, hasTyped := t.FieldIdx("typed_value")
-		group := top || hasValue || hasTyped
 		for i, f := range t.Fields() {
-			f.Type = shreddedType(f.Type, false)
-			// A group of value and typed_value has optional members; the members of an object are such groups, required.
-			f.Nullable = group && f.Name != "metadata"
-			f.Metadata = arrow.Metadata{}
-			fields[i] = f
+			fields[i] = arrow.Field{Name: f.Name, Type: shreddedGroup(f.Type)}
 		}
 		return arrow.StructOf(fields...)
 	case *arrow.ListType:
 		f := t.ElemField()
-		f.Type = shreddedType(f.Type, false)
+		f.Type = shreddedGroup(f.Type)
 		f.Nullable = false
 		return arrow.ListOfField(f)
 	}

@@ -532,9 +532,12 @@ func (w exprWalker) constant(n *exprNode, v *valueNode) (pipeline.Expr, error) {
 		// 1e3: read as the decimal that was written as far as that is known.
 		if num, ok := parseNumber(string(raw)); ok {
 			scale := max(-num.exp, 0)
-			if d, ok := num.unscaled(38, scale); ok {
+			if d, ok := num.unscaled(38, scale); ok && (scale <= 38 || !w.delta) {
 				return pipeline.Literal{Value: pipeline.Decimal(pointed(d, num.neg, scale))}, nil
 			}
+		}
+		if w.delta {
+			return pipeline.Cast{Arg: pipeline.Literal{Value: string(raw)}, Type: "double"}, nil // 1e300, 1e-300
 		}
 		return nil, w.refuse(n, "the number %s has more than 38 digits", raw)
 	}

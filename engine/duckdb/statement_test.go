@@ -96,6 +96,7 @@ func TestParseStatement(t *testing.T) {
 		"DELETE FROM t AS x WHERE x.a = 1 AND t.b > 2;":                                                     "DELETE t | as x | where ((a = 1) AND (b > 2))",
 		"DELETE FROM 'a/b' -- c\n WHERE s = 'it''s; --'":                                                    "DELETE a/b | where (s = 'it\\'s; --')",
 		"UPDATE t SET a = b + 1, \"B c\" = CASE WHEN x THEN 1 ELSE f(2, 3) END WHERE where_ = 1":            "UPDATE t | set a (b + 1) | set B c CASE WHEN x THEN 1 ELSE f(2, 3) END | where (where_ = 1)",
+		"UPDATE t SET d = 1e300, e = -1.5E-310, f = 12e2 WHERE d < 1e308":                                   "UPDATE t | set d 1e+300D | set e -1.5e-310D | set f 1200 | where (d < 1e+308D)",
 		"UPDATE t x SET x.a = x.b":                                                                          "UPDATE t | as x | set a b",
 		"INSERT INTO t VALUES (1, 'a'), (2, 'b')":                                                           "INSERT t | query VALUES (1, 'a'), (2, 'b')",
 		"INSERT INTO TABLE t (a, b) SELECT 1, 2":                                                            "INSERT t | columns [a b] | query SELECT 1, 2",

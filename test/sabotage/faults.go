@@ -553,4 +553,19 @@ var faults = []fault{
 		edits: []edit{{"serve/serve.go", "\tcolumns, ok = r.Tables[strings.ToLower(table)]\n\treturn columns, ok\n", "\t_, ok = r.Tables[strings.ToLower(table)]\n\treturn nil, ok\n"}},
 		pkg:   "./test/bi", test: "^TestRolesSeeTheirTables$",
 	},
+	{
+		name: "shredded-member-value", what: "a member of a shredded variant that is called value is taken for the variant's own value",
+		edits: []edit{{"delta/variant.go", "arrow.Field{Name: f.Name, Type: shreddedGroup(f.Type)}", "arrow.Field{Name: f.Name, Type: shreddedGroup(f.Type), Nullable: f.Name == \"value\"}"}},
+		pkg:   "./delta", test: "^TestShreddedVariantMembersHaveAnyName$",
+	},
+	{
+		name: "encoded-colon-is-a-scheme", what: "a data file whose name has a colon is taken for one of another store",
+		edits: []edit{{"delta/path.go", "splitScheme(p); ok ||", "splitScheme(dec); ok ||"}},
+		pkg:   "./delta", test: "^TestPaths$",
+	},
+	{
+		name: "years-of-four-digits", what: "partitions of years beyond 9999 cannot be read",
+		edits: []edit{{"delta/partition.go", "n < 4 || n > 7", "n != 4 || sign < 0"}},
+		pkg:   "./delta", test: "^TestPartitionValues$",
+	},
 }
