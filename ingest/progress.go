@@ -56,6 +56,8 @@ type EpochFile struct {
 	Ranges    []RangeMark    `json:"ranges,omitempty"`
 	Positions []PositionMark `json:"positions,omitempty"`
 	Gaps      []GapMark      `json:"gaps,omitempty"`
+	// Checkpoint is the folder below the root that Spark's query used, where Spark made the epoch. It is told, never read.
+	Checkpoint string `json:"checkpoint,omitempty"`
 	// Asked are ids that a repair asked for and that the source does not have.
 	Asked []AskedMark `json:"asked,omitempty"`
 }

@@ -13,7 +13,7 @@ import (
 // App is what the driver runs: one source of a lake.
 type App struct {
 	Name string `json:"name"`
-	Mode string `json:"mode"` // ModeBatch
+	Mode string `json:"mode"` // ModeBatch or ModeStream
 	// Root is the lake's root as Hadoop names it: file:///…, s3a://…, gs://….
 	Root       string            `json:"root"`
 	Conf       map[string]string `json:"conf,omitempty"`
@@ -22,10 +22,24 @@ type App struct {
 	Quarantine TableSpec         `json:"quarantine"`
 	Program    *Program          `json:"program"`
 	Merge      Merge             `json:"merge"`
+	// Reprocess, of a batch, reads files again that were read before; nil: only what is new.
+	Reprocess *Reprocess `json:"reprocess,omitempty"`
+	// Stream shapes the micro-batches of a stream; nil for a batch.
+	Stream *StreamSpec `json:"stream,omitempty"`
 }
 
 // Modes of an App.
-const ModeBatch = "batch"
+const (
+	ModeBatch  = "batch"
+	ModeStream = "stream"
+)
+
+// Reprocess narrows which files are read again. The zero value is all of them.
+type Reprocess struct {
+	All         bool   `json:"all"`            // true, so that the document of "all of them" is not empty
+	File        string `json:"file,omitempty"` // pattern of file names; "": every one
+	SinceMillis int64  `json:"since_ms,omitempty"`
+}
 
 // SourceSpec is what the driver's readers must know of a source.
 type SourceSpec struct {
@@ -36,6 +50,9 @@ type SourceSpec struct {
 	FromFilename string   `json:"from_filename,omitempty"` // in Python's spelling, which for named groups is RE2's
 	Generation   string   `json:"generation,omitempty"`
 	CSV          CSVSpec  `json:"csv"`
+	OnReissue    string   `json:"on_reissue,omitempty"`
+	// Kafka is set for streams.
+	Kafka *KafkaSpec `json:"kafka,omitempty"`
 }
 
 // CSVSpec is pipeline.CSV.
@@ -58,7 +75,6 @@ type TableSpec struct {
 	Columns     []string          `json:"columns"`
 	PartitionBy []string          `json:"partition_by"`
 	Properties  map[string]string `json:"properties"`
-	Deletes     bool              `json:"deletes"`
 }
 
 // Merge is the merge as SQL: s is a row of the epoch, t a stored one.
@@ -68,34 +84,57 @@ type Merge struct {
 	Greater   string   `json:"greater"` // the epoch's row wins
 	Set       string   `json:"set"`
 	Insert    string   `json:"insert"`
-	// Conditions over the epoch's rows, each joined with the stored row of its key; t._old is null where there is none.
-	Inserted string `json:"inserted"`
-	Updated  string `json:"updated"`
-	Deleted  string `json:"deleted"`
+	// Alike says that the epoch's row and the stored one of its key differ in nothing that counts; Deletes that the epoch's
+	// row is a deletion.
+	Alike   string `json:"alike"`
+	Deletes string `json:"deletes"`
 }
 
-// NewBatch makes the App that reads the new files of a source. quarantine is the schema of the quarantine table, which
-// lies at quarantinePath.
-func NewBatch(l *pipeline.Lake, plan *pipeline.Plan, quarantine *delta.Schema, quarantinePath string) (*App, error) {
-	src, t := plan.Source, plan.Table
-	switch {
-	case src.Streaming():
-		return nil, fmt.Errorf("%w: source %s is a stream", ErrUnsupported, src.Name)
-	case src.Format != pipeline.FormatCSV:
-		return nil, fmt.Errorf("%w: source %s has files of format %s; Spark's side reads csv", ErrUnsupported, src.Name, src.Format)
-	case src.OnReissue == pipeline.ReissueReplace:
-		return nil, fmt.Errorf("%w: source %s has on_reissue: replace", ErrUnsupported, src.Name)
-	}
+// newApp makes what every App of a source has. quarantine is the schema of the quarantine table, which lies at
+// quarantinePath.
+func newApp(l *pipeline.Lake, plan *pipeline.Plan, mode string, quarantine *delta.Schema, quarantinePath string) (*App, error) {
+	t := plan.Table
 	program, err := Compile(plan)
 	if err != nil {
-		return nil, fmt.Errorf("source %s: %w", src.Name, err)
+		return nil, fmt.Errorf("source %s: %w", plan.Source.Name, err)
 	}
 	root, err := hadoopURL(l.Storage)
 	if err != nil {
 		return nil, err
 	}
+	app := &App{
+		Name: "cauce " + mode + " " + plan.Source.Name, Mode: mode, Root: root, Program: program,
+		Source:     SourceSpec{Name: plan.Source.Name, Kind: plan.Source.Kind},
+		Table:      lakeTable(t),
+		Quarantine: tableSpec("quarantine", quarantinePath, quarantine, nil, map[string]string{"delta.enableDeletionVectors": "true"}),
+	}
+	app.Merge, err = merge(t)
+	return app, err
+}
+
+func lakeTable(t *pipeline.Table) TableSpec {
+	props := map[string]string{}
+	if t.DeletionVectors {
+		props["delta.enableDeletionVectors"] = "true"
+	}
+	return tableSpec(t.Name, t.Location, t.DeltaSchema(), t.PartitionBy, props)
+}
+
+// NewBatch makes the App that reads the new files of a source.
+func NewBatch(l *pipeline.Lake, plan *pipeline.Plan, quarantine *delta.Schema, quarantinePath string) (*App, error) {
+	src := plan.Source
+	switch {
+	case src.Streaming():
+		return nil, fmt.Errorf("%w: source %s is a stream", ErrUnsupported, src.Name)
+	case src.Format != pipeline.FormatCSV:
+		return nil, fmt.Errorf("%w: source %s has files of format %s; Spark's side reads csv", ErrUnsupported, src.Name, src.Format)
+	}
+	app, err := newApp(l, plan, ModeBatch, quarantine, quarantinePath)
+	if err != nil {
+		return nil, err
+	}
 	spec := SourceSpec{
-		Name: src.Name, Kind: src.Kind, Location: src.Location, Prefixes: src.Prefixes(), Generation: src.Generation,
+		Name: src.Name, Kind: src.Kind, Location: src.Location, Prefixes: src.Prefixes(), Generation: src.Generation, OnReissue: src.OnReissue,
 		CSV: CSVSpec{Delimiter: ",", Header: src.CSV.Header, Encoding: src.CSV.Encoding, NullValues: orEmpty(src.CSV.NullValues), Multiline: src.CSV.Multiline,
 			Columns: orEmpty(src.CSV.Columns), Optional: orEmpty(src.CSV.Optional), Named: plan.RawFields},
 	}
@@ -108,16 +147,8 @@ func NewBatch(l *pipeline.Lake, plan *pipeline.Plan, quarantine *delta.Schema, q
 	if src.FromFilename != nil {
 		spec.FromFilename = src.FromFilename.String()
 	}
-	app := &App{
-		Name: "cauce batch " + src.Name, Mode: ModeBatch, Root: root, Source: spec, Program: program,
-		Table:      tableSpec(t.Name, t.Location, t.DeltaSchema(), t.PartitionBy, map[string]string{}, t.Deletes),
-		Quarantine: tableSpec("quarantine", quarantinePath, quarantine, nil, map[string]string{"delta.enableDeletionVectors": "true"}, false),
-	}
-	if t.DeletionVectors {
-		app.Table.Properties["delta.enableDeletionVectors"] = "true"
-	}
-	app.Merge, err = merge(t)
-	return app, err
+	app.Source = spec
+	return app, nil
 }
 
 func orEmpty(s []string) []string {
@@ -142,8 +173,8 @@ func hadoopURL(root string) (string, error) {
 	return root, nil
 }
 
-func tableSpec(name, path string, schema *delta.Schema, partitionBy []string, props map[string]string, deletes bool) TableSpec {
-	s := TableSpec{Name: name, Path: path, Properties: props, Deletes: deletes, PartitionBy: []string{}}
+func tableSpec(name, path string, schema *delta.Schema, partitionBy []string, props map[string]string) TableSpec {
+	s := TableSpec{Name: name, Path: path, Properties: props, PartitionBy: []string{}}
 	for _, f := range schema.Fields {
 		col := quoteName(f.Name) + " " + sqlType(f.Type)
 		if !f.Nullable {
@@ -198,12 +229,9 @@ func merge(t *pipeline.Table) (Merge, error) {
 	}
 	m.Set = strings.Join(set, ", ")
 	m.Insert = "(" + strings.Join(columns, ", ") + ") VALUES (" + strings.Join(values, ", ") + ")"
-	deletes := "false"
+	m.Alike, m.Deletes = alike, "false"
 	if t.Deletes {
-		deletes = "s." + pipeline.ColumnDeleted
+		m.Deletes = "s." + pipeline.ColumnDeleted
 	}
-	m.Inserted = "t._old IS NULL AND NOT " + deletes
-	m.Updated = "t._old AND NOT " + deletes + " AND NOT " + alike + " AND " + m.Greater
-	m.Deleted = deletes + " AND (t._old IS NULL OR NOT " + alike + " AND " + m.Greater + ")"
 	return m, nil
 }

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Submit says how a Spark application is started.
@@ -27,6 +28,9 @@ type Submit struct {
 	Args []string
 	// Env is added to the environment.
 	Env []string
+	// Graceful says that the application ends by itself, between two commits, when a file named stop appears beside it;
+	// else it is interrupted.
+	Graceful bool
 	// Log gets what Spark prints; nil: nobody, but its end stands in the error of an application that fails.
 	Log io.Writer
 }
@@ -56,7 +60,7 @@ func Write(dir string, app any) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "driver.py"), Driver, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "driver.py"), Driver(), 0o644); err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "app.json"), append(doc, '\n'), 0o644)
@@ -75,6 +79,9 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// stopPatience is how long an application that was asked to end may take.
+const stopPatience = 2 * time.Minute
+
 // Run writes the app into dir and runs it to its end.
 func (s Submit) Run(ctx context.Context, dir string, app any) error {
 	if err := Write(dir, app); err != nil {
@@ -84,6 +91,15 @@ func (s Submit) Run(ctx context.Context, dir string, app any) error {
 	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
 	cmd.Env = append(os.Environ(), s.Env...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	if s.Graceful {
+		cmd.Cancel = func() error {
+			if err := os.WriteFile(filepath.Join(dir, "stop"), nil, 0o644); err != nil {
+				return err
+			}
+			return os.ErrProcessDone // what the application ends with is what counts
+		}
+		cmd.WaitDelay = stopPatience
+	}
 	last := &tail{}
 	log := io.Writer(last)
 	if s.Log != nil {

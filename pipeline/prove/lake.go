@@ -63,8 +63,13 @@ func Lake(rng *rand.Rand) string {
 			fmt.Fprintf(&b, "      %s: %s\n", c.name, quoteYAML(g.expr(c.kind(), 2)))
 			continue
 		}
+		// A record that one column refuses tells nothing of the others: most must take what comes.
 		f := pick(rng, rawNames)
-		if c.kind() == "timestamp" {
+		switch {
+		case c.kind() == "text":
+		case rng.IntN(6) > 0:
+			f = "TRY_CAST(" + f + " AS " + c.typ + ")"
+		case c.kind() == "timestamp":
 			f = "to_event_time(" + f + ")"
 		}
 		fmt.Fprintf(&b, "      %s: %s\n", c.name, quoteYAML(f))
@@ -122,9 +127,9 @@ func (g *generator) leaf(kind string) string {
 		}
 	} else if r.IntN(4) > 0 {
 		f := pick(r, rawNames)
-		cast := "CAST"
-		if r.IntN(2) == 0 {
-			cast = "TRY_CAST"
+		cast, strict := "TRY_CAST", r.IntN(6) == 0
+		if strict {
+			cast = "CAST"
 		}
 		switch kind {
 		case "text":
@@ -136,10 +141,16 @@ func (g *generator) leaf(kind string) string {
 		case "float":
 			return cast + "(" + f + " AS " + pick(r, []string{"DOUBLE", "DOUBLE", "FLOAT"}) + ")"
 		case "bool":
+			if !strict {
+				return "TRY_CAST(" + f + " AS BOOLEAN)"
+			}
 			return "to_boolean(" + f + ")"
 		case "date":
 			return cast + "(" + f + " AS DATE)"
 		case "timestamp":
+			if !strict {
+				return "TRY_CAST(" + f + " AS TIMESTAMP)"
+			}
 			return pick(r, []string{"to_event_time(" + f + ")", cast + "(" + f + " AS TIMESTAMP)", "to_event_time(" + f + ", '%d.%m.%Y %H:%M')", "to_event_time(" + f + ", '%b %d %Y')"})
 		}
 	}

@@ -484,6 +484,26 @@ var faults = []fault{
 		pkg:   "./delta", test: "^TestLostTryStands$",
 	},
 	{
+		name: "spark-rounds-to-even", what: "Spark's side rounds halves of decimals to the even digit",
+		edits: []edit{{"engine/spark/render.go", "\tdigits := \"\"\n\tif len(vals) > 1 {", "\tif f == \"round\" {\n\t\tf = \"bround\"\n\t}\n\tdigits := \"\"\n\tif len(vals) > 1 {"}},
+		pkg:   "./test/spark", test: "^TestBothEnginesGiveEveryRecordTheSameFate$",
+	},
+	{
+		name: "embedded-greatest-is-least", what: "the embedded engine's greatest gives the least of the values",
+		edits: []edit{{"engine/duckdb/render.go", "return mk(k, \"%s(%s)\", c.Func, strings.Join(vals, \", \"))", "return mk(k, \"least(%s)\", strings.Join(vals, \", \"))"}},
+		pkg:   "./test/spark", test: "^TestBothEnginesGiveEveryRecordTheSameFate$",
+	},
+	{
+		name: "spark-starts-behind-the-table", what: "the stream on Spark begins at the offset that the table has already",
+		edits: []edit{{"engine/spark/driver/stream.py", "first[p] = at + 1\n", "first[p] = at + 2\n"}},
+		pkg:   "./test/spark", test: "^TestStreamMovesBetweenSparkAndHere$",
+	},
+	{
+		name: "spark-keeps-the-earlier-reading", what: "rows of a file's earlier reading stay when Spark reads it again",
+		edits: []edit{{"engine/spark/driver/epoch.py", "f\"WHEN NOT MATCHED BY SOURCE AND {gone} THEN DELETE\" if replace else \"\"", "\"\""}},
+		pkg:   "./test/spark", test: "^TestBatchOnSparkIsTheBatchHere$",
+	},
+	{
 		name: "trust-remembered-copies", what: "a remembered copy is skipped although the file is another one now",
 		edits: []edit{{"ingest/batch.go", "case !ok && b.unchanged(f, remembered[f.Key]):", "case !ok && remembered[f.Key].Name == f.Key:"}},
 		pkg:   "./ingest", test: "^TestRenamedCopiesAreHashedOnce$",

@@ -37,6 +37,8 @@ var scenarios = []scenario{
 	{"peers", "other engines read and change what Cauce wrote", "./test/peers", "TestEnginesReadWhatCauceWrote"},
 	{"writers", "eight Cauce processes change one local table for ten minutes; Spark reads every version", "./test/peers", "TestCauceProcessesWriteSideBySide"},
 	{"spark-writers", "Spark and six Cauce processes change one local table for ten minutes; Spark reads every version", "./test/peers", "TestSparkAndCauceWriteSideBySide"},
+	{"spark-kills", "kill -9 of Spark's driver while a stream moves between it and the embedded engine", "./test/spark", "TestStreamMovesBetweenSparkAndHere"},
+	{"prove", "200 random lake files give every record the same fate on Spark and here", "./test/spark", "TestBothEnginesGiveEveryRecordTheSameFate"},
 	{"matrix", "tables with each feature, written by each operation, every version read by Spark, delta-rs and DuckDB", "./test/peers", "TestDeltaMatrix"},
 	{"simulation", "10,000 seed-driven histories of many writers over a faulty store, against a model", "./delta", "TestSimulation"},
 }

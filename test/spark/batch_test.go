@@ -4,10 +4,13 @@ import (
 	"archive/zip"
 	"bytes"
 	"compress/gzip"
+	"errors"
+	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -68,13 +71,21 @@ func conformance(t *testing.T) map[string][]byte {
 }
 
 // The files of a lake give the same table and the same quarantine on Spark as here, and either goes on where the other
-// left off.
+// left off: with new files, with files that were issued anew, with files that are read again, and after the other has
+// packed and cleaned the table.
 func TestBatchOnSparkIsTheBatchHere(t *testing.T) {
 	prereq.Need(t, "jars")
 	flags := submitFlags(t)
 	files := conformance(t)
 	here, there := lab.NewLake(t), lab.NewLake(t)
 	for _, l := range []*lab.Lake{here, there} {
+		text, err := os.ReadFile(l.Path("lake.yaml"))
+		if err == nil {
+			err = os.WriteFile(l.Path("lake.yaml"), []byte(strings.Replace(string(text), "    rank: 0\n", "    rank: 0\n    on_reissue: replace\n", 1)), 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 		for name, body := range files {
 			put(t, l, name, body)
 		}
@@ -87,6 +98,7 @@ func TestBatchOnSparkIsTheBatchHere(t *testing.T) {
 		RowsUnchanged   int64                          `json:"rows_unchanged"`
 		RowsQuarantined int64                          `json:"rows_quarantined"`
 		RowsFiltered    int64                          `json:"rows_filtered"`
+		RowsRemoved     int64                          `json:"rows_removed"`
 		FailedFiles     []struct{ File, Error string } `json:"failed_files"`
 	}
 	sum := func(l *lab.Lake, args ...string) report {
@@ -122,8 +134,62 @@ func TestBatchOnSparkIsTheBatchHere(t *testing.T) {
 	if a, b := tableHash(here), tableHash(there); a != b {
 		t.Errorf("tables differ after the embedded engine went on: %s", lab.Diff(here.Rows(), there.Rows()))
 	}
-	put(t, there, "historico_last.csv", []byte("symbol,trade_id,price,qty,time,is_buyer_maker\nBTCUSDT,1,13,1,1724112000003,True\nBTCUSDT,31,1,1,1724112000002,True\n"))
-	if r := sum(there, append([]string{"spark", "submit", "batch"}, flags...)...); r.FilesRead != 1 || r.RowsUpdated != 1 || r.RowsInserted != 1 {
-		t.Errorf("Spark after the embedded engine: %+v", r)
+	both := func(what string) {
+		t.Helper()
+		if d := lab.Diff(here.Rows(), there.Rows()); d != "" {
+			t.Errorf("%s: tables differ (want: here, got: Spark): %s", what, d)
+		}
+		if d := lab.Diff(quarantine(here), quarantine(there)); d != "" {
+			t.Errorf("%s: quarantine differs (want: here, got: Spark): %s", what, d)
+		}
+	}
+	// A new file, and one that was issued anew with fewer rows: those that are missing go.
+	for _, l := range []*lab.Lake{here, there} {
+		put(t, l, "historico_last.csv", []byte("symbol,trade_id,price,qty,time,is_buyer_maker\nBTCUSDT,1,13,1,1724112000003,True\nBTCUSDT,31,1,1,1724112000002,True\n"))
+		put(t, l, "historico_ragged.csv", []byte("symbol,trade_id,price,qty,time,is_buyer_maker\nBTCUSDT,11,1,1,1724112000000,True\nBTCUSDT,,1,1,1724112000000,True\n"))
+	}
+	submit := append([]string{"spark", "submit", "batch"}, flags...)
+	if a, b := sum(here, "run", "batch"), sum(there, submit...); !reflect.DeepEqual(a, b) || b.FilesRead != 2 || b.RowsRemoved != 1 {
+		t.Errorf("counts with a file issued anew\nhere  %+v\nSpark %+v", a, b)
+	}
+	both("issued anew")
+	if a, b := tableHash(here), tableHash(there); a != b {
+		t.Error("tables differ in their system columns after a file was issued anew")
+	}
+	// Read again: the reading of today wins, and nothing of the one before stays.
+	again := []string{"--reprocess", "--file", "historico_[dq]*"}
+	var a, b report
+	here.JSON(&a, append([]string{"run", "batch"}, again...)...)
+	there.JSON(&b, append(submit, again...)...)
+	if !reflect.DeepEqual(a, b) || b.FilesRead != 2 {
+		t.Errorf("counts of files read again\nhere  %+v\nSpark %+v", a, b)
+	}
+	both("read again")
+
+	// Spark packs and cleans what both wrote, then Cauce does, and writes on.
+	stray := filepath.Join(there.Table(), "event_date=2024-08-20", "part-left-behind.parquet")
+	old := time.Now().AddDate(0, -1, 0)
+	for _, what := range [][]string{append([]string{"spark", "submit", "optimize"}, flags...), append([]string{"spark", "submit", "vacuum"}, flags...), {"table", "optimize", "unified_events"}, {"table", "vacuum", "unified_events"}} {
+		if err := errors.Join(os.WriteFile(stray, []byte("PAR1"), 0o644), os.Chtimes(stray, old, old)); err != nil {
+			t.Fatal(err)
+		}
+		there.Run(what...)
+		both(strings.Join(what[:3], " "))
+		if _, err := os.Stat(stray); strings.Contains(strings.Join(what[:3], " "), "vacuum") != errors.Is(err, os.ErrNotExist) {
+			t.Errorf("after %v a file that no version names: %v", what[:3], err)
+		}
+	}
+	if h := there.Run("table", "history", "unified_events"); !strings.Contains(h, "OPTIMIZE") || !strings.Contains(h, "VACUUM") {
+		t.Errorf("maintenance is not in the history: %s", h)
+	}
+	for _, l := range []*lab.Lake{here, there} {
+		put(t, l, "historico_after.csv", []byte("symbol,trade_id,price,qty,time,is_buyer_maker\nBTCUSDT,1,14,1,1724112000004,True\nSOLUSDT,22,1,1,1724112000002,True\n"))
+	}
+	if a, b := sum(here, "run", "batch"), sum(there, "run", "batch"); !reflect.DeepEqual(a, b) || b.RowsUpdated != 2 {
+		t.Errorf("counts after maintenance\nhere  %+v\nthere %+v", a, b)
+	}
+	both("after maintenance")
+	if rows := deltalake(t, there); rows != len(here.Rows()) {
+		t.Errorf("deltalake sees %d rows, Cauce %d", rows, len(here.Rows()))
 	}
 }

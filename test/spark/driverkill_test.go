@@ -57,7 +57,7 @@ func TestSparkDriverKilled(t *testing.T) {
 		if d := lab.Diff(g.Expected.Lines(), l.Rows()); d != "" {
 			t.Fatalf("after kill %d and cauce %s: %s", i+1, engine[0], d)
 		}
-		if n := len(quarantine(l)) - 1; n != bad {
+		if n := len(quarantine(l, "")) - 1; n != bad {
 			t.Fatalf("after kill %d and cauce %s: %d rows in quarantine, want %d", i+1, engine[0], n, bad)
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -31,7 +33,7 @@ func submit(t *testing.T) spark.Submit {
 		Conf: map[string]string{
 			"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false", "spark.driver.memory": "2g", "spark.local.dir": tmp,
 			"spark.sql.shuffle.partitions": "2", "spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1",
-			"spark.driver.extraJavaOptions": "-Djava.io.tmpdir=" + tmp + " -Dderby.system.home=" + tmp,
+			"spark.driver.extraJavaOptions": shortLived + " -Djava.io.tmpdir=" + tmp + " -Dderby.system.home=" + tmp,
 		},
 	}
 }
@@ -78,50 +80,134 @@ func embedded(t *testing.T, e *duckdb.Engine, plan *pipeline.Plan, records []pro
 	return fates
 }
 
+// one writes a lake file with a source of files whose raw fields a and b fill columns c0, c1 … by expressions.
+func one(zone string, types, exprs []string) string {
+	var columns, fields strings.Builder
+	for i := range exprs {
+		fmt.Fprintf(&columns, "      c%d: %q\n", i, types[i])
+		fmt.Fprintf(&fields, "      c%d: %q\n", i, exprs[i])
+	}
+	return "version: 1\nstorage: file:./data\ntables:\n  t:\n    timezone: " + zone + "\n    columns:\n" + columns.String() +
+		"sources:\n  s:\n    table: t\n    kind: files\n    location: [\"raw/batch/*.csv\"]\n    format: csv\n    csv: {header: true, optional: [a, b]}\n    fields:\n" + fields.String()
+}
+
+// plants are changes of meaning: what an expression means, and what an engine that reads it a little otherwise would make
+// of it. The prover must see each of them.
+var plants = []struct{ what, typ, meant, planted string }{
+	{"halves go to the even digit", "DECIMAL(18,8)", "round(TRY_CAST(a AS DECIMAL(18,8)), 0)", "CASE WHEN TRY_CAST(a AS DECIMAL(18,8)) = 2.5 THEN 2 ELSE round(TRY_CAST(a AS DECIMAL(18,8)), 0) END"},
+	{"ß becomes two letters", "STRING", "upper(a)", "replace(upper(a), 'ẞ', 'SS')"},
+	{"a cast cuts decimals off", "LONG", "TRY_CAST(a AS LONG)", "coalesce(TRY_CAST(a AS LONG), TRY_CAST(floor(TRY_CAST(a AS DECIMAL(18,8))) AS LONG))"},
+	{"milliseconds are microseconds", "TIMESTAMP", "to_event_time(TRY_CAST(a AS LONG))", "to_event_time(TRY_CAST(a AS LONG) * 1000)"},
+	{"null makes a joined text null", "STRING", "concat(a, b)", "a || b"},
+	{"NaN is smaller than numbers", "BOOLEAN", "TRY_CAST(a AS DOUBLE) > 1", "CASE WHEN TRY_CAST(a AS DOUBLE) = CAST('NaN' AS DOUBLE) THEN FALSE ELSE TRY_CAST(a AS DOUBLE) > 1 END"},
+	{"$ matches before a last line feed", "BOOLEAN", "regexp_like(a, 'b$')", "regexp_like(a, '(?m)b$')"},
+	{"null is the greatest", "STRING", "greatest(a, b)", "CASE WHEN b IS NULL THEN b ELSE greatest(a, b) END"},
+	{"every blank is trimmed", "STRING", "trim(a)", "trim(a, ' ' || regexp_extract(a, '[\\t\\n\\r]'))"},
+	{"letters are counted in UTF-16", "LONG", "length(a)", "length(replace(a, '😀', 'xx'))"},
+	{"0 is the first letter", "STRING", "substr(a, 0, 2)", "substr(a, 1, 2)"},
+}
+
 // Both engines make the same rows of the same records, and refuse the same records for the same reason: of the
-// templates, of the examples, and of random lake files.
+// templates, of the examples, of the pinned functions' own examples, and of random lake files. Where one of them gives an
+// expression another meaning, it is seen.
 func TestBothEnginesGiveEveryRecordTheSameFate(t *testing.T) {
 	s := submit(t)
 	rng := testscale.Rand(t)
 	var cases []spark.ProveCase
-	var names, texts []string
-	add := func(name, text string) {
-		for _, p := range plans(t, text) {
+	var names, text []string
+	add := func(name, lake string) {
+		for _, p := range plans(t, lake) {
 			records := prove.Records(p, rng, testscale.Count(t, "prove-records"))
 			if strings.HasPrefix(name, "random-") {
 				prove.MakeUnique(p, records, prove.LakeKey)
 			}
 			cases = append(cases, spark.ProveCase{Plan: p, Records: records})
-			names, texts = append(names, name+"/"+p.Source.Name), append(texts, text)
+			names, text = append(names, name+"/"+p.Source.Name), append(text, lake)
 		}
 	}
-	for _, name := range []string{"orders", "coinbase", "binance-csv"} {
-		text, err := os.ReadFile(filepath.Join(prereq.Root(), "examples", name, "lake.yaml"))
+	for _, name := range pipeline.Templates() {
+		lake, err := pipeline.Template(name, "")
 		if err != nil {
 			t.Fatal(err)
 		}
-		add(name, string(text))
+		add("template "+name, lake)
+	}
+	for _, name := range []string{"orders", "coinbase", "binance-csv"} {
+		lake, err := os.ReadFile(filepath.Join(prereq.Root(), "examples", name, "lake.yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		add(name, string(lake))
 	}
 	for i := range testscale.Count(t, "prove-plans") {
 		seed := rng.Uint64()
 		add(fmt.Sprintf("random-%d", i), prove.Lake(rand.New(rand.NewPCG(seed, 0))))
 	}
+	// Of the pinned functions' examples those that fail have a plan each, since a record has one fate.
+	type example struct {
+		at      int // of its case
+		sql     []string
+		values  []string
+		failing bool
+	}
+	var examples []example
+	single := func(sql []string, values []string, failing bool) {
+		types := slices.Repeat([]string{"STRING"}, len(sql))
+		texts := make([]string, len(sql))
+		for i, x := range sql {
+			texts[i] = "CAST(" + x + " AS STRING)"
+		}
+		examples = append(examples, example{len(cases), sql, values, failing})
+		p := plans(t, one("UTC", types, texts))[0]
+		cases = append(cases, spark.ProveCase{Plan: p, Records: []prove.Record{{Position: 1, Values: make([]*string, len(p.RawFields))}}})
+		names, text = append(names, "examples of functions"), append(text, strings.Join(sql, "\n"))
+	}
+	var sql, values []string
+	for _, f := range pipeline.Functions() {
+		for _, x := range f.Examples {
+			if x.Value == "fails" {
+				single([]string{x.SQL}, nil, true)
+				continue
+			}
+			sql, values = append(sql, x.SQL), append(values, x.Value)
+		}
+	}
+	single(sql, values, false)
+	// What is meant, and what the planted changes make of it, over the same records.
+	var types, meant, planted []string
+	for _, x := range plants {
+		types, meant, planted = append(types, x.typ), append(meant, x.meant), append(planted, x.planted)
+	}
+	first := len(cases)
+	for i, exprs := range [][]string{meant, planted} {
+		add([]string{"meant", "planted"}[i], one("UTC", types, exprs))
+	}
+	cases[first].Records = prove.Records(cases[first].Plan, rng, 400)
+	cases[first+1].Records = cases[first].Records
+	if !slices.Equal(cases[first].Plan.RawFields, cases[first+1].Plan.RawFields) {
+		t.Fatalf("raw fields %v and %v", cases[first].Plan.RawFields, cases[first+1].Plan.RawFields)
+	}
+
+	start := time.Now()
 	fates, errs, err := s.ProveFates(context.Background(), t.TempDir(), cases)
 	if err != nil {
 		t.Fatal(err)
 	}
+	took := time.Since(start)
 	e, err := duckdb.Open(duckdb.Options{TempDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer e.Close()
 	var records, kept int
+	owns := make([]map[int64]prove.Fate, len(cases))
 	for i, c := range cases {
 		if errs[i] != nil {
-			t.Errorf("%s: %v\n%s", names[i], errs[i], texts[i])
+			t.Errorf("%s: %v\n%s", names[i], errs[i], text[i])
 			continue
 		}
 		own := embedded(t, e, c.Plan, c.Records)
+		owns[i] = own
 		records += len(c.Records)
 		for _, f := range own {
 			if f.Row != nil {
@@ -129,11 +215,52 @@ func TestBothEnginesGiveEveryRecordTheSameFate(t *testing.T) {
 			}
 		}
 		if ds := prove.Compare(c.Plan, c.Records, own, fates[i]); len(ds) > 0 {
-			t.Errorf("%s: %d of %d records differ\n%s%s", names[i], len(ds), len(c.Records), prove.Sample(c.Plan, ds, "embedded", "Spark", 3), texts[i])
+			t.Errorf("%s: %d of %d records differ\n%s%s", names[i], len(ds), len(c.Records), prove.Sample(c.Plan, ds, "embedded", "Spark", 3), text[i])
 		}
 	}
-	t.Logf("%d plans, %d records, %d became rows", len(cases), records, kept)
+	t.Logf("%d plans, %d records, %d became rows; Spark took %v", len(cases), records, kept, took.Round(time.Second))
 	if kept*20 < records {
 		t.Errorf("only %d of %d records became rows: that proves little", kept, records)
 	}
+	if t.Failed() {
+		return
+	}
+	for _, x := range examples {
+		fate := fates[x.at][1]
+		if x.failing {
+			if fate.Rule == "" {
+				t.Errorf("%s: Spark says %v, it must fail", x.sql[0], fate)
+			}
+			continue
+		}
+		for i, want := range x.values {
+			switch {
+			case i >= len(fate.Row):
+				t.Fatalf("Spark says %v of the examples", fate)
+			case fate.Row[i] == nil && want != "NULL" || fate.Row[i] != nil && *fate.Row[i] != want:
+				t.Errorf("%s: Spark says %v, want %s", x.sql[i], fate, want)
+			}
+		}
+	}
+	// A renderer that says the planted for the meant is found out, whichever of the two it is.
+	for i, x := range plants {
+		for _, engines := range [][2]map[int64]prove.Fate{{owns[first], fates[first+1]}, {owns[first+1], fates[first]}} {
+			differ := 0
+			for _, d := range prove.Compare(cases[first].Plan, cases[first].Records, engines[0], engines[1]) {
+				if i < len(d.A.Row) && i < len(d.B.Row) && shown(d.A.Row[i]) != shown(d.B.Row[i]) {
+					differ++
+				}
+			}
+			if differ == 0 {
+				t.Errorf("nobody sees that %s: %s is the same as %s", x.what, x.meant, x.planted)
+			}
+		}
+	}
+}
+
+func shown(s *string) string {
+	if s == nil {
+		return "NULL"
+	}
+	return strconv.Quote(*s)
 }

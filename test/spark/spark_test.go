@@ -4,7 +4,9 @@ package spark
 import (
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -13,8 +15,8 @@ import (
 	"github.com/cauce-data/cauce/test/lab"
 )
 
-// submitFlags are the flags of `cauce spark submit` for a small local Spark with Delta Lake. The environment that it
-// needs is set for the test.
+// submitFlags are the flags of `cauce spark submit` for a standalone master with two workers, with Delta Lake and Kafka. The
+// environment that it needs is set for the test.
 func submitFlags(t *testing.T) []string {
 	t.Helper()
 	prereq.Need(t, "java")
@@ -26,16 +28,20 @@ func submitFlags(t *testing.T) []string {
 		t.Fatal(err)
 	}
 	tmp := t.TempDir()
-	flags := []string{"--spark-submit", filepath.Join(filepath.Dir(python), "spark-submit"), "--master", "local[2]"}
+	flags := []string{"--spark-submit", filepath.Join(filepath.Dir(python), "spark-submit"), "--master", master(t)}
 	for _, c := range []string{
-		"spark.jars=" + strings.Join(all, ","), "spark.ui.enabled=false", "spark.driver.memory=2g", "spark.local.dir=" + tmp,
+		"spark.jars=" + strings.Join(all, ","), "spark.ui.enabled=false", "spark.driver.memory=1g", "spark.executor.memory=1g", "spark.local.dir=" + tmp,
 		"spark.sql.shuffle.partitions=2", "spark.databricks.delta.snapshotPartitions=2", "spark.driver.host=127.0.0.1", "spark.driver.bindAddress=127.0.0.1",
-		"spark.sql.warehouse.dir=" + filepath.Join(tmp, "warehouse"), "spark.driver.extraJavaOptions=-Djava.io.tmpdir=" + tmp + " -Dderby.system.home=" + tmp,
+		"spark.sql.warehouse.dir=" + filepath.Join(tmp, "warehouse"), "spark.driver.extraJavaOptions=" + shortLived + " -Djava.io.tmpdir=" + tmp + " -Dderby.system.home=" + tmp,
+		"spark.executor.extraJavaOptions=" + shortLived,
 	} {
 		flags = append(flags, "--conf", c)
 	}
 	return flags
 }
+
+// shortLived spares a JVM that lives for seconds the compiler for those that live for days.
+const shortLived = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
 // put lands a file with a fixed time of modification, since that is part of what a row stores.
 func put(t *testing.T, l *lab.Lake, name string, body []byte) {
@@ -64,4 +70,22 @@ func quarantine(l *lab.Lake) []string {
 	out := l.Run("query", "SELECT \"table\", source, origin, position, generation, file, line, rule, reason, raw, raw_bytes, raw_offset FROM quarantine ORDER BY file, position, rule", "--format", "csv")
 	lines := strings.Split(strings.TrimSpace(out), "\n")
 	return lines
+}
+
+// deltalake counts the rows of the lake's table as delta-rs sees them.
+func deltalake(t *testing.T, l *lab.Lake) int {
+	t.Helper()
+	cmd := exec.Command(prereq.Need(t, "venv"), "-c", `import sys
+import pyarrow as pa
+from deltalake import DeltaTable, QueryBuilder
+print(pa.table(QueryBuilder().register("t", DeltaTable(sys.argv[1])).execute("select count(*) as n from t").read_all())["n"][0])`, l.Table())
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("deltalake: %v", err)
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }

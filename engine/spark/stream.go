@@ -1,0 +1,105 @@
+package spark
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/cauce-data/cauce/delta"
+	"github.com/cauce-data/cauce/pipeline"
+)
+
+// PasswordEnv is the environment variable from which the driver of a stream takes the password of Kafka's user. It stands
+// in no file.
+const PasswordEnv = "CAUCE_KAFKA_PASSWORD"
+
+// StreamSpec shapes the micro-batches of a stream.
+type StreamSpec struct {
+	TriggerMillis int64 `json:"trigger_ms"` // from the begin of one to that of the next
+	RowsMax       int   `json:"rows_max"`   // messages of one, at most
+	AvailableNow  bool  `json:"available_now"`
+}
+
+// KafkaSpec says how a topic is reached and read.
+type KafkaSpec struct {
+	Topic      string            `json:"topic"`
+	Brokers    []string          `json:"brokers"`
+	Properties map[string]string `json:"properties"` // of Kafka's Java clients
+	SASL       *SASLSpec         `json:"sasl,omitempty"`
+	// PasswordEnv names the environment variable that holds the password of SASL's user.
+	PasswordEnv string `json:"password_env,omitempty"`
+	Isolation   string `json:"isolation"` // read_committed or read_uncommitted
+	// Start is earliest, latest or time (then StartMillis, since 1970); it counts while the table has nothing of the topic.
+	Start       string `json:"start"`
+	StartMillis int64  `json:"start_ms,omitempty"`
+	Group       string `json:"group,omitempty"`
+}
+
+// SASLSpec are credentials without their password.
+type SASLSpec struct {
+	Mechanism string `json:"mechanism"`
+	User      string `json:"user"`
+}
+
+// Defaults where the lake file says nothing. A micro-batch of Spark's is worth its overhead only if it may be large.
+const (
+	streamTrigger = 30 * time.Second
+	streamRowsMax = 10_000_000
+)
+
+// NewStream makes the App that takes the messages of a Kafka topic into their table.
+func NewStream(l *pipeline.Lake, plan *pipeline.Plan, quarantine *delta.Schema, quarantinePath string) (*App, error) {
+	src := plan.Source
+	switch {
+	case src.Kind != pipeline.KindKafka:
+		return nil, fmt.Errorf("%w: source %s is of kind %s; Spark's side reads files and kafka", ErrUnsupported, src.Name, src.Kind)
+	case src.Archive:
+		return nil, fmt.Errorf("%w: source %s has archive: true", ErrUnsupported, src.Name)
+	}
+	app, err := newApp(l, plan, ModeStream, quarantine, quarantinePath)
+	if err != nil {
+		return nil, err
+	}
+	k := src.Kafka
+	spec := &KafkaSpec{Topic: src.Topic, Brokers: k.Brokers, Isolation: k.Isolation, Start: k.Start, Group: k.Group, Properties: map[string]string{}}
+	if k.Start == "" {
+		spec.Start = pipeline.StartEarliest
+	}
+	if k.Isolation == "" {
+		spec.Isolation = pipeline.IsolationCommitted
+	}
+	if !k.StartTime.IsZero() {
+		spec.Start, spec.StartMillis = pipeline.StartTime, k.StartTime.UnixMilli()
+	}
+	protocol := "PLAINTEXT"
+	if k.SASL.Mechanism != "" {
+		protocol = "SASL_PLAINTEXT"
+		spec.SASL, spec.PasswordEnv = &SASLSpec{Mechanism: k.SASL.Mechanism, User: k.SASL.User}, PasswordEnv
+	}
+	if t := k.TLS; t.Enabled {
+		if protocol = "SSL"; k.SASL.Mechanism != "" {
+			protocol = "SASL_SSL"
+		}
+		if t.CertFile != "" || t.ServerName != "" {
+			return nil, fmt.Errorf("%w: source %s has tls.cert or tls.server_name; Kafka's Java client takes neither from a lake file", ErrUnsupported, src.Name)
+		}
+		if t.CAFile != "" {
+			pem, err := os.ReadFile(t.CAFile)
+			if err != nil {
+				return nil, errors.Join(fmt.Errorf("source %s: certificates to trust", src.Name), err)
+			}
+			spec.Properties["ssl.truststore.type"], spec.Properties["ssl.truststore.certificates"] = "PEM", string(pem)
+		}
+	}
+	spec.Properties["security.protocol"] = protocol
+	app.Source.Kafka = spec
+	app.Stream = &StreamSpec{TriggerMillis: streamTrigger.Milliseconds(), RowsMax: streamRowsMax}
+	if l.Stream.Trigger > 0 {
+		app.Stream.TriggerMillis = l.Stream.Trigger.Milliseconds()
+	}
+	if l.Stream.RowsMax > 0 {
+		app.Stream.RowsMax = l.Stream.RowsMax
+	}
+	return app, nil
+}
