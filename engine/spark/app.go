@@ -88,7 +88,7 @@ func rawOf(i int) string   { return "r" + strconv.Itoa(i) }
 // Compile renders a plan. It fails with ErrUnsupported where the plan uses what Spark's side does not have.
 func Compile(plan *pipeline.Plan) (*Program, error) {
 	c := &compiler{plan: plan, zone: "UTC", fieldOf: map[string]pipeline.Expr{},
-		out: &Program{Hash: plan.Hash, RawFields: plan.RawFields, Required: plan.Required}}
+		out: &Program{Hash: plan.Hash, RawFields: orEmpty(plan.RawFields), Required: orEmpty(plan.Required), Rules: []Rule{}}}
 	if z := plan.Table.Timezone; z != nil {
 		c.zone = z.String()
 	}

@@ -136,7 +136,7 @@ func NewBatch(l *pipeline.Lake, plan *pipeline.Plan, quarantine *delta.Schema, q
 	spec := SourceSpec{
 		Name: src.Name, Kind: src.Kind, Location: src.Location, Prefixes: src.Prefixes(), Generation: src.Generation, OnReissue: src.OnReissue,
 		CSV: CSVSpec{Delimiter: ",", Header: src.CSV.Header, Encoding: src.CSV.Encoding, NullValues: orEmpty(src.CSV.NullValues), Multiline: src.CSV.Multiline,
-			Columns: orEmpty(src.CSV.Columns), Optional: orEmpty(src.CSV.Optional), Named: plan.RawFields},
+			Columns: orEmpty(src.CSV.Columns), Optional: orEmpty(src.CSV.Optional), Named: orEmpty(plan.RawFields)},
 	}
 	if src.CSV.Delimiter != 0 {
 		spec.CSV.Delimiter = string(src.CSV.Delimiter)
