@@ -277,6 +277,8 @@ func (r *renderer) cast(a rendered, t delta.Type) rendered {
 	case (a.kind == kindDecimal || a.kind == kindFloat) && (to == kindInt || to == kindDecimal):
 		back := tryCast
 		if a.kind == kindFloat {
+			// DuckDB scales a FLOAT in single precision, in which 187 becomes 186.99999232.
+			tryCast = "TRY_CAST(CAST(" + x + " AS DOUBLE) AS " + typ + ")"
 			back = "CAST(" + tryCast + " AS DOUBLE)"
 		}
 		exact(tryCast, back)
@@ -534,6 +536,8 @@ func (r *renderer) call(c pipeline.Call) (rendered, error) {
 			if len(args) > 1 {
 				vals[1] = "CAST(" + vals[1] + " AS INTEGER)"
 			}
+			// DuckDB's round of a BIGINT adds half of what it rounds to, and wraps around at the greatest values.
+			vals[0] = "CAST(" + vals[0] + " AS HUGEINT)"
 			return r.guarded("CAST(round("+strings.Join(vals, ", ")+") AS BIGINT)", kindInt, fail, args), nil
 		}
 		return r.guarded("round("+list+")", args[0].kind, fail, args), nil

@@ -152,11 +152,12 @@ func TestBothEnginesGiveEveryRecordTheSameFate(t *testing.T) {
 	}
 	var examples []example
 	single := func(sql []string, values []string, failing bool) {
-		types := slices.Repeat([]string{"STRING"}, len(sql))
-		texts := make([]string, len(sql))
-		for i, x := range sql {
-			texts[i] = "CAST(" + x + " AS STRING)"
+		types := slices.Repeat([]string{"STRING"}, len(sql)+1)
+		var texts []string
+		for _, x := range sql {
+			texts = append(texts, "CAST("+x+" AS STRING)")
 		}
+		texts = append(texts, "a") // a file has at least one field
 		examples = append(examples, example{len(cases), sql, values, failing})
 		p := plans(t, one("UTC", types, texts))[0]
 		cases = append(cases, spark.ProveCase{Plan: p, Records: []prove.Record{{Position: 1, Values: make([]*string, len(p.RawFields))}}})

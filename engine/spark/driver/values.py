@@ -397,7 +397,7 @@ def round_double(x, digits):
 def round_long(x, digits):
     if digits >= 0:
         return x
-    if digits < -18:
+    if digits < -30:
         return 0
     p = 10**-digits
     q = (abs(x) + p // 2) // p * p
