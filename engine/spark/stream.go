@@ -57,6 +57,14 @@ func NewStream(l *pipeline.Lake, plan *pipeline.Plan, quarantine *delta.Schema, 
 	case src.Archive:
 		return nil, fmt.Errorf("%w: source %s has archive: true", ErrUnsupported, src.Name)
 	}
+	for key, given := range map[string]bool{
+		"kafka.registry": src.Kafka.Registry != nil, "kafka.tombstones": src.Kafka.Tombstones != nil,
+		"kafka.assign": len(src.Kafka.Assign) > 0, "kafka.start by offsets": len(src.Kafka.StartOffsets) > 0,
+	} {
+		if given {
+			return nil, fmt.Errorf("%w: source %s has %s", ErrUnsupported, src.Name, key)
+		}
+	}
 	app, err := newApp(l, plan, ModeStream, quarantine, quarantinePath)
 	if err != nil {
 		return nil, err
