@@ -15,9 +15,14 @@ import (
 	"github.com/cauce-data/cauce/test/lab"
 )
 
-// submitFlags are the flags of `cauce spark submit` for a standalone master with two workers, with Delta Lake and Kafka. The
-// environment that it needs is set for the test.
-func submitFlags(t *testing.T) []string {
+// submitFlags are the flags of `cauce spark submit` for a small local Spark with Delta Lake and Kafka. The environment that it
+// needs is set for the test.
+func submitFlags(t *testing.T) []string { return sparkFlags(t, "local[2]") }
+
+// clusterFlags are submitFlags for a standalone master with two workers.
+func clusterFlags(t *testing.T) []string { return sparkFlags(t, master(t)) }
+
+func sparkFlags(t *testing.T, master string) []string {
 	t.Helper()
 	prereq.Need(t, "java")
 	python, jars := prereq.Need(t, "venv"), prereq.Need(t, "jars")
@@ -28,7 +33,7 @@ func submitFlags(t *testing.T) []string {
 		t.Fatal(err)
 	}
 	tmp := t.TempDir()
-	flags := []string{"--spark-submit", filepath.Join(filepath.Dir(python), "spark-submit"), "--master", master(t)}
+	flags := []string{"--spark-submit", filepath.Join(filepath.Dir(python), "spark-submit"), "--master", master}
 	for _, c := range []string{
 		"spark.jars=" + strings.Join(all, ","), "spark.ui.enabled=false", "spark.driver.memory=1g", "spark.executor.memory=1g", "spark.local.dir=" + tmp,
 		"spark.sql.shuffle.partitions=2", "spark.databricks.delta.snapshotPartitions=2", "spark.driver.host=127.0.0.1", "spark.driver.bindAddress=127.0.0.1",

@@ -68,7 +68,7 @@ func oddMessages(rng *rand.Rand) []*kgo.Record {
 // A stream moves between the embedded engine and Spark in both directions, also when Spark's driver is killed at the
 // worst moments: each row once, the same rows and the same quarantine as if one engine had read it all.
 func TestStreamMovesBetweenSparkAndHere(t *testing.T) {
-	flags := submitFlags(t)
+	flags := clusterFlags(t)
 	b := kafkatest.New(t, map[string]string{"producer": "pw-p", "stream": "pw-s"})
 	ctx := t.Context()
 	const topic = "crypto_trades"
