@@ -103,5 +103,6 @@ registry || echo "setup: no schema registry: its test is skipped"
 python test/infra/requirements.txt .cache/checkov || echo "setup: no checkov: its test is skipped"
 s3a || echo "setup: no jars for S3: Spark's test on S3 is skipped"
 kafka || echo "setup: no Kafka: its tests are skipped"
+system chromium chromium || echo "setup: no Chromium: its tests are skipped"
 versitygw || echo "setup: no versitygw: tests on S3 are skipped"
 exit 0

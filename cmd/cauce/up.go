@@ -62,6 +62,7 @@ rule with on_fail: fail ends the process with its exit code. Stops cleanly on SI
 	f.StringVar(&u.restURL, "rest-url", "", "HTTP `address` for repairs instead of the lake file's")
 	f.StringVar(&u.listen, "metrics-listen", "", metricsListen+"; the lake file's metrics.listen is the default")
 	f.StringVar(&u.shares, "share-listen", "", "serve shares on this `address` of this machine, such as "+defaultShareListen+" (default: none; cauce share serve has TLS)")
+	f.StringVar(&u.pages, "http-listen", "", httpListen)
 	f.BoolVar(&u.noRepair, "no-repair", false, "do not fetch what the tables lack")
 	f.BoolVar(&u.noProduce, "no-produce", false, "do not start producers")
 	f.BoolVar(&u.batchNow, "batch-now", false, "run the batch once at the start as well")
@@ -77,6 +78,7 @@ type up struct {
 	restURL   string
 	listen    string
 	shares    string
+	pages     string
 	noProduce bool
 	noRepair  bool
 	batchNow  bool
@@ -138,6 +140,7 @@ func (u *up) run(ctx context.Context) error {
 	if u.shares != "" {
 		g.Go(func() error { return u.a.serveShares(ctx, u.l, shareServer{listen: u.shares}) })
 	}
+	g.Go(func() error { return u.a.serveWeb(ctx, u.l, u.pages) })
 	if u.batchNow {
 		g.Go(func() error { return u.fatal(sched.Now(ctx, pipeline.RunBatch)) })
 	}

@@ -588,4 +588,9 @@ var faults = []fault{
 		edits: []edit{{"delta/partition.go", "n < 4 || n > 7", "n != 4 || sign < 0"}},
 		pkg:   "./delta", test: "^TestPartitionValues$",
 	},
+	{
+		name: "pages-for-any-origin", what: "a change that another site asks for is made",
+		edits: []edit{{"serve/web/web.go", "err != nil || origin.Host != r.Host || ", "err != nil || "}},
+		pkg:   "./test/web", test: "^TestPagesRefuse$",
+	},
 }

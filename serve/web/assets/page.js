@@ -1,0 +1,336 @@
+// The program of the pages. Each page is a function that asks the lake and gives the elements to show; what it shows is
+// decided by the address alone, so that every state can be bookmarked. Texts are only ever set as text.
+
+const main = document.getElementById('main');
+const state = document.getElementById('state');
+
+// el('td.n', {title: 'x'}, 'text', child …) makes an element.
+function el(what, ...rest) {
+  const [tag, ...classes] = what.split('.');
+  const e = document.createElement(tag);
+  if (classes.length) e.className = classes.join(' ');
+  for (const r of rest.flat(Infinity)) {
+    if (r === null || r === undefined || r === false) continue;
+    if (r instanceof Node || typeof r !== 'object') e.append(r instanceof Node ? r : String(r));
+    else for (const [k, v] of Object.entries(r)) {
+      if (k === 'on') for (const [name, f] of Object.entries(v)) e.addEventListener(name, f);
+      else if (k === 'style') for (const [name, x] of Object.entries(v)) e.style.setProperty(name, x);
+      else if (v === true) e.setAttribute(k, '');
+      else if (v !== false && v !== undefined) e.setAttribute(k, v);
+    }
+  }
+  return e;
+}
+
+const svg = (tag, attributes, ...children) => {
+  const e = document.createElementNS('http://www.w3.org/2000/svg', tag);
+  for (const [k, v] of Object.entries(attributes)) e.setAttribute(k, v);
+  e.append(...children);
+  return e;
+};
+
+const number = n => n < 0 ? '?' : n.toLocaleString('en-US');
+const plural = (n, word) => `${number(n)} ${word}${n === 1 ? '' : 's'}`;
+function bytes(n) {
+  for (const unit of ['B', 'kB', 'MB', 'GB']) {
+    if (n < 1000) return `${n < 10 && unit !== 'B' ? n.toFixed(1) : Math.round(n)} ${unit}`;
+    n /= 1000;
+  }
+  return `${n.toFixed(1)} TB`;
+}
+const time = t => !t || t.startsWith('0001') ? '–' : t.replace('T', ' ').replace(/(\.\d+)?Z$/, '');
+function ago(t, now) {
+  const s = (new Date(now) - new Date(t)) / 1000;
+  if (!t || t.startsWith('0001')) return 'never';
+  if (s < 2) return 'now';
+  if (s < 120) return `${Math.round(s)} s ago`;
+  if (s < 7200) return `${Math.round(s / 60)} min ago`;
+  if (s < 172800) return `${Math.round(s / 3600)} h ago`;
+  return `${Math.round(s / 86400)} days ago`;
+}
+
+async function ask(path) {
+  const r = await fetch(path, {headers: {Accept: 'application/json'}});
+  const body = await r.json();
+  if (!r.ok) throw new Error(body.error);
+  return body;
+}
+
+const section = (title, ...children) => el('section', {'aria-label': title}, el('h2', title), ...children);
+const empty = text => el('p.empty', text);
+const figure = (label, value, small) => el('div', el('div.t', label), el('div.v', value), small ? el('div.s', small) : null);
+const figures = (...list) => el('div.figures', ...list);
+
+// grid makes a table; a column is a name, with a '>' before it if it holds numbers.
+function grid(columns, rows, label) {
+  const right = columns.map(c => c.startsWith('>'));
+  return el('div.scroll', {tabindex: 0, role: 'region', 'aria-label': label},
+    el('table', el('thead', el('tr', columns.map((c, i) => el(right[i] ? 'th.n' : 'th', {scope: 'col'}, c.replace(/^>/, ''))))),
+      el('tbody', rows.map(r => el('tr', r.map((v, i) => v instanceof HTMLTableCellElement ? v : el(right[i] ? 'td.n' : 'td', v)))))));
+}
+
+const nil = () => el('td.nil', 'null');
+const link = (href, text) => el('a', {href}, text);
+
+// bars draws values over an axis that needs no labels but its ends.
+function bars(values, labels, what) {
+  const w = 600, h = 120, top = Math.max(...values, 1), step = w / Math.max(values.length, 1);
+  const chart = svg('svg', {viewBox: `0 0 ${w} ${h + 18}`, class: 'chart', role: 'img', preserveAspectRatio: 'none', 'aria-label': what});
+  values.forEach((v, i) => {
+    const bar = svg('rect', {class: 'bar', x: i * step + 0.5, width: Math.max(step - 1.5, 1), y: h - h * v / top, height: h * v / top});
+    bar.append(svg('title', {}));
+    bar.firstChild.textContent = `${labels[i]}: ${number(v)}`;
+    chart.append(bar);
+  });
+  chart.append(svg('line', {x1: 0, x2: w, y1: h, y2: h}));
+  return el('figure', {style: {margin: 0}}, chart, el('figcaption.sub', {style: {margin: 0}}, `${what}; highest ${number(Math.max(...values, 0))}; ${labels[0] ?? ''} to ${labels.at(-1) ?? ''}`));
+}
+
+const query = () => new URLSearchParams(location.search);
+
+// form shows fields whose values become the query of the address.
+function form(fields, button) {
+  const q = query();
+  return el('form.ask', {on: {submit: e => {
+    e.preventDefault();
+    const next = new URLSearchParams();
+    for (const [k, v] of new FormData(e.target)) if (v !== '') next.set(k, v);
+    go(location.pathname + (next.size ? '?' + next : ''));
+  }}}, fields.map(f => el('label', f.label, f.options
+    ? el('select', {name: f.name}, f.options.map(o => el('option', {value: o, selected: (q.get(f.name) ?? '') === o}, o || 'all')))
+    : el('input', {name: f.name, type: f.type ?? 'text', min: 0, value: q.get(f.name) ?? '', placeholder: f.placeholder ?? ''}))),
+    el('button', button));
+}
+
+const table = (lake, name) => lake.tables.find(t => t.name === name);
+const rule = e => el('div.node', el('b', e.name), el('code', e.check), el('small', e.on_fail === 'quarantine' ? 'else to quarantine' : e.on_fail === 'fail' ? 'else the run fails' : 'else a warning'));
+
+const kinds = {files: 'files', embedded: 'embedded buffer', kafka: 'Kafka', pubsub: 'Pub/Sub'};
+
+const pages = {
+  async lake() {
+    const [lake, st] = await Promise.all([ask('/api/lake'), ask('/api/status')]);
+    const bad = st.quarantine.reduce((n, q) => n + q.rows, 0);
+    const newest = st.tables.map(t => t.time).sort().at(-1);
+    const rate = st.sources.reduce((n, s) => n + (s.recent && new Date(st.now) - new Date(s.recent.last) < 300e3 ? s.recent.per_second : 0), 0);
+    return [
+      el('h1', 'Lake'), el('p.sub', `${lake.file} · ${lake.storage}`),
+      figures(
+        figure('rows', number(st.tables.filter(t => table(lake, t.name)).reduce((n, t) => n < 0 || t.rows < 0 ? -1 : n + t.rows, 0)), `in ${plural(lake.tables.length, 'table')}`),
+        figure('last commit', st.tables.some(t => t.exists) ? ago(newest, st.now) : 'never', time(newest)),
+        figure('events a second', rate.toLocaleString('en-US', {maximumFractionDigits: 1}), 'of the last commits'),
+        figure('in quarantine', number(bad), bad ? link('/quarantine', 'look at them') : 'nothing')),
+      ...lake.tables.map(t => {
+        const at = st.tables.find(x => x.name === t.name);
+        const sources = lake.sources.filter(s => s.table === t.name);
+        return section(t.name, el('div.flow',
+          el('div.col', sources.map(s => {
+            const now = st.sources.find(x => x.name === s.name), lag = st.lags[s.name];
+            return el('div.node', el('b', s.name, ' ', el('span.pill', kinds[s.kind] ?? s.kind)), el('small.mono', s.from),
+              el('small', s.kind === 'files' ? `${plural(now.files, 'file')} read, ${plural(now.epoch, 'commit')}` : `${plural(now.epoch, 'commit')}${lag && !lag.error ? `, ${number(lag.records)} waiting` : ''}`));
+          })),
+          el('div.arrow', {'aria-hidden': true}, '→'),
+          el('div.col',
+            t.transform.map(s => el('div.node', s.where ? [el('b', 'keep where'), el('code', s.where)] : [el('b', 'set'), s.set.map(m => el('div', el('code', `${m.column} = ${m.sql}`)))])),
+            t.expect.map(rule), t.transform.length + t.expect.length ? null : el('div.node', 'no shared steps')),
+          el('div.arrow', {'aria-hidden': true}, '→'),
+          el('div.col', el('div.node', el('b', link('/table/' + encodeURIComponent(t.name), t.name)),
+            at.exists ? [el('small', `${number(at.rows)} rows, ${plural(at.files, 'file')}, ${bytes(at.bytes)}`), el('small', `version ${at.version}, ${ago(at.time, st.now)}`)] : el('small', 'nothing written yet'),
+            el('small', `key ${t.key.join(', ') || 'none: rows are appended'}`), t.partition_by.length ? el('small', `partitioned by ${t.partition_by.join(', ')}`) : null))));
+      }),
+    ];
+  },
+
+  async table(name) {
+    const lake = await ask('/api/lake');
+    if (!name) return name === undefined && lake.tables.length ? redirect('/table/' + encodeURIComponent(lake.tables[0].name)) : [empty('the lake file declares no table')];
+    const q = query(), at = q.get('version'), base = '/api/table/' + encodeURIComponent(name);
+    const v = at ? '?version=' + encodeURIComponent(at) : '';
+    const from = q.get('from'), to = q.get('to');
+    const [t, h, rows, diff] = await Promise.all([ask(base + v), ask(base + '/history?limit=200'), ask(`${base}/rows${v || '?'}&limit=50`.replace('?&', '?')),
+      from && to ? ask(`${base}/difference?from=${encodeURIComponent(from)}&to=${encodeURIComponent(to)}`) : null]);
+    const here = '/table/' + encodeURIComponent(name);
+    const tabs = lake.tables.length > 1 ? el('p.sub', lake.tables.flatMap((x, i) => [i ? ' · ' : '', x.name === name ? el('b', x.name) : link('/table/' + encodeURIComponent(x.name), x.name)])) : null;
+    if (!t.exists) return [el('h1', name), tabs, empty('Nothing has been written to this table yet. cauce run batch and cauce run stream write it.')];
+    const most = Math.max(...t.partitions.map(p => p.bytes), 1);
+    return [
+      el('h1', name), tabs,
+      el('p.sub', at ? ['as of version ', at, ' · ', link(here, 'the newest')] : `version ${t.version} of ${time(t.time)}`),
+      figures(figure('rows', number(t.rows)), figure('files', number(t.files)), figure('size', bytes(t.bytes)), figure('partitions', number(t.partitions.length))),
+      section('Versions', h.commits.length > 1 ? bars(h.commits.toReversed().map(c => rowsOf(c)), h.commits.toReversed().map(c => 'version ' + c.version), 'rows written by each commit') : null,
+        form([{name: 'version', label: 'show the table as of version', type: 'number', placeholder: String(t.version)}, {name: 'from', label: 'difference from version', type: 'number'}, {name: 'to', label: 'to version', type: 'number'}], 'Show'),
+        diff ? difference(diff) : null,
+        grid(['>version', 'time (UTC)', 'operation', 'source', '>rows', '>files', 'engine', ''], h.commits.map(c => [
+          link(`${here}?version=${c.version}`, c.version), time(c.time), c.operation, c.source ?? '', number(rowsOf(c)), `+${c.files_added} −${c.files_removed}`, c.engine ?? '',
+          c.version > 0 ? link(`${here}?from=${c.version - 1}&to=${c.version}`, 'what changed') : '']), 'versions')),
+      section('Partitions', t.partition_by.length ? el('ul.heat', t.partitions.map(p => el('li', {style: {'--share': `${100 * p.bytes / most}%`}},
+        el('b', t.partition_by.map(c => p.values[c] ?? 'null').join(', ')), el('span', number(p.rows), ' rows'), el('span', plural(p.files, 'file'), ', ', bytes(p.bytes)), el('i')))) : empty('the table is not partitioned')),
+      el('div.two',
+        section('Schema', grid(['column', 'type', 'null', 'what it is'], t.columns.map(c => [c.name, el('td', el('code', c.type)), c.nullable ? 'yes' : 'no', c.comment ?? '']), 'columns')),
+        section('Files', grid(['file', '>rows', '>deleted', '>size'], t.list.slice(0, 100).map(f => [el('td.mono.wrap', f.path), number(f.rows), number(f.deleted), bytes(f.bytes)]), 'files'),
+          t.files > 100 ? el('p.sub', `the largest 100 of ${number(t.files)}`) : null)),
+      section(at ? `Some rows as of version ${at}` : 'Some rows', rows.rows.length ? grid(rows.columns, rows.rows.map(r => r.map(x => x === null ? nil() : el('td', x))), 'rows') : empty('no rows')),
+    ];
+  },
+
+  async runs(id) {
+    if (id) {
+      const r = await ask('/api/runs/' + encodeURIComponent(id));
+      return [el('h1', 'Run ', id), el('p.sub', link('/runs', 'all runs')),
+        figures(figure('task', r.task), figure('status', status(r.status)), figure('started (UTC)', time(r.started)), figure('attempts', number(r.attempts.length))),
+        r.error ? section('Error', el('pre', r.error)) : null,
+        section('Attempts', r.attempts.length ? grid(['started (UTC)', '>seconds', 'error'], r.attempts.map(a => [time(a.started), seconds(a), el('td.wrap', a.error ?? '')]), 'attempts') : empty('none yet')),
+        r.result ? section('Result', el('pre', {tabindex: 0}, JSON.stringify(r.result, null, 2))) : null];
+    }
+    const {runs} = await ask('/api/runs');
+    return [el('h1', 'Runs'), el('p.sub', 'batch and maintenance on this machine, newest first'),
+      section('History', runs.length ? grid(['run', 'task', 'status', 'started (UTC)', '>seconds', '>attempts', 'error'], runs.map(r => [
+        link('/runs/' + encodeURIComponent(r.id), r.id), r.task, el('td', status(r.status)), time(r.started), seconds(r), r.attempts.length, el('td.wrap', (r.error ?? '').split('\n')[0])]), 'runs')
+        : empty('Nothing has run yet. cauce up runs batch and maintenance at their times; cauce run batch --now runs a batch at once.'))];
+  },
+
+  async streaming() {
+    const [lake, st] = await Promise.all([ask('/api/lake'), ask('/api/status')]);
+    const streams = st.sources.filter(s => s.kind !== 'files');
+    if (!streams.length) return [el('h1', 'Streaming'), empty('The lake file declares no stream.')];
+    const histories = {};
+    for (const t of new Set(streams.map(s => s.table))) histories[t] = (await ask(`/api/table/${encodeURIComponent(t)}/history?limit=200`)).commits;
+    return [el('h1', 'Streaming'), el('p.sub', `a commit each ${lake.trigger}`), ...streams.map(s => {
+      const lag = st.lags[s.name], own = histories[s.table].filter(c => c.source === s.name).toReversed();
+      return section(s.name, figures(
+        figure('waiting', !lag ? '–' : lag.error ? '?' : number(lag.records), lag?.error),
+        figure('oldest waits', lag && !lag.error && lag.records ? `${lag.seconds.toFixed(1)} s` : '–'),
+        figure('events a second', s.recent ? s.recent.per_second.toFixed(1) : '–', s.recent ? `over ${plural(s.recent.commits, 'commit')}` : ''),
+        figure('last commit', s.recent ? ago(s.recent.last, st.now) : 'never', s.recent ? time(s.recent.last) : '')),
+        own.length > 1 ? bars(own.map(rowsOf), own.map(c => time(c.time)), 'rows of each commit') : null,
+        s.streams?.length ? grid(['incarnation', '>partition', '>offset', 'time of the event (UTC)'], s.streams.flatMap(x => (x.positions ?? []).map(p => [el('td.mono.wrap', x.incarnation), p.partition, number(p.offset), time(p.time)])), 'positions of ' + s.name) : empty('Nothing has been read yet.'));
+    })];
+  },
+
+  async quarantine() {
+    const q = query(), [lake, st, {rows, max}] = await Promise.all([ask('/api/lake'), ask('/api/status'), ask('/api/quarantine?' + q)]);
+    const rules = [...new Set(st.quarantine.map(x => x.rule))].sort();
+    const retry = el('button', {type: 'button', on: {click: async () => {
+      retry.disabled = true;
+      try {
+        const r = await fetch('/api/quarantine/retry?' + q, {method: 'POST', headers: {'Content-Type': 'application/json'}, body: '{}'});
+        const body = await r.json();
+        if (!r.ok) throw new Error(body.error);
+        notice = `${plural(body.tried, 'record')} tried: ${body.resolved} resolved, ${body.still_bad} still bad`;
+        await show();
+      } catch (e) { notice = e.message; await show(); }
+    }}}, 'Try these again');
+    return [el('h1', 'Quarantine'), el('p.sub', 'records that did not fit, kept as they came'),
+      notice ? el('p.sub', {role: 'status'}, notice) : null,
+      st.quarantine.length ? section('By rule', grid(['table', 'source', 'rule', '>records'], st.quarantine.map(x => [x.table, x.source, link(`/quarantine?rule=${encodeURIComponent(x.rule)}&source=${encodeURIComponent(x.source)}`, x.rule), number(x.rows)]), 'counts by rule')) : null,
+      section('Records', form([{name: 'source', label: 'source', options: ['', ...lake.sources.map(s => s.name)]}, {name: 'rule', label: 'rule', options: ['', ...rules]}, {name: 'all', label: 'resolved ones too', options: ['', 'true']}], 'Show'),
+        rows.length ? [el('p', retry, rows.length >= max ? ` the first ${max}` : ''), grid(['source', 'where', 'rule', 'reason', 'raw record', 'state'], rows.map(r => [r.source,
+          el('td.mono.wrap', r.file ? `${r.file}:${r.line ?? r.position}` : `${r.topic}/${r.partition ?? 0}@${r.offset ?? 0}`), el('td.mono', r.rule), el('td.wrap', r.reason),
+          el('td.mono.wrap', r.raw.length > 400 ? r.raw.slice(0, 400) + '…' : r.raw), r.state]), 'records in quarantine')] : empty('Nothing is in quarantine.'))];
+  },
+
+  async gaps() {
+    const g = await ask('/api/gaps?' + query());
+    const with_ = g.tables.filter(t => t.ledger);
+    if (!with_.length) return [el('h1', 'Gaps'), empty('No table of this lake has a ledger, so nothing can be said of missing rows. See ledger in the lake file.')];
+    const series = [...new Set(g.days.map(d => d.series))].sort(), days = [...new Set(g.days.map(d => d.day))].sort().toReversed();
+    const by = new Map(g.days.map(d => [d.day + '\0' + d.series, d]));
+    return [el('h1', 'Gaps'), el('p.sub', g.missing ? `${plural(g.missing, 'id')} missing; cauce gaps --repair fetches what the source still has` : 'nothing is missing of what the tables should have'),
+      section('Completeness', days.length ? grid(['day', ...series], days.map(day => [el('th', {scope: 'row'}, day), ...series.map(s => {
+        const d = by.get(day + '\0' + s);
+        return d ? el('td', {title: d.statement}, el(d.state.startsWith('complete') ? 'span.pill.good' : 'span.pill.bad', d.state), ' ', el('small', `${number(d.rows)} rows, ids ${d.from}–${d.to}`)) : el('td.nil', 'no rows');
+      })]), 'completeness by day and series') : empty('No rows yet.')),
+      section('Holes', g.holes.length ? grid(['series', '>ids', '>from', '>to', 'whose', 'why'], g.holes.slice(0, 200).map(h => [h.series, number(h.ids), h.from, h.to, h.owner, el('td.wrap', h.why)]), 'holes') : empty('None.')),
+      g.offsets?.length ? section('Lost offsets', grid(['source', 'topic', '>partition', '>from', '>to', 'why'], g.offsets.map(o => [o.source, o.topic, o.partition, o.from, o.to, el('td.wrap', o.reason)]), 'lost offsets')) : null];
+  },
+
+  async connect() {
+    const lake = await ask('/api/lake'), st = await ask('/api/status');
+    const t = st.tables.find(x => x.exists) ?? st.tables[0], path = `${lake.storage.replace(/\/$/, '')}/${t.path}`, local = path.replace(/^file:(\/\/)?/, '');
+    const door = k => lake.doors?.find(d => d.kind === k)?.address;
+    const pg = door('postgres'), [host, port] = pg ? [pg.slice(0, pg.lastIndexOf(':')), pg.slice(pg.lastIndexOf(':') + 1)] : [];
+    const way = (title, text, why) => section(title, why ? el('p.sub', why) : null, el('pre', {tabindex: 0}, text));
+    return [el('h1', 'Connect'), el('p.sub', `${t.name} is a Delta Lake table: whatever reads Delta reads it, history and live events together`),
+      el('div.two',
+        pg ? way('psql, and every tool that speaks PostgreSQL', `psql "host=${host} port=${port} user=reader dbname=lake"\n\nselect count(*) from ${t.name};`, 'Tableau, Power BI, Superset, Grafana and DBeaver take the same host, port, database lake and user reader.') : null,
+        way('Command line', `cauce query "SELECT count(*) AS n FROM ${t.name}"`),
+        way('Python: deltalake', `import deltalake\n\nt = deltalake.DeltaTable(${JSON.stringify(local)})\nprint(t.version(), t.to_pyarrow_dataset().count_rows())`),
+        way('Python: DuckDB', `import duckdb\n\nduckdb.sql("INSTALL delta; LOAD delta")\nduckdb.sql("SELECT count(*) FROM delta_scan('${local.replaceAll("'", "''")}')").show()`),
+        way('Apache Spark', `spark.read.format("delta").load(${JSON.stringify(local)}).count()`))];
+  },
+};
+
+function rowsOf(c) {
+  const m = c.metrics ?? {};
+  for (const k of ['numOutputRows', 'numTargetRowsInserted']) if (m[k] !== undefined) return Number(m[k]) + (k === 'numTargetRowsInserted' ? Number(m.numTargetRowsUpdated ?? 0) : 0);
+  return 0;
+}
+
+const seconds = r => !r.ended || r.ended.startsWith('0001') ? '–' : ((new Date(r.ended) - new Date(r.started)) / 1000).toFixed(1);
+const status = s => el(s === 'succeeded' || s === 'success' || s === 'ok' ? 'span.pill.good' : s === 'running' ? 'span.pill' : 'span.pill.bad', s);
+
+function difference(d) {
+  const files = (title, list) => list.length ? el('details', {open: list.length <= 20}, el('summary', `${plural(list.length, 'file')} ${title}`), el('ul', list.slice(0, 200).map(f => el('li.mono', f.path, ` · ${number(f.rows)} rows`)))) : null;
+  return el('div', {role: 'region', 'aria-label': 'difference'}, el('p', el('b', `Version ${d.from} → ${d.to}: `), `${number(d.rows_from)} → ${number(d.rows_to)} rows`),
+    files('added', d.added), files('with rows marked as deleted', d.marked), files('removed', d.removed),
+    d.columns.length ? el('p', 'columns: ', d.columns.join('; ')) : null,
+    Object.keys(d.properties).length ? el('p', 'properties: ', Object.entries(d.properties).map(([k, v]) => `${k} = ${v || '(removed)'}`).join('; ')) : null,
+    d.added.length + d.removed.length + d.marked.length + d.columns.length + Object.keys(d.properties).length ? null : el('p', 'no file, column or property differs'));
+}
+
+let notice = '', turn = 0;
+
+function redirect(path) {
+  history.replaceState(null, '', path);
+  return route();
+}
+
+async function route() {
+  const [page, rest] = location.pathname.slice(1).split('/');
+  for (const a of document.querySelectorAll('nav a')) {
+    const on = a.getAttribute('href') === '/' + page;
+    if (on) a.setAttribute('aria-current', 'page'); else a.removeAttribute('aria-current');
+    if (on) document.title = `${a.textContent} · Cauce`;
+  }
+  return pages[page || 'lake'](rest === undefined ? undefined : decodeURIComponent(rest));
+}
+
+// show fills the page anew and keeps what the reader was at: the scroll position, and where the keyboard is.
+async function show() {
+  const mine = ++turn;
+  let content;
+  try {
+    content = await route();
+    state.className = '';
+    state.textContent = `as of ${new Date().toISOString().slice(11, 19)} UTC`;
+  } catch (e) {
+    state.className = 'bad';
+    state.textContent = 'the lake does not answer';
+    if (main.dataset.address === location.href) return; // what is shown stays, and the line above says that it is old
+    content = [el('section.error', {role: 'alert'}, el('h2', 'This could not be shown'), e.message)];
+  }
+  if (mine !== turn) return;
+  const busy = main.contains(document.activeElement) && document.activeElement !== main;
+  const opened = [...main.querySelectorAll('details')].map(d => d.open);
+  if (busy && main.dataset.address === location.href) return; // the reader is typing or walking through it
+  main.replaceChildren(...content.flat().filter(Boolean));
+  [...main.querySelectorAll('details')].forEach((d, i) => { if (i in opened && main.dataset.address === location.href) d.open = opened[i]; });
+  main.dataset.address = location.href;
+}
+
+function go(path) {
+  notice = '';
+  history.pushState(null, '', path);
+  document.activeElement?.blur();
+  show().then(() => { main.focus({preventScroll: true}); scrollTo(0, 0); });
+}
+
+document.addEventListener('click', e => {
+  const a = e.target.closest('a');
+  if (!a || a.origin !== location.origin || a.hash || e.ctrlKey || e.metaKey || e.shiftKey || e.button) return;
+  e.preventDefault();
+  go(a.pathname + a.search);
+});
+addEventListener('popstate', show);
+setInterval(() => { if (!document.hidden) show(); }, 5000);
+show();

@@ -1,0 +1,2 @@
+// Package web holds the tests of the pages in a real browser.
+package web

@@ -1,0 +1,167 @@
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cauce-data/cauce/internal/prereq"
+	"github.com/cauce-data/cauce/internal/testscale"
+	"github.com/cauce-data/cauce/test/lab"
+)
+
+// PicturesEnv names a folder that gets a picture of every page.
+const PicturesEnv = "CAUCE_PICTURES"
+
+// pages starts `cauce up` with its pages and gives their address without the last slash.
+func pages(t *testing.T, l *lab.Lake) (string, *lab.Process) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := ln.Addr().String()
+	if err := ln.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p := l.Start(nil, "up", "--no-produce", "--no-repair", "--http-listen", address, "--trigger", "200ms")
+	for until := time.Now().Add(time.Minute); time.Now().Before(until) && p.Running(); time.Sleep(50 * time.Millisecond) {
+		r, err := http.Get("http://" + address + "/api/lake")
+		if err != nil {
+			continue
+		}
+		if err := r.Body.Close(); err == nil && r.StatusCode == http.StatusOK {
+			return "http://" + address, p
+		}
+	}
+	p.Kill()
+	p.Wait(time.Minute)
+	t.Fatalf("no pages are served: %s", p.Stderr.String())
+	return "", nil
+}
+
+const goodRow, badRow = "BTCUSDT,%,60000.5,0.25,,2024-08-20T00:00:01Z,true,true\n", "BTCUSDT,9999,not-a-price,0.25,,2024-08-20T00:00:01Z,true,true\n"
+
+func history(t *testing.T, path string, first, n int, more string) {
+	t.Helper()
+	var b strings.Builder
+	b.WriteString("symbol,trade_id,price,qty,quote_qty,time,is_buyer_maker,is_best_match\n")
+	for i := range n {
+		b.WriteString(strings.Replace(goodRow, "%", strconv.Itoa(first+i), 1))
+	}
+	if err := os.WriteFile(path, []byte(b.String()+more), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestPages walks through every page in a browser: light and dark, wide and narrow, with axe looking for what keeps
+// people out; figures are those of the files, and a file that arrives is seen without a reload.
+func TestPages(t *testing.T) {
+	if testscale.Current() == testscale.Short {
+		t.Skip("short: a browser takes half a minute")
+	}
+	chromium, python := prereq.Need(t, "chromium"), prereq.Need(t, "venv")
+	l := lab.NewLake(t)
+	first, second := filepath.Join(t.TempDir(), "historico_2024-08-20.csv"), filepath.Join(t.TempDir(), "historico_2024-08-21.csv")
+	history(t, first, 1, 1500, badRow)
+	history(t, second, 2001, 25, "")
+	l.Run("land", first)
+	l.Run("run", "batch")
+	var status struct {
+		Tables []struct {
+			Name    string
+			Version int64
+		}
+	}
+	l.JSON(&status, "status", "--no-lag")
+	want, err := json.Marshal(map[string]any{"rows": 1500, "more": 25, "version": status.Tables[0].Version, "raw": strings.TrimSpace(badRow)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expected := filepath.Join(t.TempDir(), "expected.json")
+	if err := os.WriteFile(expected, want, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	url, up := pages(t, l)
+	bin := l.Program()
+	land := bin + " land --lake " + l.Path("lake.yaml") + " " + second + " && " + bin + " run batch --lake " + l.Path("lake.yaml")
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	args := []string{"pages.py", chromium, url, expected, land}
+	if dir := os.Getenv(PicturesEnv); dir != "" {
+		args = append(args, dir)
+	}
+	out, err := exec.CommandContext(ctx, python, args...).CombinedOutput()
+	if t.Logf("%s", out); err != nil {
+		t.Error(err)
+	}
+	up.Signal(syscall.SIGTERM)
+	if code := up.Wait(time.Minute); code != 0 {
+		t.Errorf("up ended with %d: %s", code, up.Stderr.String())
+	}
+}
+
+// TestPagesRefuse asks the pages for what only pages of other sites would ask.
+func TestPagesRefuse(t *testing.T) {
+	l := lab.NewLake(t)
+	url, _ := pages(t, l)
+	ask := func(method, path string, change func(*http.Request)) (int, string, http.Header) {
+		r, err := http.NewRequestWithContext(t.Context(), method, url+path, strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if change != nil {
+			change(r)
+		}
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(body), resp.Header
+	}
+	for _, c := range []struct {
+		name, method, path string
+		change             func(*http.Request)
+		code               int
+	}{
+		{"a page", "GET", "/table/unified_events", nil, 200},
+		{"a page that is none", "GET", "/nosuch", nil, 404},
+		{"a path out of the assets", "GET", "/assets/%2e%2e/web.go", nil, 404},
+		{"another site's name for this address", "GET", "/api/status", func(r *http.Request) { r.Host = "evil.example" }, 421},
+		{"a change without an origin", "POST", "/api/quarantine/retry", func(r *http.Request) { r.Header.Set("Content-Type", "application/json") }, 403},
+		{"a change of another origin", "POST", "/api/quarantine/retry", func(r *http.Request) {
+			r.Header.Set("Content-Type", "application/json")
+			r.Header.Set("Origin", "http://evil.example")
+		}, 403},
+		{"a form of the same origin", "POST", "/api/quarantine/retry", func(r *http.Request) { r.Header.Set("Origin", url) }, 403},
+		{"a version that is no number", "GET", "/api/table/unified_events/rows?limit=-1", nil, 400},
+		{"a table that is none", "GET", "/api/table/x'y", nil, 400},
+		{"a run that is none", "GET", "/api/runs/..%2f..%2flake.yaml", nil, 404},
+	} {
+		code, body, h := ask(c.method, c.path, c.change)
+		if code != c.code {
+			t.Errorf("%s: %d %s, want %d", c.name, code, body, c.code)
+		}
+		if p := h.Get("Content-Security-Policy"); !strings.Contains(p, "default-src 'none'") || strings.Contains(p, "unsafe") {
+			t.Errorf("%s: policy %q", c.name, p)
+		}
+	}
+	if _, errs, code := lab.NewLake(t).Try("up", "--http-listen", "0.0.0.0:0", "--no-produce"); code != 2 || !strings.Contains(errs, "no login") {
+		t.Errorf("an address that others reach: exit code %d, %s", code, errs)
+	}
+}
