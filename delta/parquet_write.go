@@ -255,6 +255,27 @@ func (w *tableWriter) shape(ctx context.Context, b arrow.RecordBatch) (arrow.Rec
 	return array.NewRecordBatch(w.schema, cols, b.NumRows()), nil
 }
 
+// properties are those of a file. Columns of floating point numbers have no statistics in it: by the Parquet format bounds
+// leave NaN out, and DuckDB takes bounds for all values, so that NaN would pass a filter that it must fail. Files are left
+// out by the bounds in the log, which know NaN.
+func (w *tableWriter) properties() (*parquet.WriterProperties, error) {
+	options := []parquet.WriterProperty{
+		parquet.WithCompression(w.codec), parquet.WithMaxRowGroupLength(writeGroupRows),
+		parquet.WithStoreDecimalAsInteger(true), parquet.WithCreatedBy("cauce"),
+	}
+	plain := parquet.NewWriterProperties(options...)
+	sc, err := pqarrow.ToParquet(w.inFile, plain, pqarrow.NewArrowWriterProperties())
+	if err != nil {
+		return nil, err
+	}
+	for i := range sc.NumColumns() {
+		if c := sc.Column(i); c.PhysicalType() == parquet.Types.Float || c.PhysicalType() == parquet.Types.Double {
+			options = append(options, parquet.WithStatsFor(c.Path(), false))
+		}
+	}
+	return parquet.NewWriterProperties(options...), nil
+}
+
 func (w *tableWriter) put(ctx context.Context, key string, values func() (map[string]*string, error), b arrow.RecordBatch) error {
 	f := w.open[key]
 	if f == nil {
@@ -279,8 +300,10 @@ func (w *tableWriter) put(ctx context.Context, key string, values func() (map[st
 			name = PartitionFolder(w.table.PhysicalPartitionBy(), f.values) + "/" + name
 		}
 		f.path = name
-		props := parquet.NewWriterProperties(parquet.WithCompression(w.codec), parquet.WithMaxRowGroupLength(writeGroupRows),
-			parquet.WithStoreDecimalAsInteger(true), parquet.WithCreatedBy("cauce"))
+		props, err := w.properties()
+		if err != nil {
+			return err
+		}
 		pw, err := pqarrow.NewFileWriter(w.inFile, &f.buf, props, pqarrow.NewArrowWriterProperties())
 		if err != nil {
 			return err
