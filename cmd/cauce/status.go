@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cauce-data/cauce/ingest"
+	"github.com/cauce-data/cauce/pipeline"
 )
 
 func newStatus(a *app) *cobra.Command {
@@ -115,6 +116,9 @@ func printStreams(w io.Writer, sources []sourceStatus) error {
 }
 
 func readSoFar(src ingest.SourceStatus) string {
+	if len(src.Streams) == 0 && src.Kind != pipeline.KindFiles {
+		return "nothing yet"
+	}
 	if len(src.Streams) == 0 {
 		return count(int64(src.Files), "file")
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -105,6 +106,9 @@ func (a *app) describeTopic(ctx context.Context, s *pipeline.Source) (topicRepor
 		return a.describePubSub(ctx, s)
 	}
 	t, err := kafka.Describe(ctx, kafkaConfig(a, s.Kafka, s.Kafka.Admin), s.Topic)
+	if errors.Is(err, kafka.ErrNoTopic) {
+		return topicReport{}, fmt.Errorf("source %s: %w; make it with: cauce topics create", s.Name, err)
+	}
 	if err != nil {
 		return topicReport{}, fmt.Errorf("source %s: %w", s.Name, err)
 	}

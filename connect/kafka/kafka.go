@@ -182,7 +182,7 @@ func explain(c Config, err error) error {
 	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.GroupAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
 		return fmt.Errorf("%w: the role of user %q does not allow it: %w", ErrDenied, c.SASL.User, err)
 	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID):
-		return fmt.Errorf("%w: %w", ErrNoTopic, err)
+		return ErrNoTopic // the broker's own words say no more
 	case errors.As(err, &untrusted):
 		return fmt.Errorf("%w: the certificate of a broker of %s is not trusted (kafka.tls.ca names the file of those to trust, kafka.tls.server_name the broker's name): %w", ErrInsecure, brokers, err)
 	case errors.As(err, &noTLS):
