@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -151,8 +152,16 @@ func (w *resolving) table(n node) (string, error) {
 
 func (w *resolving) function(n, fn node) (bool, error) {
 	rel, ok, err := w.r.Function(w.ctx, fn)
-	if err != nil || !ok {
+	if err != nil {
 		return false, err
+	}
+	if !ok {
+		// In PostgreSQL the alias of a function that gives one column names the column too; in DuckDB the name alone is a struct.
+		name, _ := fn["function_name"].(string)
+		if alias, _ := n["alias"].(string); alias != "" && absent(n["column_name_alias"]) && slices.Contains([]string{"generate_series", "range", "unnest"}, strings.ToLower(name)) {
+			n["column_name_alias"] = []any{alias}
+		}
+		return false, nil
 	}
 	name, _ := fn["function_name"].(string)
 	delete(n, "function")
