@@ -233,7 +233,7 @@ func (s *Scheduler) isDue(t *scheduled) bool {
 func (s *Scheduler) loop(ctx context.Context, t *scheduled) {
 	if why := s.missed(t); why != "" && ctx.Err() == nil {
 		s.log.Info("a task catches up", "task", t.Name, "because", why)
-		s.run(ctx, t, TriggerCatchUp)
+		_ = s.run(ctx, t, TriggerCatchUp)
 	}
 	if t.Cron == "" {
 		for {
@@ -241,7 +241,7 @@ func (s *Scheduler) loop(ctx context.Context, t *scheduled) {
 			case <-ctx.Done():
 				return
 			case <-t.due:
-				s.run(ctx, t, TriggerAfter)
+				_ = s.run(ctx, t, TriggerAfter)
 			}
 		}
 	}
@@ -250,7 +250,7 @@ func (s *Scheduler) loop(ctx context.Context, t *scheduled) {
 		if err != nil || !sleepUntil(ctx, at) {
 			return
 		}
-		s.run(ctx, t, TriggerCron)
+		_ = s.run(ctx, t, TriggerCron)
 		if next, err := Next(t.Cron, t.Location, at); err == nil && next.Before(time.Now()) && ctx.Err() == nil {
 			s.log.Warn("a task was still running at its next time; that time is left out", "task", t.Name, "due", next.Format(time.RFC3339))
 		}
@@ -296,7 +296,7 @@ func (s *Scheduler) Now(ctx context.Context, name string) error {
 	return s.run(ctx, t, TriggerManual)
 }
 
-// run runs a task, and lets those begin that run after it.
+// run runs a task, and lets those begin that run after it. Its error is logged, and in the history, already.
 func (s *Scheduler) run(ctx context.Context, t *scheduled, trigger string) error {
 	s.mu.Lock()
 	t.began = time.Now()

@@ -108,7 +108,6 @@ type table struct {
 	hide    string
 	key     []string
 	comment string
-	deletes bool
 }
 
 // tables lists the tables that a role sees, whether or not they have been written yet.

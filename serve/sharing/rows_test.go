@@ -32,7 +32,7 @@ const asDelta = "responseformat=delta;readerfeatures=deletionvectors"
 func (f *fixture) lines(r *http.Response) []map[string]map[string]any {
 	f.Helper()
 	b := f.body(r)
-	if r.StatusCode != 200 || !strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-ndjson") {
+	if r.StatusCode != http.StatusOK || !strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-ndjson") {
 		f.Fatalf("%s %s: %d %s", r.Request.Method, r.Request.URL, r.StatusCode, b)
 	}
 	var out []map[string]map[string]any
@@ -86,7 +86,7 @@ func (f *fixture) read(lines []map[string]map[string]any) []got {
 			}
 			r := f.doAs("", "GET", from["url"].(string), "")
 			b := f.body(r)
-			if r.StatusCode != 200 {
+			if r.StatusCode != http.StatusOK {
 				f.Fatalf("GET %s: %d %s", from["url"], r.StatusCode, b)
 			}
 			if size, ok := from["size"].(float64); ok && int(size) != len(b) {

@@ -186,7 +186,7 @@ func (f *fixture) getJSON(path string, out any) {
 	f.Helper()
 	r := f.do("GET", path, "")
 	b := f.body(r)
-	if r.StatusCode != 200 {
+	if r.StatusCode != http.StatusOK {
 		f.Fatalf("GET %s: %d %s", path, r.StatusCode, b)
 	}
 	if err := json.Unmarshal(b, out); err != nil {
@@ -258,7 +258,7 @@ func TestTablesOfARecipient(t *testing.T) {
 	names := func(token, share string) []string {
 		var out struct{ Items []struct{ Name string } }
 		r := f.doAs(token, "GET", "/shares/"+share+"/all-tables", "")
-		if err := json.Unmarshal(f.body(r), &out); err != nil || r.StatusCode != 200 {
+		if err := json.Unmarshal(f.body(r), &out); err != nil || r.StatusCode != http.StatusOK {
 			t.Fatal(r.StatusCode, err)
 		}
 		got := []string{}
@@ -295,7 +295,7 @@ func TestTokens(t *testing.T) {
 		for _, path := range []string{"/shares", tablePath + "/version"} {
 			r := f.doAs(token, "GET", path, "")
 			if want {
-				if r.StatusCode != 200 {
+				if r.StatusCode != http.StatusOK {
 					t.Errorf("GET %s: %d", path, r.StatusCode)
 				}
 				continue
@@ -348,7 +348,7 @@ func TestVersionAndMetadata(t *testing.T) {
 		if !strings.HasPrefix(path, "/shares") {
 			path = "/shares/PARTNERS/schemas/PUBLIC/tables/EVENTS/version"
 		}
-		if r := f.do(m[0], path, ""); r.StatusCode != 200 || r.Header.Get("Delta-Table-Version") != "2" {
+		if r := f.do(m[0], path, ""); r.StatusCode != http.StatusOK || r.Header.Get("Delta-Table-Version") != "2" {
 			t.Errorf("%s %s: %d %v", m[0], path, r.StatusCode, r.Header)
 		}
 	}
@@ -364,7 +364,7 @@ func TestVersionAndMetadata(t *testing.T) {
 		want string
 	}{{at(0).Add(-time.Hour), "0"}, {at(1), "1"}, {at(1).Add(time.Millisecond / 2), "2"}, {at(2), "2"}} {
 		r := f.do("GET", tablePath+"/version?startingTimestamp="+url.QueryEscape(c.at.Format(time.RFC3339Nano)), "")
-		if got := r.Header.Get("Delta-Table-Version"); r.StatusCode != 200 || got != c.want {
+		if got := r.Header.Get("Delta-Table-Version"); r.StatusCode != http.StatusOK || got != c.want {
 			t.Errorf("the first version since %v: %d %s, not %s", c.at, r.StatusCode, got, c.want)
 		}
 	}
@@ -406,7 +406,7 @@ func TestHistoryCanBeKept(t *testing.T) {
 	f := newFixture(t, nil, nil)
 	f.upsert(row{id: 1, seq: 1, price: 1, day: 1})
 	_, f.token = f.recipient(Recipient{Share: "partners"})
-	if r := f.do("POST", tablePath+"/query", ""); r.StatusCode != 200 {
+	if r := f.do("POST", tablePath+"/query", ""); r.StatusCode != http.StatusOK {
 		t.Errorf("the newest version: %d", r.StatusCode)
 	}
 	for _, body := range []string{`{"version": 0}`, `{"timestamp": "2124-01-01T00:00:00Z"}`, `{"startingVersion": 0}`} {
@@ -484,16 +484,16 @@ func TestSignedURLs(t *testing.T) {
 	for kind, u := range kinds {
 		r := f.doAs("", "GET", u, "")
 		whole[kind] = f.body(r)
-		if r.StatusCode != 200 || !bytes.HasPrefix(whole[kind], []byte("PAR1")) {
+		if r.StatusCode != http.StatusOK || !bytes.HasPrefix(whole[kind], []byte("PAR1")) {
 			t.Fatalf("GET %s: %d", u, r.StatusCode)
 		}
-		if r := f.doAs("", "HEAD", u, ""); r.StatusCode != 200 || r.ContentLength != int64(len(whole[kind])) || r.Header.Get("Accept-Ranges") != "bytes" {
+		if r := f.doAs("", "HEAD", u, ""); r.StatusCode != http.StatusOK || r.ContentLength != int64(len(whole[kind])) || r.Header.Get("Accept-Ranges") != "bytes" {
 			t.Errorf("HEAD %s: %d %v", u, r.StatusCode, r.Header)
 		}
-		if r := f.doAs("", "GET", u, "", "Range", "bytes=4-11"); r.StatusCode != 206 || !bytes.Equal(f.body(r), whole[kind][4:12]) {
+		if r := f.doAs("", "GET", u, "", "Range", "bytes=4-11"); r.StatusCode != http.StatusPartialContent || !bytes.Equal(f.body(r), whole[kind][4:12]) {
 			t.Errorf("range of %s: %d", u, r.StatusCode)
 		}
-		if r := f.doAs("", "GET", u, "", "Range", "bytes=-4"); r.StatusCode != 206 || string(f.body(r)) != "PAR1" {
+		if r := f.doAs("", "GET", u, "", "Range", "bytes=-4"); r.StatusCode != http.StatusPartialContent || string(f.body(r)) != "PAR1" {
 			t.Errorf("end of %s: %d", u, r.StatusCode)
 		}
 		f.refused(f.doAs("", "POST", u, ""), 405, codeMalformed, "GET")
@@ -522,7 +522,7 @@ func TestSignedURLs(t *testing.T) {
 			}),
 		} {
 			r := f.doAs("", "GET", forged, "")
-			if b := f.body(r); r.StatusCode != 403 || bytes.Contains(b, []byte("PAR1")) || bytes.Contains(b, []byte("metaData")) {
+			if b := f.body(r); r.StatusCode != http.StatusForbidden || bytes.Contains(b, []byte("PAR1")) || bytes.Contains(b, []byte("metaData")) {
 				t.Errorf("%s: %d %s", what, r.StatusCode, b)
 			}
 		}
@@ -558,7 +558,7 @@ func TestSignedURLs(t *testing.T) {
 	}
 	// URLs end, by themselves and with their recipient.
 	f.now = f.now.Add(URLLifetime - 2*time.Second)
-	if r := f.doAs("", "GET", kinds[kindData], ""); r.StatusCode != 200 {
+	if r := f.doAs("", "GET", kinds[kindData], ""); r.StatusCode != http.StatusOK {
 		t.Errorf("before its end: %d", r.StatusCode)
 	}
 	f.now = f.now.Add(2 * time.Second)
