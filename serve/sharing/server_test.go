@@ -551,7 +551,7 @@ func TestSignedURLs(t *testing.T) {
 		u := f.srv.signedURL(f.http.URL+Prefix, c[0], c[1], &f.who, f.now.Add(time.Hour))
 		for _, raw := range []string{u, strings.ReplaceAll(u, "..", "%2e%2e"), strings.ReplaceAll(u, "/..", "%2f..")} {
 			r := f.doAs("", "GET", raw, "")
-			if b := f.body(r); r.StatusCode == 200 || bytes.Contains(b, []byte("secret")) || bytes.Contains(b, []byte("metaData")) || bytes.Contains(b, []byte("root:")) {
+			if b := f.body(r); r.StatusCode == http.StatusOK || bytes.Contains(b, []byte("secret")) || bytes.Contains(b, []byte("metaData")) || bytes.Contains(b, []byte("root:")) {
 				t.Errorf("%s: %d %s", raw, r.StatusCode, b)
 			}
 		}

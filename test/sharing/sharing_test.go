@@ -259,7 +259,7 @@ func TestPythonClientReadsWhatIsWritten(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _ = r.Body.Close(); r.StatusCode != status && (status == 200 || r.StatusCode == 200) {
+		if _ = r.Body.Close(); r.StatusCode != status && (status == http.StatusOK || r.StatusCode == http.StatusOK) {
 			t.Errorf("GET %s: %d, not %d", u, r.StatusCode, status)
 		}
 	}
