@@ -434,6 +434,9 @@ func (x *shaped) step() string {
 		return "add " + strings.Join(p, ".") + " " + typ
 	case 6:
 		all := x.paths()[2:] // key and partition stay
+		if len(all) == 0 {
+			return "nothing to drop"
+		}
 		p := all[x.r.IntN(len(all))]
 		_, err := tab.DropColumns(ctx, [][]string{p}, delta.DropColumnsOptions{})
 		var refused *delta.AlterError
