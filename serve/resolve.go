@@ -224,81 +224,99 @@ func (r *resolver) Select(n duckdb.Node) error {
 	return nil
 }
 
-// columnName is the name of a result's column by PostgreSQL's rules (FigureColname); "" leaves it.
+// columnName is the name of a result's column by PostgreSQL's rules; "" leaves it.
 func columnName(n duckdb.Node) string {
 	switch n["class"] {
 	case "STAR", "COLUMN_REF":
 		return "" // its own
+	}
+	if name, _ := figure(n); name != "" {
+		return name
+	}
+	return "?column?"
+}
+
+// figure is PostgreSQL's FigureColname: the name that an expression suggests, and whether it is more than that of a type or
+// of CASE, which give way to what encloses them.
+func figure(n duckdb.Node) (name string, strong bool) {
+	switch n["class"] {
+	case "COLUMN_REF":
+		if names, _ := n["column_names"].([]any); len(names) > 0 {
+			name, _ = names[len(names)-1].(string)
+		}
+		return name, true
 	case "FUNCTION", "WINDOW":
-		name, _ := n["function_name"].(string)
 		if op, _ := n["is_operator"].(bool); op {
-			return "?column?"
+			return "", false
 		}
-		switch name {
+		switch name, _ = n["function_name"].(string); name {
 		case "count_star":
-			return "count"
+			name = "count"
 		case "date_part":
-			return "extract"
+			name = "extract"
 		case "list_value":
-			return "array"
-		case "struct_pack", "row":
-			return "row"
+			name = "array"
+		case "struct_pack":
+			name = "row"
 		}
-		return strings.ToLower(name)
+		return strings.ToLower(name), true
 	case "CASE":
-		return "case"
+		if other, ok := n["else_expr"].(duckdb.Node); ok {
+			if name, strong = figure(other); strong {
+				return name, true
+			}
+		}
+		return "case", false
 	case "CAST":
-		child, _ := n["child"].(duckdb.Node)
-		if child != nil {
-			switch child["class"] {
-			case "COLUMN_REF":
-				names, _ := child["column_names"].([]any)
-				if len(names) > 0 {
-					s, _ := names[len(names)-1].(string)
-					return s
-				}
-			case "FUNCTION", "CASE", "CAST":
-				if name := columnName(child); name != "?column?" {
-					return name
-				}
-			case "CONSTANT":
-				if id, _ := n["cast_type"].(duckdb.Node)["id"].(string); id == "BOOLEAN" {
-					return "bool"
-				}
+		if child, ok := n["child"].(duckdb.Node); ok {
+			if name, strong = figure(child); strong {
+				return name, true
 			}
 		}
 		typ, _ := n["cast_type"].(duckdb.Node)
-		return typeName(typ)
+		return typeName(typ), false
+	case "CONSTANT":
+		return "", false
 	case "OPERATOR":
 		switch n["type"] {
 		case "OPERATOR_COALESCE":
-			return "coalesce"
+			return "coalesce", true
+		case "ARRAY_CONSTRUCTOR":
+			return "array", true
 		case "ARRAY_EXTRACT", "STRUCT_EXTRACT":
-			children, _ := n["children"].([]any)
-			if len(children) > 0 {
+			if children, _ := n["children"].([]any); len(children) > 0 {
 				if c, ok := children[0].(duckdb.Node); ok {
-					if c["class"] == "COLUMN_REF" {
-						names, _ := c["column_names"].([]any)
-						if len(names) > 0 {
-							s, _ := names[len(names)-1].(string)
-							return s
-						}
-					}
-					return columnName(c)
+					return figure(c)
 				}
 			}
-		case "ARRAY_CONSTRUCTOR":
-			return "array"
 		}
 	case "SUBQUERY":
 		switch n["subquery_type"] {
 		case "EXISTS":
-			return "exists"
+			return "exists", true
 		case "SCALAR":
-			return "" // the inner column's
+			return firstColumn(n["subquery"])
 		}
 	}
-	return "?column?"
+	return "", false
+}
+
+// firstColumn is the name of the only column of a subquery.
+func firstColumn(q any) (string, bool) {
+	query, _ := q.(duckdb.Node)
+	inner, _ := query["node"].(duckdb.Node)
+	items, _ := inner["select_list"].([]any)
+	if len(items) == 0 {
+		return "", false
+	}
+	item, ok := items[0].(duckdb.Node)
+	if !ok {
+		return "", false
+	}
+	if alias, _ := item["alias"].(string); alias != "" {
+		return alias, true
+	}
+	return figure(item)
 }
 
 // typeName gives PostgreSQL's short name of a type of the tree.

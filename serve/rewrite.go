@@ -8,7 +8,7 @@ import (
 
 // forParser writes what PostgreSQL's grammar has and DuckDB's parser refuses, or reads otherwise, so that the tree keeps its
 // meaning: OPERATOR(pg_catalog.~), COLLATE pg_catalog.default, types with a schema, and ~, which DuckDB's parser takes for a
-// match of the whole text.
+// match of the whole text. Names that AS gives without quotes are put in lower case.
 func forParser(sql string) string {
 	st := sqltext.One(sql)
 	n := len(st.Tokens)
@@ -58,6 +58,8 @@ func forParser(sql string) string {
 			}
 		case st.Word(i) == "PG_CATALOG" && st.Text(i+1) == "." && (st.Text(i-1) == "::" || st.Word(i-1) == "AS"):
 			drop[i], drop[i+1] = true, true
+		case st.Word(i-1) == "AS" && st.Word(i) != "" && st.Text(i) != strings.ToLower(st.Text(i)):
+			with[i] = strings.ToLower(st.Text(i)) // a name without quotes is in lower case
 		case st.Tokens[i].Kind == sqltext.Symbol && (st.Text(i) == "~" || st.Text(i) == "!"):
 			op := operator(i)
 			if op == "~" || op == "!~" {
