@@ -13,12 +13,14 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/cauce-data/cauce/objstore"
 	"github.com/cauce-data/cauce/pipeline"
 	"github.com/cauce-data/cauce/serve"
 	"github.com/cauce-data/cauce/serve/pgcatalog"
 	"github.com/cauce-data/cauce/serve/pgwire"
+	"github.com/cauce-data/cauce/serve/web"
 	"github.com/cauce-data/cauce/serve/worker"
 )
 
@@ -26,7 +28,7 @@ import (
 const defaultPGListen = "127.0.0.1:5432"
 
 func newServe(a *app) *cobra.Command {
-	var pgListen, metrics string
+	var pgListen, metrics, pages string
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Answer SQL of BI tools, as PostgreSQL does",
@@ -63,7 +65,10 @@ and no credentials. Temporary tables are allowed. Stops cleanly on SIGINT and SI
 				return err
 			}
 			start := time.Now()
-			if err := errors.Join(d.serve(cmd.Context()), d.close()); err != nil {
+			g, ctx := errgroup.WithContext(cmd.Context())
+			g.Go(func() error { return d.serve(ctx) })
+			g.Go(func() error { return a.serveWeb(ctx, l, pages, d.asDoor()) })
+			if err := errors.Join(g.Wait(), d.close()); err != nil {
 				return err
 			}
 			seconds := time.Since(start).Seconds()
@@ -79,8 +84,18 @@ and no credentials. Temporary tables are allowed. Stops cleanly on SIGINT and SI
 	}
 	f := cmd.Flags()
 	f.StringVar(&pgListen, "pg-listen", "", "`address` (host:port) of PostgreSQL's protocol; the lake file's serve.pg_listen, else "+defaultPGListen+", is the default")
+	f.StringVar(&pages, "http-listen", "", httpListen)
 	f.StringVar(&metrics, "metrics-listen", "", metricsListen)
 	return cmd
+}
+
+// asDoor is how the pages show it.
+func (d *door) asDoor() web.Door {
+	user := "reader"
+	if len(d.l.Lake.Roles) > 0 {
+		user = d.l.Lake.Roles[0].Name
+	}
+	return web.Door{Kind: "postgres", Address: d.listener.Addr().String(), User: user}
 }
 
 // door is a lake that is served over PostgreSQL's protocol.

@@ -39,6 +39,7 @@ type Options struct {
 type Door struct {
 	Kind    string `json:"kind"`    // such as "postgres" or "sharing"
 	Address string `json:"address"` // HOST:PORT or URL
+	User    string `json:"user"`    // a name under which one may connect
 }
 
 // policy is the Content-Security-Policy of every answer: nothing from elsewhere, no inline code.

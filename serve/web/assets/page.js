@@ -248,11 +248,11 @@ const pages = {
     const lake = await ask('/api/lake'), st = await ask('/api/status');
     const t = st.tables.find(x => x.exists) ?? st.tables[0], path = `${lake.storage.replace(/\/$/, '')}/${t.path}`, local = path.replace(/^file:(\/\/)?/, '');
     const door = k => lake.doors?.find(d => d.kind === k)?.address;
-    const pg = door('postgres'), [host, port] = pg ? [pg.slice(0, pg.lastIndexOf(':')), pg.slice(pg.lastIndexOf(':') + 1)] : [];
+    const pg = door('postgres'), user = lake.doors?.find(d => d.kind === 'postgres')?.user, [host, port] = pg ? [pg.slice(0, pg.lastIndexOf(':')), pg.slice(pg.lastIndexOf(':') + 1)] : [];
     const way = (title, text, why) => section(title, why ? el('p.sub', why) : null, el('pre', {tabindex: 0}, text));
     return [el('h1', 'Connect'), el('p.sub', `${t.name} is a Delta Lake table: whatever reads Delta reads it, history and live events together`),
       el('div.two',
-        pg ? way('psql, and every tool that speaks PostgreSQL', `psql "host=${host} port=${port} user=reader dbname=lake"\n\nselect count(*) from ${t.name};`, 'Tableau, Power BI, Superset, Grafana and DBeaver take the same host, port, database lake and user reader.') : null,
+        pg ? way('psql, and every tool that speaks PostgreSQL', `psql "host=${host} port=${port} user=${user} dbname=lake"\n\nselect count(*) from ${t.name};`, `Tableau, Power BI, Superset, Grafana and DBeaver take the same host, port, user and database.`) : null,
         way('Command line', `cauce query "SELECT count(*) AS n FROM ${t.name}"`),
         way('Python: deltalake', `import deltalake\n\nt = deltalake.DeltaTable(${JSON.stringify(local)})\nprint(t.version(), t.to_pyarrow_dataset().count_rows())`),
         way('Python: DuckDB', `import duckdb\n\nduckdb.sql("INSTALL delta; LOAD delta")\nduckdb.sql("SELECT count(*) FROM delta_scan('${local.replaceAll("'", "''")}')").show()`),
