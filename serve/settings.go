@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Settings are the run-time parameters of a session, those of PostgreSQL that clients set or ask for. A change inside a
@@ -93,7 +94,14 @@ var parameters = map[string]*parameter{
 }
 
 func utf8Only(v string) (string, bool) {
-	switch strings.ToUpper(strings.NewReplacer("-", "", "_", "").Replace(v)) {
+	// PostgreSQL looks at letters and digits alone: 'utf-8', in quotes, is what asyncpg sends.
+	name := strings.Map(func(r rune) rune {
+		if unicode.IsLetter(r) || unicode.IsDigit(r) {
+			return unicode.ToUpper(r)
+		}
+		return -1
+	}, v)
+	switch name {
 	case "UTF8", "UNICODE", "DEFAULT":
 		return "UTF8", true
 	case "SQLASCII":

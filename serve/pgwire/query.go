@@ -327,6 +327,10 @@ func (c *conn) describe(ctx context.Context, m *pgproto3.Describe) error {
 		return nil
 	}
 	p := c.portals[m.Name]
+	if cursor := c.cursors[m.Name]; p == nil && cursor != nil { // what DECLARE makes is a portal too
+		c.sendFields(&portal{rows: cursor.rows})
+		return nil
+	}
 	if p == nil {
 		return refusal(serve.CodeCursorName, "portal %q does not exist", m.Name)
 	}
@@ -430,7 +434,7 @@ func (c *conn) rows(p *portal, limit int64) error {
 		}
 	}
 	values := make([][]byte, len(p.encoders))
-	var buf []byte
+	buf := make([]byte, 0, 1024) // never nil: an empty text is not a null
 	for n := int64(0); limit == 0 || n < limit; n++ {
 		more, err := source.next()
 		if err != nil {

@@ -593,4 +593,9 @@ var faults = []fault{
 		edits: []edit{{"serve/web/web.go", "err != nil || origin.Host != r.Host || ", "err != nil || "}},
 		pkg:   "./test/web", test: "^TestPagesRefuse$",
 	},
+	{
+		name: "empty-text-is-null", what: "clients get a null where a row begins with an empty text",
+		edits: []edit{{"serve/pgwire/query.go", "buf := make([]byte, 0, 1024)", "var buf []byte"}},
+		pkg:   "./test/bi", test: "^TestDriversReadWhatIsWritten$",
+	},
 }
