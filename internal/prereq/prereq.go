@@ -10,9 +10,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/cauce-data/cauce/internal/testscale"
 )
 
 // A prerequisite is one thing that may be missing.
@@ -48,6 +51,11 @@ var prerequisites = []prerequisite{
 	{"tmpfs", tmpfs},
 }
 
+// slow are those that take longer to start, or to work with, than a glance has: at size short their tests are left out.
+var slow = []string{
+	"venv", "airflow", "clients", "java", "javac", "jars", "s3a", "kafka", "registry", "versitygw", "fake-gcs-server", "moto", "chromium", "terraform", "checkov",
+}
+
 // Names lists every prerequisite in a fixed order.
 func Names() []string {
 	var names []string
@@ -71,9 +79,12 @@ func Lookup(name string) (string, error) {
 	return "", fmt.Errorf("prerequisite %s: unknown", name)
 }
 
-// Need returns where the prerequisite is, or skips the test in its name.
+// Need returns where the prerequisite is, or skips the test in its name; at size short it skips what is slow.
 func Need(t testing.TB, name string) string {
 	t.Helper()
+	if testscale.Current() == testscale.Short && slices.Contains(slow, name) {
+		t.Skip("short: " + name + " is slow")
+	}
 	path, err := Lookup(name)
 	if err != nil {
 		t.Skip(err.Error())

@@ -20,7 +20,6 @@ import (
 	"github.com/cauce-data/cauce/delta/expr"
 	"github.com/cauce-data/cauce/engine/duckdb"
 	"github.com/cauce-data/cauce/internal/prereq"
-	"github.com/cauce-data/cauce/internal/testscale"
 	"github.com/cauce-data/cauce/objstore"
 )
 
@@ -188,9 +187,6 @@ func (l *logTable) change(n int64) {
 // checkpoints, domain metadata and version checksums: both read the same rows with the same ids, and each takes the
 // other's checksums and checkpoints.
 func TestLogFeaturesWithSpark(t *testing.T) {
-	if testscale.Current() == testscale.Short {
-		t.Skip("short: Spark alone takes a minute")
-	}
 	ctx := context.Background()
 	python := prereq.Need(t, "venv")
 	s := startSpark(t)

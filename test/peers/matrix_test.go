@@ -524,9 +524,6 @@ func (x *entry) sparkQuery(st state) string {
 // TestDeltaMatrix makes docs/delta-matrix.md: tables with each feature, written by each operation of Cauce, read by Spark,
 // delta-rs and DuckDB's extension.
 func TestDeltaMatrix(t *testing.T) {
-	if testscale.Current() == testscale.Short {
-		t.Skip("short: Spark alone takes a minute")
-	}
 	python := prereq.Need(t, "venv")
 	s := startSpark(t)
 	e, err := duckdb.Open(duckdb.Options{TempDir: t.TempDir()})

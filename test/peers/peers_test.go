@@ -25,9 +25,6 @@ var stored = slices.Concat(lab.Columns, []string{"ingested_at", "_rank", "_gener
 // it by five readers, and demands the generator's rows of each. Spark then merges, optimises and checkpoints it, Cauce
 // goes on, and all read it again.
 func TestEnginesReadWhatCauceWrote(t *testing.T) {
-	if testscale.Current() == testscale.Short {
-		t.Skip("short: Spark alone takes a minute")
-	}
 	python := prereq.Need(t, "venv")
 	s := startSpark(t)
 	l := lab.NewLake(t)

@@ -194,9 +194,6 @@ func (x *schemaTable) must(_ any, err error) {
 // columns renamed, added, dropped and widened, and read by Spark, deltalake and DuckDB; then Spark changes schema and
 // rows, and Cauce reads and changes them again. A table of Spark's goes the other way, and features are dropped.
 func TestSchemaChangesAgreeWithPeers(t *testing.T) {
-	if testscale.Current() == testscale.Short {
-		t.Skip("short: Spark alone takes a minute")
-	}
 	ctx := context.Background()
 	python := prereq.Need(t, "venv")
 	s := startSpark(t)

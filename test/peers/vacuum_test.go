@@ -10,16 +10,12 @@ import (
 
 	"github.com/cauce-data/cauce/delta"
 	"github.com/cauce-data/cauce/internal/prereq"
-	"github.com/cauce-data/cauce/internal/testscale"
 	"github.com/cauce-data/cauce/objstore"
 )
 
 // VACUUM, full and lite, of a table that Spark wrote keeps its live deletion vectors: Spark, delta-rs and DuckDB read
 // the same rows afterwards, and Spark goes on.
 func TestVacuumKeepsSparksVectors(t *testing.T) {
-	if testscale.Current() == testscale.Short {
-		t.Skip("short: Spark alone takes a minute")
-	}
 	ctx := context.Background()
 	python := prereq.Need(t, "venv")
 	s := startSpark(t)

@@ -468,9 +468,6 @@ func (w *writers) summary() string {
 // TestCauceProcessesWriteSideBySide has eight processes at a time change one table. None may fail, and each version must
 // have the rows that the statements give in the order of their versions, as Spark reads it.
 func TestCauceProcessesWriteSideBySide(t *testing.T) {
-	if testscale.Current() == testscale.Short {
-		t.Skip("short: Spark alone takes a minute")
-	}
 	s := startSpark(t)
 	s.ready()
 	w := newWriters(t)
@@ -496,9 +493,6 @@ func TestCauceProcessesWriteSideBySide(t *testing.T) {
 // TestSparkAndCauceWriteSideBySide has Spark, with the LogStore of deploy/spark, and six Cauce processes change one
 // local table. Spark's own aborts are tried again and counted; Cauce's statements may not fail.
 func TestSparkAndCauceWriteSideBySide(t *testing.T) {
-	if testscale.Current() == testscale.Short {
-		t.Skip("short: Spark alone takes a minute")
-	}
 	prereq.Need(t, "javac")
 	s := startSpark(t)
 	s.ready()

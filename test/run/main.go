@@ -11,6 +11,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -257,13 +258,21 @@ func (r *result) summary(listed map[string][]string, size string, whole bool) in
 	if len(r.skips) > 0 {
 		fmt.Fprintf(r.out, "\nSKIPPED: %d tests\n", len(r.skips))
 	}
+	short := map[string]int{} // what the size leaves out, by reason
 	for _, s := range r.skips {
+		if size == testscale.Short.String() && strings.HasPrefix(s.why, "short: ") {
+			short[s.why]++
+			continue
+		}
 		note := ""
 		if err := allowed(s, listed, size); err != nil {
 			note = "  <- " + err.Error()
 			bad = append(bad, fmt.Sprintf("%s %s was skipped: %v", s.pkg, s.test, err))
 		}
 		fmt.Fprintf(r.out, "  %s %s: %s%s\n", s.pkg, s.test, s.why, note)
+	}
+	for _, reason := range slices.Sorted(maps.Keys(short)) {
+		fmt.Fprintf(r.out, "  %s: %d tests\n", reason, short[reason])
 	}
 	if whole {
 		more, err := r.unproved(filepath.Join(prereq.Root(), "docs", "requirements.md"), listed, size)

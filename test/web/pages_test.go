@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/cauce-data/cauce/internal/prereq"
-	"github.com/cauce-data/cauce/internal/testscale"
 	"github.com/cauce-data/cauce/test/lab"
 )
 
@@ -67,9 +66,6 @@ func history(t *testing.T, path string, first, n int, more string) {
 // TestPages walks through every page in a browser: light and dark, wide and narrow, with axe looking for what keeps
 // people out; figures are those of the files, and a file that arrives is seen without a reload.
 func TestPages(t *testing.T) {
-	if testscale.Current() == testscale.Short {
-		t.Skip("short: a browser takes half a minute")
-	}
 	chromium, python := prereq.Need(t, "chromium"), prereq.Need(t, "venv")
 	l := lab.NewLake(t)
 	first, second := filepath.Join(t.TempDir(), "historico_2024-08-20.csv"), filepath.Join(t.TempDir(), "historico_2024-08-21.csv")
