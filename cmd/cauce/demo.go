@@ -158,11 +158,8 @@ func (d *demo) prepare(ctx context.Context) error {
 	if d.l, err = d.a.open(ctx, def); err != nil {
 		return err
 	}
-	for f, err := range d.l.store.List(ctx, "", "") {
-		if err != nil {
-			return errors.Join(err, d.l.Close())
-		}
-		return errors.Join(usagef("storage %s is not empty: it holds %s; name another place with --root", def.Storage, f.Key), d.l.Close())
+	if err := d.l.mustBeEmpty(ctx); err != nil {
+		return errors.Join(err, d.l.Close())
 	}
 	d.title("A lake in %s (its file: %s)", d.dir, file)
 	if d.history, err = demodata.Generate(demodata.Options{Seed: d.seed, Today: d.start}); err != nil {

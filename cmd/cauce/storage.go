@@ -71,6 +71,30 @@ func openStore(ctx context.Context, root string, def *pipeline.Lake) (objstore.S
 	return store, nil
 }
 
+// mustBeEmpty refuses a storage that holds anything, for commands that make a lake of their own there.
+func (l *lake) mustBeEmpty(ctx context.Context) error {
+	for f, err := range l.store.List(ctx, "", "") {
+		if err != nil {
+			return err
+		}
+		return usagef("storage %s is not empty: it holds %s; name another place with --root", l.Storage, f.Key)
+	}
+	return nil
+}
+
+// deleteAll removes everything from a storage that was empty before.
+func (l *lake) deleteAll(ctx context.Context) error {
+	for f, err := range l.store.List(ctx, "", "") {
+		if err == nil {
+			err = l.store.Delete(ctx, f.Key)
+		}
+		if err != nil {
+			return fmt.Errorf("storage %s keeps what was measured: %w", l.Storage, err)
+		}
+	}
+	return nil
+}
+
 // requests is what a store asked of its server since an earlier count; nil where it asks nothing of any.
 func requests(store objstore.Store, since usage.Usage) usage.Usage {
 	u := usage.Of(store)

@@ -291,6 +291,38 @@ func TestInitInABucket(t *testing.T) {
 	l.Run("doctor")
 }
 
+// TestBenchInABucket: each step has its requests, all of them are what the server saw, and the place is left empty, or the
+// second measurement would be refused.
+func TestBenchInABucket(t *testing.T) {
+	l := s3Bucket(t)
+	for range 2 {
+		l.proxy.Clear()
+		var report struct {
+			Storage string
+			Steps   []struct {
+				Step     string
+				Requests usage
+			}
+		}
+		l.JSON(&report, "bench", "--rows", "1800", "--batches", "2", "--events", "100", "-q")
+		counted := int64(0)
+		for _, s := range report.Steps {
+			n := int64(0)
+			for _, c := range s.Requests {
+				n += c.Requests
+			}
+			// The data files are in the cache: they were written here.
+			if n == 0 && !strings.HasPrefix(s.Step, "query") {
+				t.Errorf("%s: no request", s.Step)
+			}
+			counted += n
+		}
+		if seen := int64(len(l.proxy.Requests())); counted == 0 || counted > seen {
+			t.Errorf("%d requests are told, the server saw %d", counted, seen)
+		}
+	}
+}
+
 // TestMetricsCountRequests: what a watched stream asks of the bucket is served, and is what the server saw.
 func TestMetricsCountRequests(t *testing.T) {
 	l := s3Bucket(t)

@@ -28,6 +28,11 @@ var faults = []fault{
 		pkg:   "./test/airflow", test: "^TestDagOfABatch$",
 	},
 	{
+		name: "bench-leaves-its-lake", what: "a measurement leaves what it wrote in the bucket",
+		edits: []edit{{"cmd/cauce/bench.go", "b.l.deleteAll(context.WithoutCancel(ctx))", "ctx.Err()"}},
+		pkg:   "./test/cloud", test: "^TestBenchInABucket$",
+	},
+	{
 		name: "skip-txn-check", what: "a commit that was made before is made again",
 		edits: []edit{
 			{"delta/merge.go", "ok && last >= m.o.Txn.Version {", "ok && last < 0 {"},
