@@ -5,6 +5,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -21,7 +22,7 @@ import (
 	"github.com/cauce-data/cauce/internal/testscale"
 )
 
-// scenario is one test with its full count.
+// scenario is one test with its full count; without a test it is the Fuzz targets of all packages.
 type scenario struct{ name, what, pkg, test string }
 
 var scenarios = []scenario{
@@ -40,8 +41,13 @@ var scenarios = []scenario{
 	{"spark-kills", "kill -9 of Spark's driver while a stream moves between it and the embedded engine", "./test/spark", "TestStreamMovesBetweenSparkAndHere"},
 	{"prove", "200 random lake files give every record the same fate on Spark and here", "./test/spark", "TestBothEnginesGiveEveryRecordTheSameFate"},
 	{"matrix", "tables with each feature, written by each operation, every version read by Spark, delta-rs and DuckDB", "./test/peers", "TestDeltaMatrix"},
+	{"dynamodb-writers", "processes commit to one table on S3 through DynamoDB for five minutes, some of them killed", "./test/cloud", "TestWritersCommitThroughDynamoDB"},
+	{"fuzz", "foreign bytes of every kind, a minute for each target", "./...", ""},
 	{"simulation", "10,000 seed-driven histories of many writers over a faulty store, against a model", "./delta", "TestSimulation"},
 }
+
+// fuzzTime is how long each Fuzz target goes on.
+const fuzzTime = "60s"
 
 func main() {
 	tags := flag.String("tags", "", "build tags")
@@ -108,13 +114,21 @@ func (s scenario) run(root, tags, commit string) (ok bool, err error) {
 	}
 	fmt.Printf("%s: %s, seed %s\n", s.name, s.what, seed)
 	start := time.Now()
-	cmd := exec.Command("go", "run", "./test/run", "-size", "soak", "-tags", tags, "-timeout", "6h", "-run", "^"+s.test+"$", s.pkg)
-	cmd.Dir = root
-	cmd.Env = append(os.Environ(), testscale.SeedEnv+"="+seed)
 	var out bytes.Buffer
-	cmd.Stdout = io.MultiWriter(os.Stdout, &out)
-	cmd.Stderr = cmd.Stdout
-	runErr := cmd.Run()
+	run := func(words ...string) error {
+		cmd := exec.Command("go", words...)
+		cmd.Dir = root
+		cmd.Env = append(os.Environ(), testscale.SeedEnv+"="+seed)
+		cmd.Stdout = io.MultiWriter(os.Stdout, &out)
+		cmd.Stderr = cmd.Stdout
+		return cmd.Run()
+	}
+	var runErr error
+	if s.test == "" {
+		runErr = fuzz(root, tags, s.pkg, &out, run)
+	} else {
+		runErr = run("run", "./test/run", "-size", "soak", "-tags", tags, "-timeout", "6h", "-run", "^"+s.test+"$", s.pkg)
+	}
 	result := "passed"
 	if runErr != nil {
 		result = "failed"
@@ -127,6 +141,41 @@ func (s scenario) run(root, tags, commit string) (ok bool, err error) {
 		return false, err
 	}
 	return runErr == nil, os.WriteFile(path, []byte(text), 0o644)
+}
+
+// fuzz runs every Fuzz target of the packages, one at a time as the go command demands, and keeps the last line of each.
+func fuzz(root, tags, pkgs string, out *bytes.Buffer, run func(...string) error) error {
+	list := exec.Command("go", "test", "-tags", tags, "-list", "^Fuzz", pkgs)
+	list.Dir, list.Stderr = root, os.Stderr
+	text, err := list.Output()
+	if err != nil {
+		return fmt.Errorf("list of Fuzz targets: %w", err)
+	}
+	targets, all := []string{}, 0
+	var failed error
+	for line := range strings.Lines(string(text)) {
+		words := strings.Fields(line)
+		switch {
+		case strings.HasPrefix(line, "Fuzz"):
+			targets = append(targets, words[0])
+		case len(words) > 1 && words[0] == "ok":
+			for _, target := range targets {
+				before := out.Len()
+				err := run("test", "-tags", tags, "-run", "^$", "-fuzz", "^"+target+"$", "-fuzztime", fuzzTime, "-parallel", "2", words[1])
+				if err != nil {
+					failed = errors.Join(failed, fmt.Errorf("%s %s: %w", words[1], target, err))
+					continue
+				}
+				lines := strings.Split(strings.TrimSpace(out.String()[before:]), "\n")
+				out.Truncate(before)
+				fmt.Fprintf(out, "%s %s %s\n", words[1], target, lines[max(0, len(lines)-3)])
+				all++
+			}
+			targets = targets[:0]
+		}
+	}
+	fmt.Fprintf(out, "%d targets found nothing\n", all)
+	return failed
 }
 
 var folders = regexp.MustCompile(`/tmp/[A-Za-z0-9_./-]+`)
