@@ -31,6 +31,7 @@ type fresh struct {
 	Seen      int     `json:"seen"` // the others lost to a newer event of their key in the same micro-batch
 	Versions  int     `json:"versions"`
 	Optimized int     `json:"optimized"`
+	Raced     int     `json:"raced"` // looks that failed because the reader saw a checksum before its commit
 	P50       float64 `json:"p50"` // milliseconds
 	P90       float64 `json:"p90"`
 	P99       float64 `json:"p99"`
@@ -140,9 +141,9 @@ func (b *bench) freshness(ctx context.Context, rate, rows int, lasts, trigger ti
 		peak = float64(r.Maxrss) / 1024
 	}
 	fmt.Fprintf(b.out, "\n### From producing to seeing: %d events a second for %s, trigger %s, into a table of %d rows\n\n", rate, lasts, trigger, rows)
-	fmt.Fprintln(b.out, "| events seen | p50 ms | p90 ms | p99 ms | greatest ms | CPU, cores | peak MB | versions | compactions | files of the fullest partition |\n|---|---|---|---|---|---|---|---|---|---|")
-	fmt.Fprintf(b.out, "| %d of %d | %.0f | %.0f | %.0f | %.0f | %.2f | %.0f | %d | %d | %.0f |\n", f.Seen, f.Sent, f.P50, f.P90, f.P99, f.Max,
-		cpu.Seconds()/lasts.Seconds(), peak, f.Versions, f.Optimized, filesMax)
+	fmt.Fprintln(b.out, "| events seen | p50 ms | p90 ms | p99 ms | greatest ms | CPU, cores | peak MB | versions | compactions | looks that failed | files of the fullest partition |\n|---|---|---|---|---|---|---|---|---|---|---|")
+	fmt.Fprintf(b.out, "| %d of %d | %.0f | %.0f | %.0f | %.0f | %.2f | %.0f | %d | %d | %d | %.0f |\n", f.Seen, f.Sent, f.P50, f.P90, f.P99, f.Max,
+		cpu.Seconds()/lasts.Seconds(), peak, f.Versions, f.Optimized, f.Raced, filesMax)
 	return os.RemoveAll(work)
 }
 

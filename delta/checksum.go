@@ -72,6 +72,21 @@ func (s *Snapshot) checksum(info *CommitInfo) *versionChecksum {
 	return c
 }
 
+// checksumIsDue tells whether the commit that has just been made gets a checksum.
+func (t *Table) checksumIsDue() bool {
+	if t.opts.NoChecksum {
+		return false
+	}
+	now := t.opts.Clock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.summed.IsZero() && now.Sub(t.summed) < t.opts.ChecksumEvery {
+		return false
+	}
+	t.summed = now
+	return true
+}
+
 // writeChecksum writes the version checksum of a commit that has just been made, unless one is there: a checksum is never
 // overwritten (PROTOCOL.md, "Version Checksum File").
 func (s *Snapshot) writeChecksum(ctx context.Context, c *commit) error {

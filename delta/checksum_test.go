@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cauce-data/cauce/internal/prereq"
 	"github.com/cauce-data/cauce/objstore"
@@ -180,6 +181,26 @@ func TestChecksumKeepsMetadataAsItIs(t *testing.T) {
 		}
 		if ok, err := mustSnapshot(t, again).VerifyChecksum(ctx); !ok || err != nil {
 			t.Errorf("%s: %v, error %v", meta, ok, err)
+		}
+	}
+}
+
+// Where commits come fast a Table leaves most of them without checksum, and one that comes later has its own again.
+func TestChecksumsKeepTheirDistance(t *testing.T) {
+	ctx, store, now := context.Background(), objstore.NewMemory(nil), time.UnixMilli(1_724_112_000_000)
+	tab, err := Create(ctx, store, "t", CreateOptions{Schema: simSchema()}, &Options{Clock: func() time.Time { return now }, ChecksumEvery: 10 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, step := range []time.Duration{9 * time.Second, 2 * time.Second, time.Second, 10 * time.Second} {
+		now = now.Add(step)
+		r, err := tab.Append(ctx, simRows([]simRow{{fmt.Sprint("a", i), "d0", 1}}), AppendOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = store.Stat(ctx, tab.checksumKey(r.Version))
+		if written, want := err == nil, i == 1 || i == 3; written != want {
+			t.Errorf("commit %d: checksum written %v, want %v (%v)", i, written, want, err)
 		}
 	}
 }

@@ -20,6 +20,10 @@ type Options struct {
 	MaxTries   int              // bound of tries of one commit; 0: 20
 	MaxWait    time.Duration    // bound of the time of one commit; 0: 60 s
 	NoChecksum bool             // leave out the version checksum (.crc) after each commit
+	// ChecksumEvery is the least time between two version checksums that one Table writes; 0: one after each commit. A reader
+	// that lists a folder while a commit and its checksum appear in it may see the checksum alone, and some (delta-kernel-rs,
+	// and so delta-rs) then fail: where commits come fast, so do such moments.
+	ChecksumEvery time.Duration
 	Isolation  string           // "Serializable" (default) or "WriteSerializable"; delta.isolationLevel goes before
 
 	NewID  func() string                              // nil: random UUIDs
@@ -83,6 +87,7 @@ type Table struct {
 	mu     sync.Mutex // guards what follows; held during the I/O of an update, so that only one runs
 	latest *Snapshot
 	listed time.Time // when the whole tail of the log was last listed
+	summed time.Time // when a version checksum was last written
 
 	vectors vectorCache
 }

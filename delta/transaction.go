@@ -505,7 +505,7 @@ func (x *Tx) finish(ctx context.Context, o CommitOptions, res *Committed, c *com
 	x.base = next
 	x.table.remember(next)
 	res.Version, res.Snapshot, res.Info = c.version, next, *c.info
-	if !x.table.opts.NoChecksum {
+	if x.table.checksumIsDue() {
 		res.ChecksumErr = next.writeChecksum(ctx, c)
 	}
 	if n := next.checkpointInterval(); !o.NoCheckpoint && c.version > 0 && int64(c.version)%n == 0 {

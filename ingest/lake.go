@@ -81,9 +81,12 @@ func New(c Config) (*Lake, error) {
 	// A stream looks keys up in the same files again and again.
 	l.index = index.New(eng.Locator, eng.Reader, index.Options{Log: l.log})
 	eng.Locator = l.index
-	l.catalog = catalog.New(c.Lake, c.Store, &delta.Options{Engine: eng, Clock: c.Clock, EngineInfo: c.EngineInfo})
+	l.catalog = catalog.New(c.Lake, c.Store, &delta.Options{Engine: eng, Clock: c.Clock, EngineInfo: c.EngineInfo, ChecksumEvery: checksumEvery})
 	return l, nil
 }
+
+// checksumEvery leaves most commits of a stream with a short trigger without version checksum, which saves a file each.
+const checksumEvery = 10 * time.Second
 
 // WithLog is the same lake, logging elsewhere.
 func (l *Lake) WithLog(log *slog.Logger) *Lake {

@@ -89,6 +89,7 @@ type benchStep struct {
 	MaxMS       float64     `json:"max_ms,omitempty"`
 	FilesOpened *int        `json:"files_opened,omitempty"` // of a query
 	FilesTotal  *int        `json:"files_total,omitempty"`
+	FilesPacked *int        `json:"files_packed,omitempty"` // by OPTIMIZE
 	Requests    usage.Usage `json:"requests,omitempty"` // of the storage's server, by kind
 }
 
@@ -256,7 +257,7 @@ func (b *bench) publish(ctx context.Context, out sink) error {
 func (b *bench) queries(ctx context.Context) error {
 	yesterday := time.Now().UTC().AddDate(0, 0, -1).Format(time.DateOnly)
 	for _, q := range []struct{ name, sql string }{
-		{"query of all rows", `SELECT symbol, count(*), sum(price * quantity) FROM unified_events GROUP BY symbol`},
+		{"query of all rows", `SELECT symbol, count(*), sum(price::DOUBLE * quantity) FROM unified_events GROUP BY symbol`},
 		{"query of one day", `SELECT count(*), max(price) FROM unified_events WHERE event_date = DATE '` + yesterday + `' AND symbol = 'BTCUSDT'`},
 	} {
 		if err := b.measure(q.name, func(s *benchStep) error {
@@ -291,7 +292,7 @@ func (b *bench) optimize(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.FilesOpened = &r.FilesRemoved
+		s.FilesPacked = &r.FilesRemoved
 		return nil
 	})
 }
@@ -308,7 +309,7 @@ func (b *bench) report() error {
 	}
 	return b.a.print(result, func(w io.Writer) error {
 		fmt.Fprintf(w, "storage %s\n", where)
-		g := newGrid("step", "rows", "seconds", "rows a second", "median ms", "max ms", "files opened", "requests", "bytes").right(1, 2, 3, 4, 5, 6, 7, 8)
+		g := newGrid("step", "rows", "seconds", "rows a second", "median ms", "max ms", "files", "requests", "bytes").right(1, 2, 3, 4, 5, 6, 7, 8)
 		for _, s := range b.steps {
 			row := []string{s.Step, thousands(s.Rows), fmt.Sprintf("%.3f", s.Seconds), "", "", "", "", "", ""}
 			if s.Rows > 0 && s.FilesOpened == nil {
@@ -317,8 +318,10 @@ func (b *bench) report() error {
 			if s.MedianMS > 0 {
 				row[4], row[5] = fmt.Sprintf("%.0f", s.MedianMS), fmt.Sprintf("%.0f", s.MaxMS)
 			}
-			if s.FilesOpened != nil {
-				row[6] = thousands(int64(*s.FilesOpened))
+			for _, files := range []*int{s.FilesOpened, s.FilesPacked} {
+				if files != nil {
+					row[6] = thousands(int64(*files))
+				}
 			}
 			if total := s.Requests.Total(); total.Requests > 0 {
 				row[7], row[8] = thousands(total.Requests), thousands(total.Bytes)
