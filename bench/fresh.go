@@ -32,7 +32,7 @@ type fresh struct {
 	Versions  int     `json:"versions"`
 	Optimized int     `json:"optimized"`
 	Raced     int     `json:"raced"` // looks that failed because the reader saw a checksum before its commit
-	P50       float64 `json:"p50"` // milliseconds
+	P50       float64 `json:"p50"`   // milliseconds
 	P90       float64 `json:"p90"`
 	P99       float64 `json:"p99"`
 	Max       float64 `json:"max"`

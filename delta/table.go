@@ -24,7 +24,7 @@ type Options struct {
 	// that lists a folder while a commit and its checksum appear in it may see the checksum alone, and some (delta-kernel-rs,
 	// and so delta-rs) then fail: where commits come fast, so do such moments.
 	ChecksumEvery time.Duration
-	Isolation  string           // "Serializable" (default) or "WriteSerializable"; delta.isolationLevel goes before
+	Isolation     string // "Serializable" (default) or "WriteSerializable"; delta.isolationLevel goes before
 
 	NewID  func() string                              // nil: random UUIDs
 	Jitter func() float64                             // in [0, 1); nil: random

@@ -90,7 +90,7 @@ type benchStep struct {
 	FilesOpened *int        `json:"files_opened,omitempty"` // of a query
 	FilesTotal  *int        `json:"files_total,omitempty"`
 	FilesPacked *int        `json:"files_packed,omitempty"` // by OPTIMIZE
-	Requests    usage.Usage `json:"requests,omitempty"` // of the storage's server, by kind
+	Requests    usage.Usage `json:"requests,omitempty"`     // of the storage's server, by kind
 }
 
 func (b *bench) run(ctx context.Context) (err error) {
