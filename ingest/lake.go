@@ -27,6 +27,8 @@ type Config struct {
 	Opener FileOpener
 	// Decoders are those of the streams that need one, by source.
 	Decoders map[string]Decoder
+	// IndexDir is the local folder of the index of keys; "": it is kept in memory.
+	IndexDir string
 	// EngineInfo stands in every commit; "" for the library's default.
 	EngineInfo string
 	Log        *slog.Logger     // nil: nothing is logged
@@ -79,7 +81,9 @@ func New(c Config) (*Lake, error) {
 		eng.Locator, eng.Reader = pure.Locator, pure.Reader
 	}
 	// A stream looks keys up in the same files again and again.
-	l.index = index.New(eng.Locator, eng.Reader, index.Options{Log: l.log})
+	l.index = index.New(eng.Locator, eng.Reader, index.Options{
+		Dir: c.IndexDir, BytesMax: c.Lake.Index.MemoryBytes, DiskBytesMax: c.Lake.Index.DiskBytes, Log: l.log,
+	})
 	eng.Locator = l.index
 	l.catalog = catalog.New(c.Lake, c.Store, &delta.Options{Engine: eng, Clock: c.Clock, EngineInfo: c.EngineInfo, ChecksumEvery: checksumEvery})
 	return l, nil

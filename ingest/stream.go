@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cauce-data/cauce/delta"
+	"github.com/cauce-data/cauce/ingest/index"
 	"github.com/cauce-data/cauce/pipeline"
 )
 
@@ -416,7 +417,11 @@ func (r *streamRun) epoch(ctx context.Context, due time.Time) (full bool, err er
 		b.ph.done("archive")
 	}
 	cover := &EpochFile{Kind: KindStream, Ranges: b.rangeMarks(), Positions: positionMarks(b.positions)}
-	rep, err := r.l.commitEpoch(ctx, &epochCommit{
+	lookup := ctx
+	if full || !r.opts.AvailableNow {
+		lookup = index.Repeated(ctx) // batches of the same kind follow
+	}
+	rep, err := r.l.commitEpoch(lookup, &epochCommit{
 		source: r.source, plan: r.plan, table: r.table, log: r.log, state: r.state, cover: cover, result: b.result, at: b.at, quarantine: true,
 	}, b.ph)
 	if err != nil {

@@ -49,6 +49,7 @@ type Lake struct {
 	Store       Store
 	Buffer      Buffer
 	Engine      Engine
+	Index       Index
 	Metrics     Metrics
 	Shares      []Share // in the order of the file
 	Serve       Serve
@@ -519,6 +520,12 @@ type Buffer struct {
 // Engine configures the embedded engine.
 type Engine struct {
 	MemoryLimit int64 // bytes that DuckDB may hold in memory; 0: its own choice
+}
+
+// Index bounds the index of keys.
+type Index struct {
+	MemoryBytes int64
+	DiskBytes   int64 // 0: it is in memory only
 }
 
 // Metrics says where `cauce up` serves what monitoring systems ask for.

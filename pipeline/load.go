@@ -1145,6 +1145,8 @@ func (b *builder) settings(v *value) {
 	if x := v.get("engine").get("memory_limit"); x != nil {
 		l.Engine.MemoryLimit = x.num
 	}
+	ix := v.get("index")
+	l.Index = Index{MemoryBytes: size(ix.get("memory"), "index.memory"), DiskBytes: size(ix.get("disk"), "index.disk")}
 	if x := v.get("metrics").get("listen"); x != nil {
 		if host, port, err := net.SplitHostPort(x.text); err != nil || host == "" || port == "" {
 			b.r.errorf(x.at, "host and port, such as 127.0.0.1:9464; 0.0.0.0 for every address of the machine", "metrics.listen: %s is no address to listen on", strconv.Quote(clip(x.shown)))

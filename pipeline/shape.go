@@ -291,7 +291,11 @@ var lakeShape = &shape{
 			{"sync", choice("interval: a power cut may cost the last second of events. always: each acknowledged event is on disk. A killed process loses nothing in either.", SyncInterval, SyncInterval, SyncAlways), false},
 		}}, false},
 		{"engine", &shape{kind: kindObject, doc: "The embedded engine, DuckDB.", example: "{memory_limit: 2GiB}", keys: []keyShape{
-			{"memory_limit", &shape{kind: kindSize, min: 64 << 20, doc: "What DuckDB may hold in memory; beyond it rows go to .cauce/tmp, and what cannot go there fails with an error that says so. The process itself comes on top of that, and the index of keys with up to 1 GiB. Default: 80 % of the machine's memory.", example: "2GiB"}, false},
+			{"memory_limit", &shape{kind: kindSize, min: 64 << 20, doc: "What DuckDB may hold in memory; beyond it rows go to .cauce/tmp, and what cannot go there fails with an error that says so. The process itself comes on top of that, and what `index.memory` says. Default: 80 % of the machine's memory.", example: "2GiB"}, false},
+		}}, false},
+		{"index", &shape{kind: kindObject, doc: "The index of keys in .cauce/index, with which streams find stored rows without reading data files. It is made again where it is missing.", example: "{disk: 20GiB}", keys: []keyShape{
+			{"memory", &shape{kind: kindSize, min: 1 << 20, doc: "What a process keeps of it in memory, some 2 bytes for each row of the files that it looks keys up in; beyond, that is read from disk each time.", def: "256MiB", example: "256MiB"}, false},
+			{"disk", &shape{kind: kindSize, doc: "Most bytes in .cauce/index, some 26 for each of those rows; what was not of use for longest goes first, and files that find no room are scanned. 0: nothing is written, and the index is in memory only, with 28 bytes a row.", def: "8GiB", example: "20GiB"}, false},
 		}}, false},
 		{"metrics", &shape{kind: kindObject, doc: "What `cauce up` tells monitoring systems.", example: "{listen: \"127.0.0.1:9464\"}", keys: []keyShape{
 			{"listen", text("Address (host:port) on which /metrics, /healthz and /readyz are served, without authentication; nothing is served unless it is given. --metrics-listen overrides it.", "127.0.0.1:9464"), true},

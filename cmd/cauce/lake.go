@@ -28,6 +28,14 @@ func runsDir(l *pipeline.Lake) string     { return filepath.Join(l.StateDir(), "
 func tempDir(l *pipeline.Lake) string     { return filepath.Join(l.StateDir(), "tmp") }
 func historyFile(l *pipeline.Lake) string { return filepath.Join(l.StateDir(), "history") }
 
+// indexDir is the folder of the index of keys, "" if it is in memory only.
+func indexDir(l *pipeline.Lake) string {
+	if l.Index.DiskBytes == 0 {
+		return ""
+	}
+	return filepath.Join(l.StateDir(), "index")
+}
+
 // loadLake reads the lake file that the flags name.
 func (a *app) loadLake() (*pipeline.Lake, error) { return a.loadLakeFile(a.lakeFile, a.root) }
 
@@ -130,7 +138,7 @@ func (a *app) open(ctx context.Context, l *pipeline.Lake) (*lake, error) {
 			pipeline.FormatParquet: parquet.Opener{Stager: text},
 			pipeline.FormatAvro:    avro.Opener{Stager: text},
 		},
-		EngineInfo: engineInfo(), Log: a.logger(), Hook: hook, Observe: a.watch.observer(),
+		IndexDir: indexDir(l), EngineInfo: engineInfo(), Log: a.logger(), Hook: hook, Observe: a.watch.observer(),
 	})
 	if err != nil {
 		return nil, errors.Join(err, engine.Close())

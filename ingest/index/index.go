@@ -1,9 +1,10 @@
 // Package index finds stored rows by key without scanning their files again: it remembers, for each immutable data file,
-// the hashes of its keys. It implements delta.Locator in front of another one.
+// the hashes of its keys, in a segment on local disk. It implements delta.Locator in front of another one.
 //
 // What it remembers are hints about files, never about the table: which file lives and which row is marked is told by
-// the snapshot, with each call. So there is nothing to invalidate, any number of writers may work on the table, and
-// files that are not remembered, or do not fit the memory allowed, are simply scanned.
+// the snapshot, with each call. So there is nothing to invalidate, any number of processes may share the segments, and
+// files that are not remembered, or do not fit what is allowed, are simply scanned. A segment that is damaged or missing
+// is a file that is not remembered; it is made again.
 //
 // Beside each key it keeps the value of one more column, the one by which delta.Merge decides first. Most updates are
 // decided by it, and then no stored row is read at all.
@@ -11,8 +12,10 @@ package index
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math"
 	"math/rand/v2"
@@ -32,26 +35,34 @@ import (
 )
 
 const (
-	// bytesMax is the default of Options.BytesMax.
-	bytesMax = 1 << 30
+	// bytesMax and diskBytesMax are the defaults of Options.
+	bytesMax     = 256 << 20
+	diskBytesMax = 8 << 30
+
 	// sourceRowsMax bounds the sources that are looked up here. Many keys are found faster by one join over the files.
 	sourceRowsMax = 200_000
-	// buildRowsMax bounds the rows whose keys one call reads, so that a table that is new to the process slows down
-	// several calls a little instead of one a lot.
-	buildRowsMax = 2_000_000
+	// buildRowsMax bounds the rows whose keys one call reads, so that a table without segments slows down several calls
+	// a little instead of one a lot; repeatedRowsMax does so where calls are known to be repeated: what is not read at
+	// once is scanned until it is, and to scan costs half as much as to read.
+	buildRowsMax    = 2_000_000
+	repeatedRowsMax = 20_000_000
 	// smallRows bounds files whose keys are read when they are first met, with the pure-Go reader, which has the least
 	// to do before the first row: those that micro-batches leave behind.
 	smallRows = 50_000
-	// rowBytes is what a remembered row costs: two parts of its hash, its number, and its sequence.
-	rowBytes = 8 + 4 + 4 + 8
 	// unknownSequence stands for a null, and for the one number that is not told from it.
 	unknownSequence = math.MinInt64
 )
 
 // Options shape an Index. The zero value works.
 type Options struct {
-	BytesMax int64        // memory for keys; default 1 GiB
-	Log      *slog.Logger // nil: nothing is logged
+	// Dir is the folder of the segments; it is made when it is needed. "": they are kept in memory.
+	Dir string
+	// BytesMax bounds the memory for what is kept of the segments, some 2 bytes a row; beyond it that is read each time.
+	// Segments that have no place on disk are kept in memory whole, and are not made beyond it. Default 256 MiB.
+	BytesMax int64
+	// DiskBytesMax bounds Dir, some 26 bytes a row; what was not of use for longest is forgotten first. Default 8 GiB.
+	DiskBytesMax int64
+	Log          *slog.Logger // nil: nothing is logged
 }
 
 // Index is a delta.Locator that remembers the keys of data files. Safe for concurrent use.
@@ -60,50 +71,81 @@ type Index struct {
 	reader delta.Reader
 	small  delta.Reader
 	o      Options
-	seed   uint64 // nobody outside can make keys whose hashes collide
+
+	opened sync.Once
+	folder *folder // nil: segments are kept in memory
+	seed   uint64  // nobody outside can make keys whose hashes collide
 
 	mu    sync.Mutex
-	files map[fileID]*file
-	bytes int64
+	files map[identity]*file
+	bytes int64 // memory that segments take
 	clock int64
 }
 
 var _ delta.SequenceLocator = (*Index)(nil)
 
-// fileID names a data file and the key columns that were read from it. Data files never change; size and time guard
-// against a path that is used again after its file was deleted.
-type fileID struct {
-	path, columns string
-	size, modTime int64
+// identity names a data file, and the columns that were read from it, among all of all lakes: a segment with another one is
+// of no use. It depends on the seed.
+type identity [16]byte
+
+// identity of a file. Data files never change; size and time guard against a path that is used again after its file was
+// deleted.
+func (x *Index) identity(table delta.TableInfo, f delta.File, columns string) identity {
+	b := make([]byte, 0, 256)
+	for _, part := range []string{table.Store.URL(), f.Key, columns} {
+		b = binary.AppendUvarint(b, uint64(len(part)))
+		b = append(b, part...)
+	}
+	b = binary.AppendVarint(b, f.Add.Size)
+	b = binary.AppendVarint(b, f.Add.ModificationTime)
+	return identity(xxh3.Hash128Seed(b, x.seed).Bytes())
 }
 
-// file is what is remembered of one data file, sorted by hash. nil hash: only that it was asked for.
+// file is what is remembered of one data file.
 type file struct {
-	asked int   // calls that wanted it
-	used  int64 // clock of the last one
-	gone  bool  // it is in the table no longer
-	rows  int64
-	hash  []uint64 // first part of the hash of each row's key
-	more  []uint32 // second part
-	row   []uint32 // physical row number
-	// sequence is the value of column in each row, if a column was asked for with the keys.
-	sequence []int64
-	column   string
-	// starts[b] is where hashes with the leading bits b begin; the last element is the number of rows.
-	starts []uint32
-	shift  uint
+	path  string   // key of its object
+	asked int      // calls that wanted it
+	used  int64    // clock of the last one
+	gone  bool     // it is in the table no longer
+	unfit bool     // no segment can be made of it
+	seg   *segment // nil: only that it was asked for
 }
 
-// New puts an Index before a Locator. The reader must be one that reads the same files.
+// New puts an Index before a Locator. The reader must be one that reads the same files. It does no I/O.
 func New(inner delta.Locator, reader delta.Reader, o Options) *Index {
 	if o.BytesMax <= 0 {
 		o.BytesMax = bytesMax
 	}
+	if o.DiskBytesMax <= 0 {
+		o.DiskBytesMax = diskBytesMax
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Index{inner: inner, reader: reader, small: delta.PureGo().Reader, o: o, seed: rand.Uint64(), files: map[fileID]*file{}}
+	return &Index{inner: inner, reader: reader, small: delta.PureGo().Reader, o: o, files: map[identity]*file{}}
 }
+
+// open finds out where segments are kept.
+func (x *Index) open() {
+	x.opened.Do(func() {
+		x.seed = rand.Uint64()
+		if x.o.Dir == "" {
+			return
+		}
+		d, err := openFolder(x.o.Dir, x.o.DiskBytesMax, x.o.Log)
+		if err != nil {
+			x.o.Log.Warn("the index of keys is kept in memory only, because its folder cannot be used", "folder", x.o.Dir, "error", err)
+			return
+		}
+		x.folder, x.seed = d, d.seed
+	})
+}
+
+type repeated struct{}
+
+// Repeated says that calls of Locate under the context are followed by others for the same table, as those of a stream are:
+// what the first one remembers pays.
+func Repeated(ctx context.Context) context.Context { return context.WithValue(ctx, repeated{}, true) }
 
 // HasSequence implements delta.SequenceLocator: columns whose values have 64 bits can be kept.
 func (x *Index) HasSequence(table delta.TableInfo, _ []string, column string) bool {
@@ -144,6 +186,7 @@ func (x *Index) Locate(ctx context.Context, table delta.TableInfo, files []delta
 	if n := source.NumRows(); n == 0 || n > sourceRowsMax || len(files) == 0 || len(keyColumns) == 0 || !sameTypes(table, source, keyColumns) {
 		return x.inner.Locate(ctx, table, files, source, keyColumns, want)
 	}
+	x.open()
 	sequence := ""
 	if len(want) == 1 && sequenceType(table, want[0]) != nil {
 		sequence = want[0]
@@ -156,7 +199,7 @@ func (x *Index) Locate(ctx context.Context, table delta.TableInfo, files []delta
 	if err != nil {
 		return nil, err
 	}
-	hits, ok := x.lookUp(keys, files, known, inFiles(table, sequence))
+	hits, ok := x.lookUp(keys, files, known, sequence != "")
 	if !ok {
 		return x.inner.Locate(ctx, table, files, source, keyColumns, want)
 	}
@@ -219,43 +262,73 @@ func inFiles(table delta.TableInfo, columns ...string) string {
 	return b.String()
 }
 
-// known gives, by index, the files whose keys are remembered, after reading those of files that were asked for before,
-// and those of new small files beside them. A process that looks up once never pays for remembering.
-func (x *Index) known(ctx context.Context, table delta.TableInfo, files []delta.File, keyColumns []string, sequence string) map[int]*file {
+// known gives, by index, the files whose segments are there, after making those of files that were asked for before, and
+// those of new small files beside them; of all files if calls are Repeated. A process that looks up once never pays for
+// remembering.
+func (x *Index) known(ctx context.Context, table delta.TableInfo, files []delta.File, keyColumns []string, sequence string) map[int]*segment {
 	columns := inFiles(table, keyColumns...)
-	id := func(f delta.File) fileID {
-		return fileID{f.Key, columns, f.Add.Size, f.Add.ModificationTime}
+	if sequence != "" {
+		columns += "\x00" + inFiles(table, sequence)
 	}
-	out := map[int]*file{}
-	var build, fresh []int
+	ids := make([]identity, len(files))
+	for i, f := range files {
+		ids[i] = x.identity(table, f, columns)
+	}
+	out := map[int]*segment{}
+	var absent []int
 	x.mu.Lock()
 	x.clock++
 	for i, f := range files {
-		e := x.files[id(f)]
+		e := x.files[ids[i]]
 		if e == nil {
-			e = &file{}
-			x.files[id(f)] = e
+			e = &file{path: f.Key}
+			x.files[ids[i]] = e
 		}
 		e.asked++
 		e.used = x.clock
-		switch {
-		case e.hash != nil:
-			out[i] = e
-		case e.asked > 1:
+		if e.seg != nil {
+			out[i] = e.seg
+		} else {
+			absent = append(absent, i)
+		}
+	}
+	x.forget()
+	x.mu.Unlock()
+
+	absent = slices.DeleteFunc(absent, func(i int) bool {
+		seg := x.load(ids[i], files[i].Key)
+		if seg != nil {
+			out[i] = x.keep(ids[i], files[i].Key, seg)
+		}
+		return seg != nil
+	})
+	if x.folder != nil {
+		for _, seg := range out {
+			x.folder.touch(seg)
+		}
+	}
+
+	again, rowsMax := ctx.Value(repeated{}) != nil, int64(buildRowsMax)
+	if again {
+		rowsMax = repeatedRowsMax
+	}
+	var build, fresh []int
+	x.mu.Lock()
+	for _, i := range absent {
+		switch e := x.files[ids[i]]; {
+		case e == nil || e.unfit:
+		case again || e.asked > 1:
 			build = append(build, i)
-		case rowsOf(f) <= smallRows:
+		case rowsOf(files[i]) <= smallRows:
 			fresh = append(fresh, i)
 		}
 	}
+	x.mu.Unlock()
 	if len(out)+len(build) > 0 {
 		build = append(build, fresh...)
 	}
-	x.forget()
-	free := x.o.BytesMax - x.bytes
-	x.mu.Unlock()
-
 	var (
-		mu   sync.Mutex // guards read, free and out
+		mu   sync.Mutex // guards read and out
 		read int64
 		g    errgroup.Group
 	)
@@ -263,38 +336,92 @@ func (x *Index) known(ctx context.Context, table delta.TableInfo, files []delta.
 	for _, i := range build {
 		g.Go(func() error {
 			mu.Lock()
-			enough := read >= buildRowsMax || free <= 0
+			enough := read >= rowsMax
 			mu.Unlock()
-			if enough {
+			if enough || !x.room(files[i]) {
 				return nil
 			}
-			e, err := x.build(ctx, table, files[i], keyColumns, sequence)
+			seg, rows, err := x.build(ctx, table, files[i], ids[i], keyColumns, sequence)
+			mu.Lock()
+			defer mu.Unlock()
+			read += max(rows, 1)
 			if err != nil {
 				// Who scans it will see the error, with all that is to be said about it.
 				if ctx.Err() == nil {
-					x.o.Log.Warn("keys of a data file cannot be read into the index", "file", files[i].Key, "error", err)
+					x.o.Log.Warn("the keys of a data file are not in the index; it is scanned", "file", files[i].Key, "error", err)
+				}
+				if errors.Is(err, errUnfit) {
+					x.mu.Lock()
+					if e := x.files[ids[i]]; e != nil {
+						e.unfit = true
+					}
+					x.mu.Unlock()
 				}
 				return nil
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			read += max(e.rows, 1)
-			if free -= e.size(); free < 0 {
-				return nil
-			}
-			x.mu.Lock()
-			if was := x.files[id(files[i])]; was == nil || was.hash == nil {
-				e.asked, e.used, e.gone = 2, x.clock, was != nil && was.gone
-				x.files[id(files[i])] = e
-				x.bytes += e.size()
-			}
-			x.mu.Unlock()
-			out[i] = e
+			out[i] = x.keep(ids[i], files[i].Key, seg)
 			return nil
 		})
 	}
 	_ = g.Wait() // what could not be read is scanned
 	return out
+}
+
+// load takes a segment from the folder; nil if there is none that is whole.
+func (x *Index) load(id identity, path string) *segment {
+	if x.folder == nil {
+		return nil
+	}
+	seg, err := x.folder.load(id)
+	switch {
+	case err == nil:
+		return seg
+	case !errors.Is(err, fs.ErrNotExist):
+		x.damaged(id, path, err)
+	}
+	return nil
+}
+
+// damaged throws a segment away that cannot be read.
+func (x *Index) damaged(id identity, path string, err error) {
+	x.o.Log.Warn("a segment of the index of keys cannot be read; it is made again from its data file", "segment", id.String(), "file", path, "error", err)
+	if x.folder != nil {
+		x.folder.remove(id)
+	}
+}
+
+// keep remembers a segment, or gives the one that somebody else was faster to make.
+func (x *Index) keep(id identity, path string, seg *segment) *segment {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	e := x.files[id]
+	if e == nil {
+		e = &file{path: path, asked: 1, used: x.clock}
+		x.files[id] = e
+	}
+	if e.seg == nil {
+		if seg.body == nil && x.bytes+seg.size() > x.o.BytesMax {
+			seg.filter = nil // it is read each time
+		}
+		e.seg = seg
+		x.bytes += seg.size()
+	}
+	return e.seg
+}
+
+// room tells whether a segment may be made of a file.
+func (x *Index) room(f delta.File) bool {
+	rows := rowsOf(f)
+	if rows == math.MaxInt64 {
+		rows = 1 << 20
+	}
+	bytes := segmentBytes(rows)
+	if x.folder != nil && x.folder.usable() {
+		return x.folder.room(bytes)
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.bytes+bytes <= x.o.BytesMax
 }
 
 // rowsOf is the number of rows of a file by its statistics, or very many.
@@ -303,10 +430,6 @@ func rowsOf(f delta.File) int64 {
 		return st.NumRecords
 	}
 	return math.MaxInt64
-}
-
-func (f *file) size() int64 {
-	return int64(len(f.hash))*rowBytes + int64(len(f.starts))*4
 }
 
 // forget drops files that nobody has asked for lately: compaction has removed them, or another table is at work. The
@@ -318,7 +441,12 @@ func (x *Index) forget() {
 	)
 	for id, f := range x.files {
 		if unasked := x.clock - f.used; unasked > idle || f.gone && unasked > idleGone {
-			x.bytes -= f.size()
+			if f.seg != nil {
+				x.bytes -= f.seg.size()
+			}
+			if f.gone && x.folder != nil {
+				x.folder.remove(id)
+			}
 			delete(x.files, id)
 		}
 	}
@@ -333,30 +461,34 @@ func (x *Index) Gone(keys []string) {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for id, f := range x.files {
-		f.gone = f.gone || gone[id.path]
+	for _, f := range x.files {
+		f.gone = f.gone || gone[f.path]
 	}
 }
 
-// Size is the memory that remembered keys take, in bytes, and the number of files.
+// Size is the memory that segments take, in bytes, and the number of files that have one in use.
 func (x *Index) Size() (bytes int64, files int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, f := range x.files {
-		if f.hash != nil {
+		if f.seg != nil {
 			files++
 		}
 	}
 	return x.bytes, files
 }
 
-// build reads the keys of a file, those of marked rows included: a restored version may have them back.
-func (x *Index) build(ctx context.Context, table delta.TableInfo, f delta.File, keyColumns []string, sequence string) (*file, error) {
+// build makes the segment of a file, with the keys of marked rows: a restored version may have them back. rows are those that
+// were read.
+func (x *Index) build(ctx context.Context, table delta.TableInfo, f delta.File, id identity, keyColumns []string, sequence string) (seg *segment, rows int64, err error) {
 	f.Deleted = nil
-	var h []hashed
-	if n := rowsOf(f); n <= buildRowsMax { // growing step by step leaves as much behind again
-		h = make([]hashed, 0, n)
+	disk := x.folder != nil && x.folder.usable()
+	s := &sorter{}
+	if disk {
+		s.dir = x.folder.dir
 	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	s.expect(rowsOf(f))
 	var buf []byte
 	n := len(keyColumns)
 	columns := keyColumns
@@ -367,36 +499,48 @@ func (x *Index) build(ctx context.Context, table delta.TableInfo, f delta.File, 
 	if rowsOf(f) <= smallRows {
 		reader = x.small
 	}
-	var rows int64
 	for b, err := range reader.Read(ctx, table, []delta.File{f}, delta.ReadOptions{Columns: columns, WithPosition: true}) {
 		if err != nil {
-			return nil, err
+			return nil, rows, err
 		}
 		at, ok := b.Column(len(columns) + 1).(*array.Int64)
 		if !ok {
-			return nil, fmt.Errorf("BUG: row numbers are %s", b.Column(len(columns)+1).DataType())
+			return nil, rows, fmt.Errorf("BUG: row numbers are %s", b.Column(len(columns)+1).DataType())
 		}
 		cols := b.Columns()[:n]
 		rows += b.NumRows()
-		h = slices.Grow(h, int(b.NumRows()))
 		for i := range int(b.NumRows()) {
 			if buf, ok = delta.AppendKey(buf[:0], cols, i); !ok {
 				continue
 			}
 			r := at.Value(i)
 			if r < 0 || r > 1<<32-1 {
-				return nil, errors.New("more rows than an index holds")
+				return nil, rows, fmt.Errorf("%w: it has more rows than a segment holds", errUnfit)
 			}
 			e := x.hash(buf, r)
 			if sequence != "" {
 				e.sequence = sequenceAt(b.Column(n), i)
 			}
-			h = append(h, e)
+			if err := s.add(e); err != nil {
+				return nil, rows, err
+			}
 		}
 	}
-	e := newFile(h, rows)
-	e.column = inFiles(table, sequence)
-	return e, nil
+	if err := s.sort(); err != nil {
+		return nil, rows, err
+	}
+	if disk {
+		seg, err := x.folder.write(id, s)
+		if err == nil || errors.Is(err, errUnfit) || s.spilled() {
+			return seg, rows, err
+		}
+		x.o.Log.Warn("a segment of the index of keys cannot be written; it is kept in memory", "folder", x.folder.dir, "error", err)
+		if !x.room(f) {
+			return nil, rows, err
+		}
+	}
+	seg, err = segmentInMemory(id, s)
+	return seg, rows, err
 }
 
 // hashed is a key's hash, with the number of its row: in the file, or in the source.
@@ -413,67 +557,6 @@ type hashed struct {
 func (x *Index) hash(key []byte, row int64) hashed {
 	h := xxh3.Hash128Seed(key, x.seed)
 	return hashed{hash: h.Hi, more: uint32(h.Lo), row: uint32(row)} //nolint:gosec // cut on purpose; rows are checked
-}
-
-func newFile(h []hashed, rows int64) *file {
-	sortHashed(h)
-	f := &file{rows: rows, hash: make([]uint64, len(h)), more: make([]uint32, len(h)), row: make([]uint32, len(h)), sequence: make([]int64, len(h))}
-	for i, e := range h {
-		f.hash[i], f.more[i], f.row[i], f.sequence[i] = e.hash, e.more, e.row, e.sequence
-	}
-	// About four rows a bucket: a lookup then touches one or two lines of memory.
-	bits := uint(1)
-	for 1<<bits < len(h)/4 {
-		bits++
-	}
-	f.shift = 64 - bits
-	f.starts = make([]uint32, 1<<bits+1)
-	b := 0
-	for i, v := range f.hash {
-		for ; b <= int(v>>f.shift); b++ {
-			f.starts[b] = uint32(i) //nolint:gosec // at most 2^32 rows
-		}
-	}
-	for ; b < len(f.starts); b++ {
-		f.starts[b] = uint32(len(h)) //nolint:gosec // at most 2^32 rows
-	}
-	return f
-}
-
-// sortHashed sorts by hash: by its leading byte first, then each part, which is quick because hashes are spread evenly.
-func sortHashed(h []hashed) {
-	compare := func(a, b hashed) int {
-		switch {
-		case a.hash < b.hash:
-			return -1
-		case a.hash > b.hash:
-			return 1
-		}
-		return int(int64(a.row) - int64(b.row))
-	}
-	if len(h) < 1<<12 {
-		slices.SortFunc(h, compare)
-		return
-	}
-	const bits = 12
-	var count [1<<bits + 1]int
-	for i := range h {
-		count[h[i].hash>>(64-bits)+1]++
-	}
-	for i := 1; i < len(count); i++ {
-		count[i] += count[i-1]
-	}
-	at := count
-	out := make([]hashed, len(h))
-	for i := range h {
-		b := h[i].hash >> (64 - bits)
-		out[at[b]] = h[i]
-		at[b]++
-	}
-	for b := range 1 << bits {
-		slices.SortFunc(out[count[b]:count[b+1]], compare)
-	}
-	copy(h, out)
 }
 
 // keys are the hashes of the source's keys, sorted; those with a null are left out.
@@ -506,51 +589,52 @@ type hit struct {
 	sequence int64
 }
 
-// lookUp finds the keys in remembered files. ok is false if a stored row has the key of several source rows: that is
-// rare, and better left to whoever joins.
-func (x *Index) lookUp(keys []hashed, files []delta.File, known map[int]*file, sequence string) (hits []hit, ok bool) {
+// lookUp finds the keys in the files that are known, and takes those out of known whose segment fails. ok is false if a stored
+// row has the key of several source rows: that is rare, and better left to whoever joins.
+func (x *Index) lookUp(keys []hashed, files []delta.File, known map[int]*segment, sequence bool) (hits []hit, ok bool) {
 	for i := 1; i < len(keys); i++ {
 		if keys[i].hash == keys[i-1].hash && keys[i].more == keys[i-1].more {
 			return nil, false
 		}
 	}
-	source := newFile(keys, 0)
 	for i := range files {
-		f := known[i]
-		if f == nil || len(f.hash) == 0 || len(keys) == 0 {
+		seg := known[i]
+		if seg == nil {
 			continue
 		}
+		before := len(hits)
 		deleted := files[i].Deleted
-		found := func(sourceAt, fileAt int) {
-			row := f.row[fileAt]
-			if deleted != nil && deleted.Contains(uint64(row)) {
+		err := seg.each(keys, func(ask, stored hashed) {
+			if deleted != nil && deleted.Contains(uint64(stored.row)) {
 				return
 			}
-			h := hit{source: int64(source.row[sourceAt]), file: i, row: int64(row), sequence: unknownSequence}
-			if sequence != "" && f.column == sequence {
-				h.sequence = f.sequence[fileAt]
+			h := hit{source: int64(ask.row), file: i, row: int64(stored.row), sequence: unknownSequence}
+			if sequence {
+				h.sequence = stored.sequence
 			}
 			hits = append(hits, h)
-		}
-		// The smaller side asks, the larger one answers.
-		if len(f.hash) < len(keys) {
-			source.each(f, func(fileAt, sourceAt int) { found(sourceAt, fileAt) })
-		} else {
-			f.each(source, found)
+		})
+		if err != nil {
+			hits = hits[:before]
+			delete(known, i)
+			x.drop(seg, files[i].Key, err)
 		}
 	}
 	return hits, true
 }
 
-// each calls found for each key of ask that f has too, with its places in both.
-func (f *file) each(ask *file, found func(askAt, at int)) {
-	for k, h := range ask.hash {
-		b := h >> f.shift
-		for at := f.starts[b]; at < f.starts[b+1]; at++ {
-			if f.hash[at] == h && f.more[at] == ask.more[k] {
-				found(k, int(at))
-			}
-		}
+// drop forgets a segment that failed. One that somebody removed is only missing.
+func (x *Index) drop(seg *segment, path string, err error) {
+	x.mu.Lock()
+	e := x.files[seg.id]
+	mine := e != nil && e.seg == seg
+	if mine {
+		x.bytes -= seg.size()
+		e.seg = nil
+	}
+	x.mu.Unlock()
+	if mine && !errors.Is(err, fs.ErrNotExist) {
+		x.damaged(seg.id, path, err)
 	}
 }
 

@@ -1,8 +1,14 @@
 package index_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -32,6 +38,54 @@ var schema = &delta.Schema{Fields: []delta.Field{
 	{Name: "k", Type: delta.String, Nullable: true}, {Name: "n", Type: delta.Long, Nullable: true},
 	{Name: "day", Type: delta.Integer, Nullable: true}, {Name: "v", Type: delta.Long, Nullable: true},
 }}
+
+// process is an Index that can be another one from a step to the next, as it is after a restart.
+type process struct{ *index.Index }
+
+// harm does something to a file of a folder of segments.
+func harm(t *rapid.T, dir string) {
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(err error) {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+	if len(files) == 0 || rapid.IntRange(0, 9).Draw(t, "folder") == 0 {
+		check(os.RemoveAll(dir))
+		if rapid.Bool().Draw(t, "a file instead") {
+			check(os.WriteFile(dir, nil, 0o600))
+		}
+		return
+	}
+	name := rapid.SampledFrom(files).Draw(t, "file")
+	b, err := os.ReadFile(name)
+	check(err)
+	other := rapid.SampledFrom(files).Draw(t, "other")
+	at := rapid.IntRange(0, max(len(b)-1, 0)).Draw(t, "at")
+	switch rapid.SampledFrom([]string{"cut", "flip", "zero", "remove", "replace", "grow"}).Draw(t, "harm") {
+	case "cut":
+		check(os.Truncate(name, int64(at)))
+	case "flip":
+		if len(b) > 0 {
+			b[at] ^= 1 << rapid.IntRange(0, 7).Draw(t, "bit")
+			check(os.WriteFile(name, b, 0o600))
+		}
+	case "zero":
+		clear(b[at:min(at+4096, len(b))])
+		check(os.WriteFile(name, b, 0o600))
+	case "remove":
+		check(os.Remove(name))
+	case "replace":
+		o, err := os.ReadFile(other)
+		check(err)
+		check(os.WriteFile(name, o, 0o600))
+	case "grow":
+		check(os.WriteFile(name, append(b, b...), 0o600))
+	}
+}
 
 type row struct {
 	k    string
@@ -77,12 +131,30 @@ func TestSameTableWithAndWithout(t *testing.T) {
 		eng, ref := delta.PureGo(), delta.PureGo()
 		const ample = 1 << 30
 		bytesMax := rapid.SampledFrom([]int64{1, 700, 5_000, ample}).Draw(t, "bytes")
-		x := index.New(inner, eng.Reader, index.Options{BytesMax: bytesMax})
+		o := index.Options{BytesMax: bytesMax}
+		if rapid.Bool().Draw(t, "disk") {
+			dir, err := os.MkdirTemp("", "index-*")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = os.RemoveAll(dir) }()
+			o.Dir, o.DiskBytesMax = dir, rapid.SampledFrom([]int64{1, 5_000, ample}).Draw(t, "disk bytes")
+		}
+		x := &process{index.New(inner, eng.Reader, o)}
 		eng.Locator, ref.Locator = x, all
+		spoiled := bytesMax != ample || o.Dir != "" && o.DiskBytesMax != ample
 		a, b := newTable(t, eng), newTable(t, ref)
 		key := rapid.SampledFrom([][]string{{"k"}, {"k", "n"}}).Draw(t, "key")
 		for step := range rapid.IntRange(3, 14).Draw(t, "steps") {
-			switch op := rapid.SampledFrom([]string{"merge", "merge", "merge", "merge", "optimize", "restore"}).Draw(t, "op"); op {
+			switch op := rapid.SampledFrom([]string{"merge", "merge", "merge", "merge", "optimize", "restore", "restart", "harm"}).Draw(t, "op"); op {
+			case "restart":
+				x.Index = index.New(inner, eng.Reader, o)
+				spoiled = spoiled || o.Dir == ""
+			case "harm": // as a crash, a bad disk or a person may leave the folder
+				if o.Dir != "" {
+					harm(t, o.Dir)
+					spoiled = true
+				}
 			case "merge":
 				var rows []row
 				for range rapid.IntRange(1, 30).Draw(t, "rows") {
@@ -132,7 +204,7 @@ func TestSameTableWithAndWithout(t *testing.T) {
 				t.Fatalf("step %d: with the index the table is another", step)
 			}
 		}
-		if bytesMax == ample { // with less it may rightly leave all files to scans
+		if !spoiled { // else it may rightly leave files to scans
 			scanned += inner.files
 			plain += all.files
 		}
@@ -280,5 +352,160 @@ func TestColumnsThatChange(t *testing.T) {
 	alter(tbl.RenameColumn(ctx, []string{"was"}, "other", delta.AlterOptions{}))
 	if res := merge(`[{"id": "1.0", "other": "9.000"}, {"id": "8.0", "other": "9.000"}]`); res.Inserted != 1 || res.Updated != 1 {
 		t.Fatalf("after names were swapped: %+v", *res)
+	}
+}
+
+// TestSegmentsOutliveTheProcess: what one process has read of the keys no other reads again, and what is damaged is made again.
+func TestSegmentsOutliveTheProcess(t *testing.T) {
+	ctx := t.Context()
+	tbl, err := delta.Create(ctx, objstore.NewMemory(nil), "t", delta.CreateOptions{Schema: schema, PartitionBy: []string{"day"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows, src []row
+	for i := range 3000 {
+		rows = append(rows, row{k: fmt.Sprint("key-", i), day: int32(i % 3), v: int64(i)})
+		if i%5 == 0 { // half of them stand in one of the files
+			src = append(src, row{k: fmt.Sprint("key-", i*2)})
+		}
+	}
+	if _, err := tbl.Append(ctx, rowsOf(rows), delta.AppendOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s, err := tbl.Snapshot(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := s.Files(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "index")
+	var log bytes.Buffer
+	inner := &counting{Locator: delta.PureGo().Locator}
+	start := func() *index.Index {
+		return index.New(inner, delta.PureGo().Reader, index.Options{Dir: dir, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	}
+	source := rowsOf(src)
+	// locate gives the number of files that were scanned.
+	locate := func(x *index.Index) int {
+		t.Helper()
+		before := inner.files
+		m, err := x.Locate(ctx, s.TableInfo(), files, source, []string{"k"}, []string{"v"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Release()
+		if len(m.Match) != 300 || m.Stored.NumRows() != 300 {
+			t.Fatalf("%d keys are found", len(m.Match))
+		}
+		return inner.files - before
+	}
+	x := start()
+	if n := locate(x); n != 3 {
+		t.Errorf("%d files were scanned, want all: whoever looks once does not remember", n)
+	}
+	if n := locate(x); n != 0 {
+		t.Errorf("%d files were scanned at the second time", n)
+	}
+	if bytes, n := x.Size(); n != 3 || bytes > 3000*3 {
+		t.Errorf("%d segments take %d bytes of memory", n, bytes)
+	}
+	if n := locate(start()); n != 0 {
+		t.Errorf("another process scanned %d files", n)
+	}
+	if log.Len() > 0 {
+		t.Errorf("logged: %s", &log)
+	}
+	segments, err := filepath.Glob(filepath.Join(dir, "*.keys"))
+	if err != nil || len(segments) != 3 {
+		t.Fatalf("segments: %v, %v", segments, err)
+	}
+	// One is cut short, one loses a bit among its entries, one is gone.
+	running := start()
+	locate(running)
+	for i, harm := range []func(string) error{
+		func(name string) error { return os.Truncate(name, 5000) },
+		func(name string) error {
+			b, err := os.ReadFile(name)
+			if err != nil {
+				return err
+			}
+			for i := 8; i < 24_000; i += 24 { // each key's
+				b[i] ^= 1
+			}
+			return os.WriteFile(name, b, 0o600)
+		},
+		os.Remove,
+	} {
+		if err := harm(segments[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := locate(running); n != 3 {
+		t.Errorf("%d files were scanned by a running process, want those three", n)
+	}
+	if n := strings.Count(log.String(), "level=WARN"); n != 2 || !strings.Contains(log.String(), "it is made again") {
+		t.Errorf("warnings: %s", &log)
+	}
+	locate(running)
+	log.Reset()
+	if n := locate(start()); n != 0 || log.Len() > 0 {
+		t.Errorf("%d files were scanned after the segments were made again; logged: %s", n, &log)
+	}
+	// Segments of files that left the table go with them.
+	var gone []string
+	for _, f := range files[1:] {
+		gone = append(gone, f.Key)
+	}
+	running.Gone(gone)
+	for range 4 {
+		m, err := running.Locate(ctx, s.TableInfo(), files[:1], source, []string{"k"}, []string{"v"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Release()
+	}
+	if segments, err = filepath.Glob(filepath.Join(dir, "*.keys")); err != nil || len(segments) != 1 {
+		t.Errorf("segments: %v, %v", segments, err)
+	}
+}
+
+// TestFolderThatCannotBeUsed: without a folder the index works in memory.
+func TestFolderThatCannotBeUsed(t *testing.T) {
+	ctx := t.Context()
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	vanishing := filepath.Join(t.TempDir(), "index")
+	for _, dir := range []string{filepath.Join(file, "index"), vanishing} {
+		var log bytes.Buffer
+		inner := &counting{Locator: delta.PureGo().Locator}
+		eng := delta.PureGo()
+		x := index.New(inner, eng.Reader, index.Options{Dir: dir, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		eng.Locator = x
+		tbl, err := delta.Create(ctx, objstore.NewMemory(nil), "t", delta.CreateOptions{
+			Schema: schema, Config: map[string]string{"delta.enableDeletionVectors": "true"},
+		}, &delta.Options{Engine: eng})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 4 {
+			if _, err := tbl.Merge(ctx, rowsOf([]row{{k: "a", v: int64(i)}, {k: fmt.Sprint(i), v: 1}}), delta.MergeOptions{Key: []string{"k"}, Order: []delta.OrderTerm{{Column: "v"}}}); err != nil {
+				t.Fatal(err)
+			}
+			if i == 1 && dir == vanishing {
+				if err := os.RemoveAll(dir); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if bytes, n := x.Size(); n == 0 || bytes < 100 {
+			t.Errorf("%d segments in %d bytes of memory", n, bytes)
+		}
+		if !strings.Contains(log.String(), "in memory") {
+			t.Errorf("logged: %s", &log)
+		}
 	}
 }

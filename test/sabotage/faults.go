@@ -277,7 +277,7 @@ var faults = []fault{
 	},
 	{
 		name: "index-finds-marked-rows", what: "the index of keys finds rows that a deletion vector marks",
-		edits: []edit{{"ingest/index/index.go", "if deleted != nil && deleted.Contains(uint64(row)) {", "if deleted != nil && false {"}},
+		edits: []edit{{"ingest/index/index.go", "if deleted != nil && deleted.Contains(uint64(stored.row)) {", "if deleted != nil && false {"}},
 		pkg:   "./ingest/index", test: "^TestSameTableWithAndWithout$",
 	},
 	{
@@ -292,8 +292,18 @@ var faults = []fault{
 	},
 	{
 		name: "index-misses-keys", what: "the index of keys forgets the last row of each bucket",
-		edits: []edit{{"ingest/index/index.go", "at < f.starts[b+1]; at++", "at+1 < f.starts[b+1]; at++"}},
+		edits: []edit{{"ingest/index/segment.go", "for ; i < n; i++ {", "for ; i+1 < n; i++ {"}},
 		pkg:   "./ingest/index", test: "^TestLocate$",
+	},
+	{
+		name: "index-trusts-damage", what: "checksums of the index of keys are not compared",
+		edits: []edit{{"ingest/index/segment.go", "if binary.LittleEndian.Uint64(b[n:]) != id.sum(number, b[:n]) {", "if false {"}},
+		pkg:   "./ingest/index", test: "^TestDamagedSegments$",
+	},
+	{
+		name: "index-forgets-at-exit", what: "a process that starts does not look for segments of the index of keys",
+		edits: []edit{{"ingest/index/index.go", "	seg, err := x.folder.load(id)\n", "	seg, err := (*segment)(nil), fs.ErrNotExist\n"}},
+		pkg:   "./ingest/index", test: "^TestSegmentsOutliveTheProcess$",
 	},
 	{
 		name: "leave-unfinished", what: "VACUUM leaves what a killed writer left unfinished",
