@@ -134,7 +134,6 @@ func TestAmbiguousPut(t *testing.T) {
 	}
 }
 
-// TestCommitCancelled: a caller that gives up during the put is told what happened, not left in doubt.
 // A statement whose every pause another writer uses to commit is not shut out: it reads what is new after it has paused.
 func TestPausingWriterIsNotShutOut(t *testing.T) {
 	ctx := context.Background()
@@ -163,6 +162,7 @@ func TestPausingWriterIsNotShutOut(t *testing.T) {
 	}
 }
 
+// TestCommitCancelled: a caller that gives up during the put is told what happened, not left in doubt.
 func TestCommitCancelled(t *testing.T) {
 	tab, store := faultTable(t, CreateOptions{}, nil)
 	ctx, cancel := context.WithCancel(context.Background())

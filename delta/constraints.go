@@ -110,8 +110,11 @@ func ruleTexts(s *Schema, config map[string]string) ([]ruleText, error) {
 	return out, bad
 }
 
-// checkRules refuses a table with rules for which there is no parser.
+// checkRules refuses rows of a table with rules for which there is no parser, or without a column that files could hold.
 func checkRules(eng *Engine, p *Protocol, m *Metadata, s *Schema) error {
+	if len(s.Fields) > 0 && !slices.ContainsFunc(s.Fields, func(f Field) bool { return f.Type != Void }) {
+		return &UnsupportedError{What: "table whose columns are all of type", Names: []string{string(Void)}}
+	}
 	if eng.Expressions != nil {
 		return nil
 	}

@@ -258,6 +258,105 @@ func checkNotNull(ctx context.Context, rows Rows, skip *roaring64.Bitmap, schema
 	return nil
 }
 
+// checkNested makes sure that no row has a null where a type inside of its columns does not allow one: in a field of a
+// struct that is there, as an element or as a value. Files have no statistics of these, so such columns are read.
+func checkNested(ctx context.Context, rows Rows, skip *roaring64.Bitmap, schema *Schema) error {
+	var columns []string
+	var types []Type
+	for _, f := range schema.Fields {
+		if fieldIndex(rows.Schema(), f.Name) >= 0 && forbidsNulls(f.Type) {
+			columns, types = append(columns, f.Name), append(types, f.Type)
+		}
+	}
+	if len(columns) == 0 {
+		return nil
+	}
+	var at int64
+	for b, err := range rows.Read(ctx, columns, nil) {
+		if err != nil {
+			return err
+		}
+		for c, col := range b.Columns() {
+			for i := range col.Len() {
+				if col.IsNull(i) || skip != nil && skip.Contains(uint64(at+int64(i))) {
+					continue
+				}
+				if path, found := nullInside(col, types[c], i); found {
+					return &NotNullError{Column: columns[c] + path, Row: at + int64(i)}
+				}
+			}
+		}
+		at += b.NumRows()
+	}
+	return nil
+}
+
+// forbidsNulls reports whether something inside of a type must not be null.
+func forbidsNulls(t Type) bool {
+	switch t := t.(type) {
+	case *Struct:
+		return slices.ContainsFunc(t.Fields, func(f Field) bool { return !f.Nullable || forbidsNulls(f.Type) })
+	case *Array:
+		return !t.ContainsNull || forbidsNulls(t.Element)
+	case *Map:
+		return !t.ValueContainsNull || forbidsNulls(t.Key) || forbidsNulls(t.Value)
+	}
+	return false
+}
+
+// nullInside finds a null that the type forbids inside of a value that is not null itself.
+func nullInside(a arrow.Array, t Type, i int) (path string, found bool) {
+	each := func(values arrow.Array, name string, nullable bool, inner Type, from, to int64) (string, bool) {
+		if nullable && !forbidsNulls(inner) {
+			return "", false
+		}
+		for j := int(from); j < int(to); j++ {
+			if values.IsNull(j) {
+				if !nullable {
+					return name, true
+				}
+			} else if path, found := nullInside(values, inner, j); found {
+				return name + path, true
+			}
+		}
+		return "", false
+	}
+	switch t := t.(type) {
+	case *Struct:
+		st, ok := a.(*array.Struct)
+		if !ok {
+			return "", false
+		}
+		members := st.DataType().(*arrow.StructType)
+		for _, f := range t.Fields {
+			k, there := members.FieldIdx(f.Name)
+			if !there {
+				if !f.Nullable {
+					return "." + f.Name, true
+				}
+				continue
+			}
+			if path, found := each(st.Field(k), "."+f.Name, f.Nullable, f.Type, int64(i), int64(i)+1); found {
+				return path, true
+			}
+		}
+	case *Array:
+		if l, ok := a.(array.ListLike); ok {
+			from, to := l.ValueOffsets(i)
+			return each(l.ListValues(), ".element", t.ContainsNull, t.Element, from, to)
+		}
+	case *Map:
+		if m, ok := a.(*array.Map); ok {
+			from, to := m.ValueOffsets(i)
+			if path, found := each(m.Keys(), ".key", true, t.Key, from, to); found { // Arrow has no null keys
+				return path, true
+			}
+			return each(m.Items(), ".value", t.ValueContainsNull, t.Value, from, to)
+		}
+	}
+	return "", false
+}
+
 func firstNull(ctx context.Context, rows Rows, skip *roaring64.Bitmap, column string) (int64, error) {
 	var at int64
 	for b, err := range rows.Read(ctx, []string{column}, nil) {

@@ -637,6 +637,9 @@ func writeChecked(ctx context.Context, eng Engine, info TableInfo, req WriteRequ
 	if err := enforce(ctx, eng, info, &req); err != nil {
 		return nil, err
 	}
+	if err := checkNested(ctx, req.Rows, req.Skip, info.Schema); err != nil {
+		return nil, err
+	}
 	files, err := eng.FileWriter.Write(ctx, info, req)
 	if err != nil {
 		var nn *NotNullError

@@ -98,6 +98,23 @@ func checkWrite(p *Protocol, m *Metadata, s *Schema) error {
 		sort.Strings(names)
 		return &UnsupportedError{What: "writer feature", Names: names}
 	}
+	// PROTOCOL.md, "Void Type": files leave such columns out, which they cannot do inside of others.
+	inside := false
+	if s != nil {
+		walkTypes(s.Fields, func(t Type) {
+			switch t := t.(type) {
+			case *Struct:
+				inside = inside || slices.ContainsFunc(t.Fields, func(f Field) bool { return f.Type == Void })
+			case *Array:
+				inside = inside || t.Element == Void
+			case *Map:
+				inside = inside || t.Key == Void || t.Value == Void
+			}
+		})
+	}
+	if inside {
+		return &UnsupportedError{What: "type inside of a column", Names: []string{string(Void)}}
+	}
 	return nil
 }
 

@@ -292,6 +292,58 @@ func TestUnsupportedFeatures(t *testing.T) {
 	}
 }
 
+// What is newer than this package, or not written by it, is refused under its own name; reading goes on where only writers
+// need to know the feature.
+func TestFeaturesRefusedByName(t *testing.T) {
+	ctx := context.Background()
+	named := func(err error, name string) bool {
+		var u *UnsupportedError
+		return errors.As(err, &u) && errors.Is(err, ErrUnsupported) && slices.Equal(u.Names, []string{name})
+	}
+	reading := func(f string) string {
+		return fmt.Sprintf(`{"minReaderVersion":3,"minWriterVersion":7,"readerFeatures":[%q],"writerFeatures":[%q]}`, f, f)
+	}
+	writing := func(f string) string {
+		return fmt.Sprintf(`{"minReaderVersion":1,"minWriterVersion":7,"writerFeatures":[%q]}`, f)
+	}
+	for _, f := range []string{"catalogManaged", "catalogOwned-preview", "geospatial", "adaptiveMetadata-preview", "redirectReaderWriter-preview"} {
+		store := objstore.NewMemory(nil)
+		if err := store.PutIfAbsent(ctx, "_delta_log/00000000000000000000.json", []byte(rawHead(t, reading(f), nil, "a long"))); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(ctx, store, "", nil); !named(err, f) {
+			t.Errorf("%s: open: %v", f, err)
+		}
+	}
+	write := func(protocol, f string) {
+		t.Helper()
+		tab := rawTable(t, rawHead(t, protocol, nil, "a long"))
+		x := tab.Begin(mustSnapshot(t, tab))
+		x.AddFile(testAdd("f"))
+		if _, err := x.Commit(ctx, CommitOptions{}); !named(err, f) {
+			t.Errorf("%s: commit: %v", f, err)
+		}
+	}
+	for _, f := range []string{"typeWidening-preview", "variantType", "variantType-preview", "variantShredding", "variantShredding-preview"} {
+		write(reading(f), f)
+	}
+	for _, f := range []string{
+		"coordinatedCommits-preview", "checkpointProtection", "icebergCompatV1", "icebergCompatV2", "icebergCompatV3", "icebergWriterCompatV1", "icebergWriterCompatV3",
+		"materializePartitionColumns", "collations", "collations-preview", "redirectWriterOnly-preview",
+	} {
+		write(writing(f), f)
+	}
+	for _, typ := range []string{"interval year", "interval day to second", "timestamp_nanos", "geometry(OGC:CRS84)"} {
+		store := objstore.NewMemory(nil)
+		if err := store.PutIfAbsent(ctx, "_delta_log/00000000000000000000.json", []byte(rawHead(t, oldProtocol, nil, "a "+typ))); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(ctx, store, "", nil); !named(err, typ) {
+			t.Errorf("%s: open: %v", typ, err)
+		}
+	}
+}
+
 func TestCreateRefuses(t *testing.T) {
 	ctx := context.Background()
 	for name, c := range map[string]struct {

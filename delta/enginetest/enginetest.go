@@ -4,16 +4,20 @@ package enginetest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"iter"
+	"math"
 	"path/filepath"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
 	"github.com/apache/arrow-go/v18/arrow"
@@ -191,6 +195,7 @@ func TestFileWriter(t *testing.T, w delta.FileWriter) {
 			}
 		}
 	})
+	t.Run("bounds that hold", func(t *testing.T) { testBounds(t, w) })
 	t.Run("some rows, sorted", func(t *testing.T) {
 		s := newSuite(t)
 		var lines []string
@@ -260,6 +265,107 @@ func TestFileWriter(t *testing.T, w delta.FileWriter) {
 	})
 }
 
+// testBounds writes values of which writers get the statistics wrong (PROTOCOL.md, "Per-file Statistics").
+func testBounds(t *testing.T, w delta.FileWriter) {
+	nullable := func(name string, typ delta.Type) delta.Field {
+		return delta.Field{Name: name, Type: typ, Nullable: true}
+	}
+	s := newSuite(t)
+	s.table.PartitionBy = nil
+	s.table.Schema = &delta.Schema{Fields: []delta.Field{
+		nullable("n", delta.Long), nullable("d", delta.Decimal{P: 38, S: 10}), nullable("zero", delta.Double), nullable("nan", delta.Double), nullable("f", delta.Float),
+		nullable("at", delta.Timestamp), nullable("wall", delta.TimestampNTZ), nullable("s", delta.String), nullable("none", delta.Long),
+		nullable("in", &delta.Struct{Fields: []delta.Field{nullable("x", delta.Long)}}),
+	}}
+	const least, most = "2024-08-20T12:34:56.123456", "2024-08-20T12:34:56.654321"
+	long := strings.Repeat("é", 40)
+	schema := s.table.Schema.Arrow()
+	b := array.NewRecordBuilder(memory.DefaultAllocator, schema)
+	defer b.Release()
+	for i := range 2 {
+		first := i == 0
+		pick := func(a, b string) string {
+			if first {
+				return a
+			}
+			return b
+		}
+		for c, v := range map[int]string{
+			0: pick("9007199254740993", "-9223372036854775808"), 1: pick("1234567890123456789012345678.0123456789", "-0.0000000001"), 2: pick("-0", "0"), 3: pick("NaN", "1.5"), 4: pick("0.1", "-0.1"),
+			5: pick(least, most) + "Z", 6: pick(least, most), 7: pick(long, long+"b"),
+		} {
+			if err := b.Field(c).AppendValueFromString(v); err != nil {
+				t.Fatalf("%s: %v", schema.Field(c).Name, err)
+			}
+		}
+		b.Field(8).AppendNull()
+		in := b.Field(9).(*array.StructBuilder)
+		if first { // a null struct has null members
+			in.AppendNull()
+			continue
+		}
+		in.Append(true)
+		in.FieldBuilder(0).(*array.Int64Builder).Append(3)
+	}
+	rec := b.NewRecordBatch()
+	defer rec.Release()
+	rows := delta.NewRows(schema, rec)
+	defer rows.Close()
+	got, err := w.Write(context.Background(), s.table, delta.WriteRequest{Rows: rows})
+	if err != nil || len(got) != 1 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	text := got[0].Stats.JSON()
+	st, err := delta.ParseStats(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := func(what string) { t.Errorf("%s in %s", what, text) }
+	lo, hi := func(c string) string { return fmt.Sprint(st.MinValues[c]) }, func(c string) string { return fmt.Sprint(st.MaxValues[c]) }
+	if lo("n") != "-9223372036854775808" || hi("n") != "9007199254740993" {
+		bad("integers that a float does not hold")
+	}
+	if lo("d") != "-0.0000000001" && lo("d") != "-1E-10" && lo("d") != "-1e-10" || hi("d") != "1234567890123456789012345678.0123456789" {
+		bad("decimals of 38 digits")
+	}
+	for _, c := range []string{"zero", "f"} {
+		l, lerr := strconv.ParseFloat(lo(c), 64)
+		h, herr := strconv.ParseFloat(hi(c), 64)
+		if lerr != nil || herr != nil || l > 0 || h < 0 || c == "zero" && (!math.Signbit(l) || math.Signbit(h)) || c == "f" && (float32(l) != -0.1 || float32(h) != 0.1) {
+			bad("bounds of " + c)
+		}
+	}
+	if _, there := st.MaxValues["nan"]; there {
+		bad("a greatest number beside NaN, which is greater,")
+	}
+	for c, zone := range map[string]string{"at": "Z", "wall": ""} {
+		for _, bound := range []struct {
+			text  string
+			value string
+			holds func(bound, value time.Time) bool
+		}{
+			{lo(c), least, func(b, v time.Time) bool { return !b.After(v) }},
+			// Whoever cuts it to milliseconds must still get a bound.
+			{hi(c), most, func(b, v time.Time) bool { return !b.Truncate(time.Millisecond).Before(v) || b.Equal(v) }},
+		} {
+			at, err := time.Parse("2006-01-02T15:04:05.999999999Z07:00", strings.TrimSuffix(bound.text, zone)+"Z")
+			value, verr := time.Parse("2006-01-02T15:04:05.999999999Z07:00", bound.value+"Z")
+			if err != nil || verr != nil || !strings.HasSuffix(bound.text, zone) || !bound.holds(at, value) {
+				bad("bound " + bound.text + " of " + c)
+			}
+		}
+	}
+	if l, h := lo("s"), hi("s"); l > long || utf8.RuneCountInString(l) > 32 || !utf8.ValidString(l) || !utf8.ValidString(h) || h < long+"b" && st.MaxValues["s"] != nil {
+		bad("bounds of text")
+	}
+	if st.MinValues["none"] != nil || st.MaxValues["none"] != nil || st.NullCount["none"] != int64(2) {
+		bad("a column of nulls")
+	}
+	if in, ok := st.NullCount["in"].(map[string]any); ok && in["x"] != int64(1) {
+		bad("null count inside of a struct")
+	}
+}
+
 // files lists what lies below the table's root.
 func (s *suite) files() (out []string) {
 	s.t.Helper()
@@ -316,6 +422,15 @@ func TestReader(t *testing.T, r delta.Reader) {
 		"name=spot id=e0 day=-", "name=spot id=e1 day=-", "name=spot id=e2 day=-", "name=spot id=e3 day=-",
 	})
 	equal(t, "partition columns alone", read(s.table, delta.ReadOptions{Columns: []string{"day"}})[:3], []string{"day=2024-08-20", "day=2024-08-20", "day=2024-08-21"})
+	byID := s.table
+	byID.Config = map[string]string{"delta.columnMapping.mode": "id"}
+	byID.Schema = &delta.Schema{Fields: slices.Clone(s.table.Schema.Fields)}
+	for i := range byID.Schema.Fields {
+		f := &byID.Schema.Fields[i]
+		f.Metadata = map[string]any{"delta.columnMapping.id": json.Number(strconv.Itoa(i + 1)), "delta.columnMapping.physicalName": f.Name}
+	}
+	// PROTOCOL.md, "Column Mapping": in the mode id a name stands for nothing.
+	equal(t, "columns by id, which the files have not", read(byID, delta.ReadOptions{Columns: []string{"n", "name"}})[:2], []string{"n=- name=spot", "n=- name=spot"})
 	later := s.table
 	later.Schema = &delta.Schema{Fields: append(slices.Clone(s.table.Schema.Fields), delta.Field{Name: "later", Type: delta.Date, Nullable: true})}
 	equal(t, "a column that the files have not", read(later, delta.ReadOptions{Columns: []string{"later", "n"}})[:2], []string{"later=- n=1", "later=- n=2"})

@@ -613,4 +613,14 @@ var faults = []fault{
 		edits: []edit{{"serve/pgwire/query.go", "buf := make([]byte, 0, 1024)", "var buf []byte"}},
 		pkg:   "./test/bi", test: "^TestDriversReadWhatIsWritten$",
 	},
+	{
+		name: "null-inside-of-a-struct", what: "a null is written where a field of a struct is NOT NULL",
+		edits: []edit{{"delta/enforce.go", "nullInside(col, types[c], i); found {", "nullInside(col, types[c], i); found && path == \"\" {"}},
+		pkg:   "./delta", test: "^TestNotNullInsideOfColumns$",
+	},
+	{
+		name: "tight-beside-a-vector", what: "the statistics of a file with a deletion vector are said to be those of the rows that are left",
+		edits: []edit{{"delta/merge.go", "\twide := false\n", "\twide := true\n"}},
+		pkg:   "./delta", test: "^TestStatisticsBesideAVector$",
+	},
 }
