@@ -27,8 +27,11 @@ type feature struct {
 	readsNull     map[string]string // readers that take a column for null, which is their fault
 }
 
-func (f feature) slug() string {
-	return strings.Trim(regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(f.name), "-"), "-")
+func (f feature) slug() string { return slug(f.name) }
+
+// slug makes a folder's name of a name.
+func slug(name string) string {
+	return strings.Trim(regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(name), "-"), "-")
 }
 
 func (f feature) schema() *delta.Schema {

@@ -28,8 +28,8 @@ import (
 var rewrite = flag.Bool("rewrite", false, "write the pages of docs/ that tests make, instead of comparing them")
 
 // The matrix: for each feature a table is written by every operation, one version after another; every version is read
-// by the other programs. A feature is one entry of features
-// (features_test.go), an operation one of operations.
+// by the other programs; then Spark changes copies of the table, and Cauce reads them and goes on (spark_changes_test.go).
+// A feature is one entry of features (features_test.go), an operation one of operations.
 
 // model is what the table must hold: a row by its id. The columns of a feature are compared between the readers only.
 type model map[int64]mrow
@@ -89,6 +89,8 @@ func removeIf(m model, f func(id int64, r mrow) bool) {
 	maps.DeleteFunc(m, func(id int64, r mrow) bool { return f(id, r) })
 }
 
+const lastOperation = "VACUUM"
+
 var operations = []operation{
 	appendRows(model{1: {10, "a", "x"}, 2: {20, "b", "y"}, 3: {30, "c", "x"}, 4: {40, "d", "z"}, 5: {50, "e", "x"}}, false),
 	{
@@ -140,8 +142,7 @@ var operations = []operation{
 	{
 		name: "MERGE INTO",
 		run: func(x *entry) error {
-			return x.statement("MERGE INTO t USING (" + merged.sql("") + ") AS s ON t.id = s.id WHEN MATCHED AND s.n < 0 THEN DELETE WHEN MATCHED THEN UPDATE SET n = s.n " +
-				"WHEN NOT MATCHED THEN INSERT (id, n, v, p) VALUES (s.id, s.n, s.v, s.p) WHEN NOT MATCHED BY SOURCE AND t.n % 4 = 0 THEN UPDATE SET v = 'late' WHEN NOT MATCHED BY SOURCE AND t.n > 990 THEN DELETE")
+			return x.statement(mergeInto("t", merged))
 		},
 		apply: func(m model, x *entry) { m.merge(merged) },
 	},
@@ -237,7 +238,7 @@ var operations = []operation{
 	},
 	{
 		// The last one: older versions cannot be read afterwards.
-		name: "VACUUM",
+		name: lastOperation,
 		run: func(x *entry) error {
 			_, err := x.table.Vacuum(x.ctx, delta.VacuumOptions{Force: true})
 			return err
@@ -255,7 +256,14 @@ var (
 	evolved  = model{90: {90, "k", "x"}, 91: {91, "l", "w"}}
 )
 
-// merge is what the MERGE of these tests does.
+// mergeInto is the MERGE of these tests, in words that both Spark and Cauce take.
+func mergeInto(table string, source model) string {
+	return "MERGE INTO " + table + " AS t USING (" + source.sql("") + ") AS s ON t.id = s.id WHEN MATCHED AND s.n < 0 THEN DELETE WHEN MATCHED THEN UPDATE SET n = s.n " +
+		"WHEN NOT MATCHED AND s.n >= 0 THEN INSERT (id, n, v, p) VALUES (s.id, s.n, s.v, s.p) " +
+		"WHEN NOT MATCHED BY SOURCE AND t.n % 4 = 0 THEN UPDATE SET v = 'late' WHEN NOT MATCHED BY SOURCE AND t.n > 990 THEN DELETE"
+}
+
+// merge is what mergeInto does.
 func (m model) merge(source model) {
 	for id, r := range m {
 		s, matched := source[id]
@@ -290,6 +298,7 @@ type entry struct {
 	cells    map[string]string
 	readers  map[string]string
 	protocol string
+	after    string // of a copy for Spark: the operation after which it was made
 }
 
 // state is what a version must be to every reader.
@@ -325,6 +334,8 @@ type matrix struct {
 	dir     string
 	store   objstore.Store
 	entries []*entry
+	copies  []*entry // for Spark to change
+	each    bool     // after each operation, not after the last one alone
 }
 
 // read gives the rows of a version by the pure-Go reader, having made sure that DuckDB's reader of Cauce gives the same.
@@ -403,7 +414,7 @@ func (x *entry) write() {
 		}
 	}
 	for _, op := range operations {
-		if op.name == "VACUUM" {
+		if op.name == lastOperation {
 			continue // after the others have read what it deletes
 		}
 		x.operate(op)
@@ -444,6 +455,9 @@ func (x *entry) operate(op operation) {
 	x.versions[op.name] = st.version
 	x.states = append(x.states, st)
 	x.cells[op.name] = "yes"
+	if op.name == lastOperation || x.m.each {
+		x.copyForSpark(op.name)
+	}
 }
 
 // peer is one of the Python readers, asked line by line.
@@ -522,7 +536,7 @@ func (x *entry) sparkQuery(st state) string {
 }
 
 // TestDeltaMatrix makes docs/delta-matrix.md: tables with each feature, written by each operation of Cauce, read by Spark,
-// delta-rs and DuckDB's extension.
+// delta-rs and DuckDB's extension, then changed by Spark, read by all again and changed again by Cauce.
 func TestDeltaMatrix(t *testing.T) {
 	python := prereq.Need(t, "venv")
 	s := startSpark(t)
@@ -531,7 +545,7 @@ func TestDeltaMatrix(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer e.Close()
-	m := &matrix{t: t, e: e, dir: t.TempDir()}
+	m := &matrix{t: t, e: e, dir: t.TempDir(), each: testscale.Current() == testscale.Soak}
 	if m.store, err = objstore.NewLocal(m.dir); err != nil {
 		t.Fatal(err)
 	}
@@ -545,7 +559,7 @@ func TestDeltaMatrix(t *testing.T) {
 	if t.Failed() {
 		return
 	}
-	m.readByOthers(python, s, testscale.Current() == testscale.Soak)
+	m.readByOthers(python, s, m.entries, m.each)
 	if t.Failed() {
 		return
 	}
@@ -553,22 +567,33 @@ func TestDeltaMatrix(t *testing.T) {
 		x.states = nil
 		x.operate(operations[len(operations)-1])
 	}
-	m.readByOthers(python, s, false)
+	m.readByOthers(python, nil, m.entries, false) // Spark reads these when it changes them
+	if t.Failed() {
+		return
+	}
+	m.changedBySpark(s)
+	m.readByOthers(python, s, m.copies, m.each)
 	if t.Failed() {
 		return
 	}
 	m.page()
 }
 
-// readByOthers has the others read every state that was written since the last time. Spark, which is slow, reads one of
-// each table unless all is set.
-func (m *matrix) readByOthers(python string, s *spark, all bool) {
+// readByOthers has the others read all states of tables. Spark, which is slow, reads one of each table unless all is set,
+// or none if it is nil.
+func (m *matrix) readByOthers(python string, s *spark, entries []*entry, all bool) {
+	states := 0
 	for _, reader := range []string{"deltalake", "duckdb"} {
-		for x, answers := range peer(m.t, python, reader, m.entries) {
+		for x, answers := range peer(m.t, python, reader, entries) {
 			for i, a := range answers {
 				x.judge(reader, x.states[i], a)
 			}
+			states += len(answers)
 		}
+	}
+	m.t.Logf("REPORT: %d states of %d tables read by delta-rs and DuckDB", states/2, len(entries))
+	if s == nil {
+		return
 	}
 	rnd := testscale.Rand(m.t)
 	type question struct {
@@ -577,7 +602,7 @@ func (m *matrix) readByOthers(python string, s *spark, all bool) {
 	}
 	var asked []question
 	var texts []string
-	for _, x := range m.entries {
+	for _, x := range entries {
 		pick := rnd.IntN(len(x.states))
 		for i, st := range x.states {
 			if all || i == pick {
@@ -589,14 +614,7 @@ func (m *matrix) readByOthers(python string, s *spark, all bool) {
 	for i, a := range s.each(texts) {
 		asked[i].x.judge("Spark", asked[i].st, a)
 	}
-	m.t.Logf("REPORT: %d states of %d tables read by delta-rs and DuckDB, %d by Spark %s", m.states(), len(m.entries), len(asked), s.ready())
-}
-
-func (m *matrix) states() (n int) {
-	for _, x := range m.entries {
-		n += len(x.states)
-	}
-	return n
+	m.t.Logf("REPORT: %d states of them by Spark %s", len(asked), s.ready())
 }
 
 // page compares docs/delta-matrix.md with what was seen, or writes it.
@@ -609,8 +627,10 @@ This page is made by a test, which fails when it is not true any more:
 
 A table with each feature is written by each operation in turn. After each of them the rows of the new version are
 compared: those of a model, of Cauce's two readers, of delta-rs and of DuckDB's delta extension; Spark with Delta Lake reads some
-of the versions of each table (all of them in ` + "`make soak SCENARIOS=matrix`" + `). "refused" means that the program refuses the table
-or the operation with an error that names the reason; that, too, is tested.
+of the versions of each table. Then Spark changes copies of the tables, by MERGE, OPTIMIZE, VACUUM and a checkpoint; after each of these
+steps Cauce's two readers must give the rows of the model, and when Cauce has gone on, all read both its version and Spark's last one.
+A copy is made when all operations are done, and in ` + "`make soak SCENARIOS=matrix`" + ` after each of them; there Spark reads every version, too.
+"refused" means that the program refuses the table or the operation with an error that names the reason; that, too, is tested.
 
 ## Written by Cauce
 
@@ -631,6 +651,7 @@ or the operation with an error that names the reason; that, too, is tested.
 	for _, x := range m.entries {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", x.name, x.protocol, x.readers["Spark"], x.readers["deltalake"], x.readers["duckdb"])
 	}
+	m.changes(&b)
 	file := filepath.Join(prereq.Root(), "docs", "delta-matrix.md")
 	if *rewrite {
 		if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
