@@ -234,21 +234,12 @@ func (a *app) runBatch(ctx context.Context, l *lake, o ingest.BatchOptions, id s
 	if uerr := json.Unmarshal(run.Result, report); uerr != nil {
 		return errors.Join(err, uerr)
 	}
-	if run.Repeated {
-		a.note("run %s succeeded at %s and is not repeated; this is its report", run.ID, timeText(run.Ended.Truncate(time.Second), true))
-	}
+	a.noteRepeated(run)
 	result := struct {
 		*ingest.BatchReport
 		Requests usage.Usage `json:"requests,omitempty"` // of the storage's server, by kind
-		RunID    string      `json:"run_id"`
-		Repeated bool        `json:"repeated,omitempty"` // an earlier run of this id stands for this one
-		Attempts int         `json:"attempts"`           // of the run, in this process and earlier ones
-		Error    string      `json:"error,omitempty"`
-		ExitCode int         `json:"exit_code"`
-	}{BatchReport: report, Requests: requests(l.store, asked), RunID: run.ID, Repeated: run.Repeated, Attempts: len(run.Attempts), ExitCode: exitCode(err)}
-	if err != nil {
-		result.Error = err.Error()
-	}
+		runOutcome
+	}{report, requests(l.store, asked), outcome(run, err)}
 	if perr := a.print(result, func(w io.Writer) error {
 		if err != nil && report.Epochs == 0 && len(report.FailedFiles) == 0 {
 			return nil // it ended before it could know whether there is something new
@@ -264,6 +255,29 @@ func (a *app) runBatch(ctx context.Context, l *lake, o ingest.BatchOptions, id s
 		return perr
 	}
 	return err
+}
+
+// runOutcome is what the report of a recorded run says of the run itself.
+type runOutcome struct {
+	RunID    string `json:"run_id"`
+	Repeated bool   `json:"repeated,omitempty"` // an earlier run of this id stands for this one
+	Attempts int    `json:"attempts"`           // of the run, in this process and earlier ones
+	Error    string `json:"error,omitempty"`
+	ExitCode int    `json:"exit_code"`
+}
+
+func outcome(run *schedule.Run, err error) runOutcome {
+	o := runOutcome{RunID: run.ID, Repeated: run.Repeated, Attempts: len(run.Attempts), ExitCode: exitCode(err)}
+	if err != nil {
+		o.Error = err.Error()
+	}
+	return o
+}
+
+func (a *app) noteRepeated(run *schedule.Run) {
+	if run.Repeated {
+		a.note("run %s succeeded at %s and is not repeated; this is its report", run.ID, timeText(run.Ended.Truncate(time.Second), true))
+	}
 }
 
 // failedFiles is the error of a run that left files unread.

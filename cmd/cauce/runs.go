@@ -16,9 +16,9 @@ func newRuns(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "runs",
 		Short: "List the runs of batch and maintenance on this machine, newest first",
-		Long: `List the runs that this lake's folder .cauce/runs keeps, newest first: of cauce up, of cauce run batch and
-of cauce run maintenance. A run whose process died is shown as interrupted. cauce runs show ID
-prints one with its log.`,
+		Long: `List the runs that this lake's folder .cauce/runs keeps, newest first: of cauce up, of cauce run batch
+(on Spark too) and of cauce run maintenance. A run whose process died is shown as interrupted.
+cauce runs show ID prints one with its log.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			l, err := a.loadLake()

@@ -20,6 +20,7 @@ import (
 	"github.com/cauce-data/cauce/engine/spark"
 	"github.com/cauce-data/cauce/ingest"
 	"github.com/cauce-data/cauce/pipeline"
+	"github.com/cauce-data/cauce/schedule"
 )
 
 func newSpark(a *app) *cobra.Command {
@@ -85,7 +86,7 @@ and app.json, the compiled lake file. Neither needs Cauce any more. The command 
 printed. Streams of other kinds stay where they are and are named.
 
 The password of a Kafka user is in none of the files: the driver takes it from the environment variable
-` + spark.PasswordEnv + `. A stream's driver takes the argument --available-now, a batch's --reprocess.`,
+` + spark.PasswordEnv + `, and the key of a client's certificate (PEM, PKCS #8) from ` + spark.KeyEnv + `. A stream's driver takes the argument --available-now, a batch's --reprocess.`,
 		Example: "  cauce spark render --out spark --master spark://host:7077",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
@@ -224,13 +225,21 @@ func (a *app) runSpark(ctx context.Context, sf *sparkFlags, name string, gracefu
 func newSparkBatch(a *app) *cobra.Command {
 	var sf sparkFlags
 	var reprocess bool
-	var glob, since string
+	var glob, since, id string
 	cmd := &cobra.Command{
 		Use:   "batch [SOURCE…]",
 		Short: "Read the new files on Spark, as run batch does on this machine",
+		Long: `Runs the batch of all sources of files, or of those named, on Spark, one application each, and waits for it.
+
+It is the same task as run batch: one that another process runs on this machine, on whichever engine, is waited
+for, the run goes into the history (cauce runs), and --run-id names it there: a run of that name that has
+succeeded is not repeated, its report is printed again.`,
 		Example: `  cauce spark submit batch --master 'local[4]' --submit-arg=--packages=io.delta:delta-spark_4.2_2.13:4.4.0
   cauce spark submit batch --master spark://host:7077 --conf spark.executor.memory=4g`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkRunID(id); err != nil {
+				return err
+			}
 			if !reprocess && (glob != "" || since != "") {
 				return usagef("--file and --since narrow a --reprocess; without it every new file is read")
 			}
@@ -250,34 +259,12 @@ func newSparkBatch(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			sum := sparkReport{Version: -1, Warned: map[string]int64{}, FailedFiles: []sparkFailed{}}
 			for _, app := range apps {
 				if reprocess {
 					app.Reprocess = again
 				}
-				var r sparkReport
-				if err := a.runSpark(cmd.Context(), &sf, "source "+app.Source.Name, false, nil, app, &r); err != nil {
-					return err
-				}
-				sum.add(r)
 			}
-			err = a.print(sum, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%s read, %s: %d inserted, %d updated, %d unchanged, %d deleted, %d filtered, %d quarantined; version %d\n",
-					count(int64(sum.FilesRead), "file"), count(sum.RowsRead, "row"), sum.RowsInserted, sum.RowsUpdated, sum.RowsUnchanged, sum.RowsDeleted, sum.RowsFiltered, sum.RowsQuarantined, sum.Version)
-				if err == nil && sum.RowsRemoved > 0 {
-					_, err = fmt.Fprintf(w, "%s of earlier readings replaced\n", count(sum.RowsRemoved, "row"))
-				}
-				for _, f := range sum.FailedFiles {
-					if err == nil {
-						_, err = fmt.Fprintf(w, "not read: %s: %s\n", f.File, f.Error)
-					}
-				}
-				return err
-			})
-			if err == nil && len(sum.FailedFiles) > 0 {
-				err = &reported{code: exitFailure, msg: count(int64(len(sum.FailedFiles)), "file") + " could not be read"}
-			}
-			return err
+			return a.runBatchOnSpark(cmd.Context(), l, &sf, apps, id)
 		},
 	}
 	sf.add(cmd)
@@ -285,7 +272,60 @@ func newSparkBatch(a *app) *cobra.Command {
 	f.BoolVar(&reprocess, "reprocess", false, "read files again that were read before")
 	f.StringVar(&glob, "file", "", "with --reprocess: only files whose name matches this `pattern`")
 	f.StringVar(&since, "since", "", "with --reprocess: only files modified since this `date`")
+	addRunID(cmd, &id)
 	return cmd
+}
+
+// runBatchOnSpark runs a batch as a recorded task, the same one as run batch is, and prints its report.
+func (a *app) runBatchOnSpark(ctx context.Context, l *pipeline.Lake, sf *sparkFlags, apps []*spark.App, id string) error {
+	run, err := a.record(ctx, l, schedule.Task{Name: pipeline.RunBatch, Run: func(ctx context.Context, run *schedule.Run) error {
+		sum := sparkReport{Version: -1, Warned: map[string]int64{}, FailedFiles: []sparkFailed{}}
+		defer func() { run.SetResult(sum) }() // also of what was done before an error
+		for _, app := range apps {
+			var r sparkReport
+			if err := a.runSpark(ctx, sf, "source "+app.Source.Name, false, nil, app, &r); err != nil {
+				return err
+			}
+			run.Log.Info("batch "+app.Source.Name, "engine", "spark", "files", r.FilesRead, "known", r.FilesSkipped, "rows", r.RowsRead, "inserted", r.RowsInserted,
+				"updated", r.RowsUpdated, "quarantined", r.RowsQuarantined, "version", r.Version)
+			sum.add(r)
+		}
+		if n := len(sum.FailedFiles); n > 0 {
+			return &reported{code: exitFailure, msg: count(int64(n), "file") + " could not be read and stay unread; correct or remove them"}
+		}
+		return nil
+	}}, id)
+	if run == nil || run.Result == nil {
+		return err
+	}
+	var sum sparkReport
+	if uerr := json.Unmarshal(run.Result, &sum); uerr != nil {
+		return errors.Join(err, uerr)
+	}
+	a.noteRepeated(run)
+	result := struct {
+		sparkReport
+		runOutcome
+	}{sum, outcome(run, err)}
+	if perr := a.print(result, func(w io.Writer) error {
+		if err != nil && sum.Epochs == 0 && len(sum.FailedFiles) == 0 {
+			return nil // it ended before it could know whether there is something new
+		}
+		_, err := fmt.Fprintf(w, "%s read, %s: %d inserted, %d updated, %d unchanged, %d deleted, %d filtered, %d quarantined; version %d\n",
+			count(int64(sum.FilesRead), "file"), count(sum.RowsRead, "row"), sum.RowsInserted, sum.RowsUpdated, sum.RowsUnchanged, sum.RowsDeleted, sum.RowsFiltered, sum.RowsQuarantined, sum.Version)
+		if err == nil && sum.RowsRemoved > 0 {
+			_, err = fmt.Fprintf(w, "%s of earlier readings replaced\n", count(sum.RowsRemoved, "row"))
+		}
+		for _, f := range sum.FailedFiles {
+			if err == nil {
+				_, err = fmt.Fprintf(w, "not read: %s: %s\n", f.File, f.Error)
+			}
+		}
+		return err
+	}); perr != nil {
+		return perr
+	}
+	return err
 }
 
 // sparkStreamReport is what the driver prints of a stream when it ends.
@@ -335,9 +375,9 @@ them; cauce run stream --allow-gap SOURCE records the gap, and either goes on be
 				}
 				app.Stream.TriggerMillis = trigger.Milliseconds()
 			}
-			var env []string
-			if app.Source.Kafka.SASL != nil {
-				env = []string{spark.PasswordEnv + "=" + src.Kafka.SASL.Password}
+			env, err := spark.StreamSecrets(src)
+			if err != nil {
+				return err
 			}
 			if !now {
 				a.note("stream %s: reading topic %s on Spark; stop with Ctrl-C", src.Name, src.Topic)
@@ -386,6 +426,7 @@ type sparkMaintained struct {
 	Changed      bool  `json:"changed"`
 	FilesAdded   int64 `json:"files_added"`
 	FilesRemoved int64 `json:"files_removed"`
+	FilesDeleted int64 `json:"files_deleted"` // by VACUUM
 }
 
 // maintainOnSpark runs an application of maintenance and prints what it did.
@@ -403,7 +444,7 @@ func (a *app) maintainOnSpark(ctx context.Context, sf *sparkFlags, app *spark.Ma
 			if app.What == "optimize" {
 				_, err = fmt.Fprintf(w, "%s: %s replaced by %d; version %d\n", name, count(t.FilesRemoved, "file"), t.FilesAdded, t.Version)
 			} else {
-				_, err = fmt.Fprintf(w, "%s: vacuumed; version %d\n", name, t.Version)
+				_, err = fmt.Fprintf(w, "%s: %s deleted; version %d\n", name, count(t.FilesDeleted, "file"), t.Version)
 			}
 			if err != nil {
 				return err

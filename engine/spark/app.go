@@ -33,7 +33,8 @@ const (
 // Program is a plan as Spark SQL.
 type Program struct {
 	// Hash is that of the plan: pipeline.Plan.Hash.
-	Hash      string   `json:"hash"`
+	Hash string `json:"hash"`
+	// RawFields are the plan's, and pipeline.RawUnknown where unknown fields are kept.
 	RawFields []string `json:"raw_fields"`
 	Required  []string `json:"required"`
 	// UsesOccurrence and UsesUnknown say which of the readers' costly columns are looked at.
@@ -102,6 +103,9 @@ func Compile(plan *pipeline.Plan) (*Program, error) {
 	}
 	for _, f := range plan.Fields {
 		c.fieldOf[strings.ToLower(f.Column)] = f.Expr
+	}
+	if plan.Source.UnknownFields == pipeline.UnknownKeep {
+		c.out.RawFields = append(slices.Clone(c.out.RawFields), pipeline.RawUnknown)
 	}
 	c.out.UsesUnknown = plan.Source.UnknownFields == pipeline.UnknownQuarantine
 	c.out.UsesOccurrence = usesOccurrence(plan)
@@ -188,7 +192,7 @@ func (c *compiler) column(name string) int {
 
 func (c *compiler) rawRenderer() *renderer {
 	return &renderer{zone: c.zone, next: &c.temps, name: func(n string) (rendered, error) {
-		if i := slices.Index(c.plan.RawFields, n); i >= 0 {
+		if i := slices.Index(c.out.RawFields, n); i >= 0 {
 			return rendered{value: rawOf(i), kind: kindText}, nil
 		}
 		return rendered{value: "CAST(NULL AS STRING)", kind: kindText}, nil
@@ -210,7 +214,7 @@ const noStatus = "CAST(NULL AS INT)"
 // fields writes the first layer: filter, fields, delete.
 func (c *compiler) fields() error {
 	plan, raw := c.plan, c.rawRenderer()
-	for i := range plan.RawFields {
+	for i := range c.out.RawFields {
 		c.carry = append(c.carry, rawOf(i))
 	}
 	c.carry = append(c.carry, "meta", colPosition, colOrigin, colGeneration, colUnknown)
@@ -396,7 +400,7 @@ func (c *compiler) reason(rule string, column int, e pipeline.Expr, fromRaw bool
 	for _, n := range names(e) {
 		v := "CAST(NULL AS STRING)"
 		if fromRaw {
-			if i := slices.Index(c.plan.RawFields, n); i >= 0 {
+			if i := slices.Index(c.out.RawFields, n); i >= 0 {
 				v = rawOf(i)
 			}
 		} else if i := c.column(n); i >= 0 {

@@ -49,7 +49,7 @@ func (s Submit) ProveFates(ctx context.Context, dir string, cases []ProveCase) (
 		for _, col := range prove.Columns(c.Plan) {
 			d.Texts = append(d.Texts, provedText(c.Plan, col))
 		}
-		if err := writeRecords(d.Input, c); err != nil {
+		if err := writeRecords(d.Input, c, len(program.RawFields)); err != nil {
 			return nil, nil, err
 		}
 		app.Cases = append(app.Cases, d)
@@ -88,7 +88,9 @@ func provedText(plan *pipeline.Plan, col pipeline.Column) [2]string {
 	return [2]string{"CAST(" + x + " AS STRING)", ""}
 }
 
-func writeRecords(file string, c ProveCase) error {
+// writeRecords writes a line for each record; raw is the number of the raw fields, of which the last may be one that no
+// record has.
+func writeRecords(file string, c ProveCase, raw int) error {
 	f, err := os.Create(file)
 	if err != nil {
 		return err
@@ -99,11 +101,13 @@ func writeRecords(file string, c ProveCase) error {
 	name := prove.FileName(c.Plan)
 	seen := map[string]int64{}
 	for _, r := range c.Records {
-		doc := map[string]any{"p": r.Position, "o": prove.Origin, "g": 0, "r": r.Values}
+		values := make([]*string, raw)
+		copy(values, r.Values)
+		doc := map[string]any{"p": r.Position, "o": prove.Origin, "g": 0, "r": values}
 		if !c.Plan.Source.Streaming() {
-			raw := prove.Raw(r)
-			seen[raw]++
-			doc["g"], doc["fn"], doc["fg"], doc["occ"] = prove.Generation, path.Base(name), c.Plan.Source.FileGroups(name), seen[raw]
+			text := prove.Raw(r)
+			seen[text]++
+			doc["g"], doc["fn"], doc["fg"], doc["occ"] = prove.Generation, path.Base(name), c.Plan.Source.FileGroups(name), seen[text]
 		}
 		if err := enc.Encode(doc); err != nil {
 			return err

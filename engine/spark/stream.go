@@ -1,7 +1,9 @@
 package spark
 
 import (
-	"errors"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"os"
 	"time"
@@ -10,9 +12,32 @@ import (
 	"github.com/cauce-data/cauce/pipeline"
 )
 
-// PasswordEnv is the environment variable from which the driver of a stream takes the password of Kafka's user. It stands
-// in no file.
-const PasswordEnv = "CAUCE_KAFKA_PASSWORD"
+// Environment variables from which the driver of a stream takes what stands in no file: the password of Kafka's user, and
+// the key of the client's certificate as PEM of PKCS #8, the one form that Kafka's Java client reads.
+const (
+	PasswordEnv = "CAUCE_KAFKA_PASSWORD"
+	KeyEnv      = "CAUCE_KAFKA_KEY"
+)
+
+// StreamSecrets is the environment, as NAME=VALUE, that the driver of a Kafka source needs.
+func StreamSecrets(src *pipeline.Source) ([]string, error) {
+	var env []string
+	if src.Kafka.SASL.Mechanism != "" {
+		env = append(env, PasswordEnv+"="+src.Kafka.SASL.Password)
+	}
+	if t := src.Kafka.TLS; t.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("source %s: the client's certificate: %w", src.Name, err)
+		}
+		key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+		if err != nil {
+			return nil, fmt.Errorf("source %s: the key of the client's certificate: %w", src.Name, err)
+		}
+		env = append(env, KeyEnv+"="+string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})))
+	}
+	return env, nil
+}
 
 // StreamSpec shapes the micro-batches of a stream.
 type StreamSpec struct {
@@ -29,11 +54,21 @@ type KafkaSpec struct {
 	SASL       *SASLSpec         `json:"sasl,omitempty"`
 	// PasswordEnv names the environment variable that holds the password of SASL's user.
 	PasswordEnv string `json:"password_env,omitempty"`
-	Isolation   string `json:"isolation"` // read_committed or read_uncommitted
+	// KeyEnv names the one that holds the key of the client's certificate, which stands in Properties.
+	KeyEnv    string `json:"key_env,omitempty"`
+	Isolation string `json:"isolation"` // read_committed or read_uncommitted
 	// Start is earliest, latest or time (then StartMillis, since 1970); it counts while the table has nothing of the topic.
 	Start       string `json:"start"`
 	StartMillis int64  `json:"start_ms,omitempty"`
 	Group       string `json:"group,omitempty"`
+	// Tombstones says how messages without value delete rows; nil: they go to quarantine.
+	Tombstones *TombstoneSpec `json:"tombstones,omitempty"`
+}
+
+// TombstoneSpec is pipeline.Tombstones.
+type TombstoneSpec struct {
+	Key  string `json:"key,omitempty"`
+	Time string `json:"time,omitempty"`
 }
 
 // SASLSpec are credentials without their password.
@@ -58,8 +93,8 @@ func NewStream(l *pipeline.Lake, plan *pipeline.Plan, quarantine *delta.Schema, 
 		return nil, fmt.Errorf("%w: source %s has archive: true", ErrUnsupported, src.Name)
 	}
 	for key, given := range map[string]bool{
-		"kafka.registry": src.Kafka.Registry != nil, "kafka.tombstones": src.Kafka.Tombstones != nil,
-		"kafka.assign": len(src.Kafka.Assign) > 0, "kafka.start by offsets": len(src.Kafka.StartOffsets) > 0,
+		"kafka.registry": src.Kafka.Registry != nil,
+		"kafka.assign":   len(src.Kafka.Assign) > 0, "kafka.start by offsets": len(src.Kafka.StartOffsets) > 0,
 	} {
 		if given {
 			return nil, fmt.Errorf("%w: source %s has %s", ErrUnsupported, src.Name, key)
@@ -80,6 +115,9 @@ func NewStream(l *pipeline.Lake, plan *pipeline.Plan, quarantine *delta.Schema, 
 	if !k.StartTime.IsZero() {
 		spec.Start, spec.StartMillis = pipeline.StartTime, k.StartTime.UnixMilli()
 	}
+	if t := k.Tombstones; t != nil {
+		spec.Tombstones = &TombstoneSpec{Key: t.Key, Time: t.Time}
+	}
 	protocol := "PLAINTEXT"
 	if k.SASL.Mechanism != "" {
 		protocol = "SASL_PLAINTEXT"
@@ -89,15 +127,23 @@ func NewStream(l *pipeline.Lake, plan *pipeline.Plan, quarantine *delta.Schema, 
 		if protocol = "SSL"; k.SASL.Mechanism != "" {
 			protocol = "SASL_SSL"
 		}
-		if t.CertFile != "" || t.ServerName != "" {
-			return nil, fmt.Errorf("%w: source %s has tls.cert or tls.server_name; Kafka's Java client takes neither from a lake file", ErrUnsupported, src.Name)
+		if t.ServerName != "" {
+			return nil, fmt.Errorf("%w: source %s has kafka.tls.server_name; Kafka's Java client holds a certificate against the broker's host alone", ErrUnsupported, src.Name)
 		}
 		if t.CAFile != "" {
-			pem, err := os.ReadFile(t.CAFile)
+			certs, err := os.ReadFile(t.CAFile)
 			if err != nil {
-				return nil, errors.Join(fmt.Errorf("source %s: certificates to trust", src.Name), err)
+				return nil, fmt.Errorf("source %s: certificates to trust: %w", src.Name, err)
 			}
-			spec.Properties["ssl.truststore.type"], spec.Properties["ssl.truststore.certificates"] = "PEM", string(pem)
+			spec.Properties["ssl.truststore.type"], spec.Properties["ssl.truststore.certificates"] = "PEM", string(certs)
+		}
+		if t.CertFile != "" {
+			chain, err := os.ReadFile(t.CertFile)
+			if err != nil {
+				return nil, fmt.Errorf("source %s: the client's certificate: %w", src.Name, err)
+			}
+			spec.Properties["ssl.keystore.type"], spec.Properties["ssl.keystore.certificate.chain"] = "PEM", string(chain)
+			spec.KeyEnv = KeyEnv
 		}
 	}
 	spec.Properties["security.protocol"] = protocol

@@ -33,6 +33,8 @@ type Options struct {
 	Users map[string]string
 	// TLS encrypts connections to Addr, with a certificate of 127.0.0.1 that Broker.CA has signed.
 	TLS bool
+	// ClientCerts says that clients of Addr must show a certificate that Broker.CA has signed, with TLS.
+	ClientCerts bool
 	// Properties are added to the broker's configuration.
 	Properties map[string]string
 }
@@ -42,6 +44,8 @@ type Broker struct {
 	// Addr is where clients connect; Admin is a door without authentication for whoever sets the stage.
 	Addr, Admin string
 	CA          string // PEM file of the certificate to trust, with Options.TLS
+	// ClientCert and ClientKey are PEM files of a client's certificate and its key, with Options.TLS.
+	ClientCert, ClientKey string
 
 	o      Options
 	props  string
@@ -118,8 +122,14 @@ func Start(ctx context.Context, o Options) (*Broker, error) {
 	if o.TLS {
 		b.CA = filepath.Join(o.Dir, "ca.pem")
 		keys := filepath.Join(o.Dir, "broker.pem")
-		if err := certificates(b.CA, keys); err != nil {
+		b.ClientCert, b.ClientKey = filepath.Join(o.Dir, "client.pem"), filepath.Join(o.Dir, "client-key.pem")
+		if err := certificates(b.CA, keys, b.ClientCert, b.ClientKey); err != nil {
 			return nil, err
+		}
+		if o.ClientCerts {
+			props["listener.name.client.ssl.client.auth"] = "required"
+			props["listener.name.client.ssl.truststore.type"] = "PEM"
+			props["listener.name.client.ssl.truststore.location"] = b.CA
 		}
 		props["listener.name.client.ssl.keystore.type"] = "PEM"
 		props["listener.name.client.ssl.keystore.location"] = keys

@@ -14,9 +14,9 @@ import (
 	"time"
 )
 
-// certificates makes a certificate authority, whose certificate it writes to ca, and a key and certificate of 127.0.0.1,
-// which it writes to keys. Both are PEM files.
-func certificates(ca, keys string) error {
+// certificates makes a certificate authority, whose certificate it writes to ca; a key and certificate of 127.0.0.1, which
+// it writes to keys; and those of a client, which it writes to two files. All are PEM files.
+func certificates(ca, keys, clientCert, clientKey string) error {
 	root := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
@@ -29,15 +29,18 @@ func certificates(ca, keys string) error {
 	if err != nil {
 		return err
 	}
-	leaf := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "broker"}, NotBefore: root.NotBefore, NotAfter: root.NotAfter,
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	leaf := func(serial int64, name string, use x509.ExtKeyUsage) (*ecdsa.PrivateKey, []byte, error) {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return nil, nil, err
+		}
+		der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+			SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name}, NotBefore: root.NotBefore, NotAfter: root.NotAfter,
+			IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{use},
+		}, root, &key.PublicKey, rootKey)
+		return key, der, err
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	der, err := x509.CreateCertificate(rand.Reader, leaf, root, &key.PublicKey, rootKey)
+	key, der, err := leaf(2, "broker", x509.ExtKeyUsageServerAuth)
 	if err != nil {
 		return err
 	}
@@ -50,6 +53,20 @@ func certificates(ca, keys string) error {
 		if err := pem.Encode(&text, &b); err != nil {
 			return err
 		}
+	}
+	client, clientDER, err := leaf(3, "client", x509.ExtKeyUsageClientAuth)
+	if err != nil {
+		return err
+	}
+	sec1, err := x509.MarshalECPrivateKey(client) // as openssl writes it
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(clientKey, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: sec1}), 0o600); err != nil {
+		return err
+	}
+	if err := os.WriteFile(clientCert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: clientDER}), 0o600); err != nil {
+		return err
 	}
 	if err := os.WriteFile(keys, text.Bytes(), 0o600); err != nil {
 		return err

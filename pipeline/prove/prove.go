@@ -137,7 +137,7 @@ func Records(plan *pipeline.Plan, rng *rand.Rand, n int) []Record {
 		for k := range r.Values {
 			var v string
 			switch {
-			case rng.IntN(25) == 0:
+			case rng.IntN(25) == 0 || strings.HasPrefix(plan.RawFields[k], "\x00"): // null, or nothing that a record can say
 				continue
 			case len(suited[k]) > 0 && (rng.IntN(len(r.Values)) >= odd):
 				v = pick(rng, suited[k])()

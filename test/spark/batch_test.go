@@ -4,14 +4,18 @@ import (
 	"archive/zip"
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/cauce-data/cauce/ingest"
 	"github.com/cauce-data/cauce/internal/prereq"
 	"github.com/cauce-data/cauce/test/lab"
 )
@@ -54,6 +58,7 @@ func conformance(t *testing.T) map[string][]byte {
 		"historico_bom.csv":       "\ufeff" + strings.ReplaceAll(head, "\n", "\r\n") + "BTCUSDT,8,1.5,2,3,2024-08-20T00:00:00+02:00,1,1\r\n\r\nBTCUSDT,9,1.5,2,3,2024-08-20 12:00:00,0,1\r\n",
 		"historico_ragged.csv":    head + "BTCUSDT,10,1,1,1,1724112000000,True\nBTCUSDT,11,1,1,1,1724112000000,True,True,extra\nBTCUSDT,12,1,1,1,1724112000000,True,True\n",
 		"historico_dirty.csv":     head + "BTCUSDT,13,,1,1,1724112000000,True,True\nBTCUSDT,14,-1,1,1,1724112000000,True,True\nBTCUSDT,15,1.123456789,1,1,1724112000000,True,True\nBTCUSDT,16,abc,1,1,1724112000000,True,True\nBTCUSDT,17,1,1,1,yesterday,True,True\nBTCUSDT,18,1,1,1,1724112000000,maybe,True\n,19,1,1,1,1724112000000,True,True\nBTCUSDT,x,1,1,1,1724112000000,True,True\nB\xffC,21,1,1,1,1724112000000,True,True\n",
+		"historico_unknown.csv":   "symbol,trade_id,price,qty,time,is_buyer_maker,z,\"a \"\"b\"\" é\"\nBTCUSDT,40,1,1,1724112000000,True,\"q\"\"\\/<\x1f\x7f\u2028é\",\"\"\nBTCUSDT,41,1,1,1724112000000,True,,\n",
 		"historico_order.csv":     "time,price,qty,trade_id,symbol,is_buyer_maker\n1724112000000,5,5,22,SOLUSDT,true\n1724112000000123,5,5,23,SOLUSDT,true",
 		"historico_small.csv.gz":  head + "BTCUSDT,24,1e1,1,1,1724112000000,True,True\n",
 		"historico_small.csv.zip": head + "BTCUSDT,25,1,1,1,1724112000000,True,True\nBTCUSDT,1,10.5,1,10.5,1724112000000,True,True\nBTCUSDT,1,11,1,10.5,1724112000001,True,True\n",
@@ -79,7 +84,7 @@ func TestBatchOnSparkIsTheBatchHere(t *testing.T) {
 	for _, l := range []*lab.Lake{here, there} {
 		text, err := os.ReadFile(l.Path("lake.yaml"))
 		if err == nil {
-			err = os.WriteFile(l.Path("lake.yaml"), []byte(strings.Replace(string(text), "    rank: 0\n", "    rank: 0\n    on_reissue: replace\n", 1)), 0o644)
+			err = os.WriteFile(l.Path("lake.yaml"), []byte(strings.Replace(string(text), "    rank: 0\n", "    rank: 0\n    on_reissue: replace\n    unknown_fields: keep\n", 1)), 0o644)
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -159,15 +164,65 @@ func TestBatchOnSparkIsTheBatchHere(t *testing.T) {
 	again := []string{"--reprocess", "--file", "historico_[dq]*"}
 	var a, b report
 	here.JSON(&a, append([]string{"run", "batch"}, again...)...)
-	there.JSON(&b, append(submit, again...)...)
+	there.JSON(&b, append(append(submit, again...), "--run-id", "again-1")...)
 	if !reflect.DeepEqual(a, b) || b.FilesRead != 2 {
 		t.Errorf("counts of files read again\nhere  %+v\nSpark %+v", a, b)
 	}
 	both("read again")
+	// The run is in the history, and one that has succeeded under its ID is not repeated: there is no Spark to repeat it.
+	var repeated struct {
+		report
+		RunID    string `json:"run_id"`
+		Repeated bool   `json:"repeated"`
+	}
+	there.JSON(&repeated, append([]string{"spark", "submit", "batch", "--spark-submit", "./no-spark-here", "--run-id", "again-1"}, again...)...)
+	if repeated.RunID != "again-1" || !repeated.Repeated || !reflect.DeepEqual(repeated.report, b) {
+		t.Errorf("the run that was asked for again: %+v, want the report %+v", repeated, b)
+	}
+	if out := there.Run("runs", "show", "again-1"); !strings.Contains(out, "engine=spark") {
+		t.Errorf("cauce runs show says nothing of Spark: %s", out)
+	}
 
-	// Spark packs what both wrote, and Cauce writes on.
-	there.Run(append([]string{"spark", "submit", "optimize"}, flags...)...)
+	// Spark packs what both wrote, in Z-order, and deletes what nothing names and nothing else; Cauce writes on.
+	var packed, emptied struct {
+		Tables map[string]struct {
+			Version int  `json:"version"`
+			Changed bool `json:"changed"`
+			Added   int  `json:"files_added"`
+			Removed int  `json:"files_removed"`
+			Deleted int  `json:"files_deleted"`
+		}
+	}
+	there.JSON(&packed, append([]string{"spark", "submit", "optimize", "unified_events", "--z-order", "symbol,event_time"}, flags...)...)
+	if p := packed.Tables["unified_events"]; !p.Changed || p.Added == 0 || p.Removed <= p.Added {
+		t.Errorf("OPTIMIZE on Spark: %+v", packed)
+	}
 	both("packed by Spark")
+	before := there.Run("query", "SELECT * FROM unified_events ORDER BY event_id", "--as-of", strconv.Itoa(packed.Tables["unified_events"].Version-1))
+	stray := filepath.Join(there.Table(), "event_date=2024-08-20", "part-00000-stray.c000.snappy.parquet")
+	if err := os.WriteFile(stray, []byte("PAR1"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if old := time.Now().AddDate(0, -3, 0); os.Chtimes(stray, old, old) != nil {
+		t.Fatal("the stray file keeps its time")
+	}
+	named := lab.NamedFiles(t, there.Table())
+	there.JSON(&emptied, append([]string{"spark", "submit", "vacuum", "unified_events", "--retention", "168h"}, submitFlags(t)...)...)
+	if v := emptied.Tables["unified_events"]; v.Deleted != 1 {
+		t.Errorf("VACUUM on Spark: %+v, want one file deleted", emptied)
+	}
+	if _, err := os.Stat(stray); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the stray file after VACUUM: %v", err)
+	}
+	for _, f := range named {
+		if _, err := os.Stat(filepath.Join(there.Table(), f)); err != nil {
+			t.Errorf("a file of the table after VACUUM: %v", err)
+		}
+	}
+	both("vacuumed by Spark")
+	if d := lab.Diff(strings.Split(before, "\n"), strings.Split(there.Run("query", "SELECT * FROM unified_events ORDER BY event_id", "--as-of", strconv.Itoa(packed.Tables["unified_events"].Version-1)), "\n")); d != "" {
+		t.Errorf("the version before OPTIMIZE, after VACUUM: %s", d)
+	}
 	for _, l := range []*lab.Lake{here, there} {
 		put(t, l, "historico_after.csv", []byte("symbol,trade_id,price,qty,time,is_buyer_maker\nBTCUSDT,1,14,1,1724112000004,True\nSOLUSDT,22,1,1,1724112000002,True\n"))
 	}
@@ -177,5 +232,17 @@ func TestBatchOnSparkIsTheBatchHere(t *testing.T) {
 	both("after maintenance")
 	if rows := deltalake(t, there); rows != len(here.Rows()) {
 		t.Errorf("deltalake sees %d rows, Cauce %d", rows, len(here.Rows()))
+	}
+
+	// A table that has forgotten deletions takes no rows from Spark, which could bring one of them back.
+	there.Run("table", "properties", "unified_events", "--set", ingest.PropTombstonesPurged+"=event_time=2024-08-20 00:00:00")
+	put(t, there, "historico_purged.csv", []byte("symbol,trade_id,price,qty,time,is_buyer_maker\nBTCUSDT,50,14,1,1724112000004,True\n"))
+	kept := tableHash(there)
+	out, errs, code := there.Try(append([]string{"spark", "submit", "batch", "--json"}, submitFlags(t)...)...)
+	if code != 2 || !strings.Contains(out, ingest.PropTombstonesPurged) {
+		t.Errorf("a batch into a table that has forgotten deletions: exit code %d\n%s%s", code, out, errs)
+	}
+	if tableHash(there) != kept {
+		t.Error("the refused batch changed the table")
 	}
 }

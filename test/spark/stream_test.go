@@ -218,11 +218,11 @@ func TestStreamMovesBetweenSparkAndHere(t *testing.T) {
 	if err != nil || len(checkpoints) != 3 {
 		t.Errorf("checkpoints %v, want one for each of three drivers (%v)", checkpoints, err)
 	}
-	noPasswords(t, l)
+	noSecrets(t, l, "pw-s")
 }
 
-// noPasswords looks for the stream's password in what a lake keeps and in a rendered application.
-func noPasswords(t *testing.T, l *lab.Lake) {
+// noSecrets looks for secrets in what a lake keeps and in a rendered application.
+func noSecrets(t *testing.T, l *lab.Lake, secrets ...string) {
 	t.Helper()
 	l.Run("spark", "render", "--out", "rendered")
 	err := filepath.WalkDir(l.Dir, func(file string, d os.DirEntry, err error) error {
@@ -230,8 +230,10 @@ func noPasswords(t *testing.T, l *lab.Lake) {
 			return err
 		}
 		text, err := os.ReadFile(file)
-		if strings.Contains(string(text), "pw-s") {
-			t.Errorf("%s holds the password", file)
+		for _, s := range secrets {
+			if strings.Contains(string(text), s) {
+				t.Errorf("%s holds a secret: %s", file, s)
+			}
 		}
 		return err
 	})

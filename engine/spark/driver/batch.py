@@ -11,7 +11,7 @@ def batch(spark, app):
     again = app.get("reprocess")
     since = now_rfc3339()  # the generation of what is read again
     store = Store(spark, app["root"])
-    table, quarantine = Table(spark, store, app["table"]), Table(spark, store, app["quarantine"])
+    table, quarantine = Table(spark, store, app["table"], merging=True), Table(spark, store, app["quarantine"])
     progress = Progress(store, table, source["name"], "files")
     report = {"files_read": 0, "files_skipped": 0, "epochs": 0, "warnings": [], "failed_files": [], "warned": {}}
     for k in COUNTS:

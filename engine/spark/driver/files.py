@@ -269,6 +269,16 @@ def file_records(source, program, name, content, modified):
     return digest, has_header, fields, rows_of(source, program, name, data, encoding, digest, has_header, fields, modified)
 
 
+def json_text(s):
+    """A text as JSON, in the spelling of Go's library."""
+    short = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+    return '"' + "".join(short.get(c, f"\\u{ord(c):04x}" if c < " " or c in "\u2028\u2029" else c) for c in s) + '"'
+
+
+# JSON of a text as the embedded engine's own writer of values has it.
+VALUE = {**{i: f"\\u{i:04X}" for i in range(32)}, 8: "\\b", 9: "\\t", 10: "\\n", 12: "\\f", 13: "\\r", 34: '\\"', 92: "\\\\"}
+
+
 def rows_of(source, program, name, data, encoding, digest, has_header, fields, generation):
     raw_fields = program["raw_fields"]
     at = [fields.index(f) if f in fields else -1 for f in raw_fields]
@@ -303,8 +313,8 @@ def rows_of(source, program, name, data, encoding, digest, has_header, fields, g
             unknown = next((fields[i] for i in others if values[i][0]), None)
         if keep >= 0:
             rest = {fields[i]: value(values[i]) for i in others}
-            rest = {k: v for k, v in sorted(rest.items()) if v is not None}
-            r[keep] = json.dumps(rest, ensure_ascii=False, separators=(",", ":")) if rest else None
+            rest = [f'{json_text(k)}:"{v.translate(VALUE)}"' for k, v in sorted(rest.items()) if v is not None]
+            r[keep] = "{" + ",".join(rest) + "}" if rest else None
         occurrence = None
         if program["uses_occurrence"]:
             occurrence = seen[rec] = seen.get(rec, 0) + 1

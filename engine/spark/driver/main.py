@@ -16,7 +16,7 @@ def session(app):
         "spark.sql.caseSensitive": "false",
         "spark.sql.decimalOperations.allowPrecisionLoss": "false",
         "spark.sql.parser.escapedStringLiterals": "false",
-        "spark.sql.redaction.options.regex": "(?i)url|secret|password|token|jaas",
+        "spark.sql.redaction.options.regex": "(?i)url|secret|password|token|jaas|keystore",
         **app.get("conf", {}),
     }.items():
         builder = builder.config(k, v)
@@ -42,6 +42,8 @@ def main():
         result = {"prove": prove, "batch": batch, "stream": stream, "maintain": maintain}[app["mode"]](spark, app) or {}
         if result.get("failed_files"):
             code = 1
+    except Refused as e:
+        result, code = {"error": str(e)}, 2
     except DataError as e:
         result, code = {"error": str(e)}, 3
     except Gap as e:

@@ -270,12 +270,6 @@ def unescape(t):
     return "".join(out) + s[at:]
 
 
-def json_text(s):
-    """A text as JSON, in the spelling of Go's library."""
-    short = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-    return '"' + "".join(short.get(c, f"\\u{ord(c):04x}" if c < " " or c in "\u2028\u2029" else c) for c in s) + '"'
-
-
 INVALID = re.compile("[\udc80-\udcff]+")
 
 
@@ -293,16 +287,41 @@ def message_text(value):
         return cut(t).decode("utf-8", "ignore"), raw
 
 
+def tombstone(spec, key, ms):
+    """The JSON object that stands for a message without value: what its key and its time say."""
+    if key is None:
+        raise JSONError("the message has neither value nor key")
+    members = [json_text(spec["time"]) + f":{ms}"] if spec.get("time") else []
+    if spec.get("key"):
+        try:
+            members.append(json_text(spec["key"]) + ":" + json_text(key.decode("utf-8")))
+        except UnicodeDecodeError:
+            raise JSONError("the message has no value, and its key is no valid UTF-8") from None
+        return ("{" + ",".join(members) + "}").encode("utf-8")
+    try:
+        said = json.loads(key.decode("utf-8", "replace"), parse_constant=JSONScanner.refuse)
+    except (ValueError, RecursionError):
+        said = None
+    if not isinstance(said, dict):
+        raise JSONError("the message has no value, and its key is no JSON object; kafka.tombstones.key names the raw field for a key that is plain text")
+    # Of a name that occurs twice the last one counts: what the key itself says.
+    rest = key.strip(b" \t\r\n")[1:]
+    return ("{" + ",".join(members) + ("," if members and said else "")).encode("utf-8") + rest
+
+
 def message_reader(source, program, schema, origin):
     """Makes records of messages, where they are; each comes as (key, value, partition, offset, time in ms)."""
     raw_fields = program["raw_fields"]
     flush = flusher(schema)
-    topic = source["kafka"]["topic"]
+    topic, tombstones = source["kafka"]["topic"], source["kafka"].get("tombstones")
 
     def run(batches):
         sys.setrecursionlimit(5000)  # JSONScanner.DEPTH_MAX levels, each of two calls
-        keep = raw_fields.index("\0unknown") if "\0unknown" in raw_fields else -1
-        scan = JSONScanner([f for f in raw_fields if not f.startswith("\0")], keep >= 0, program["uses_unknown"])
+        # Fields that no message has: all members that nothing else wants, and whether the message is a deletion.
+        own = [(i, f) for i, f in enumerate(raw_fields) if f.startswith("\0")]
+        scan = JSONScanner([f for f in raw_fields if not f.startswith("\0")], "\0unknown" in raw_fields, program["uses_unknown"])
+        if "\0tombstone" in raw_fields:
+            scan.child(scan.root, "\0tombstone")  # a name that no member can take
         nothing = (None,) * len(raw_fields)
         for b in batches:
             rows = []
@@ -310,15 +329,18 @@ def message_reader(source, program, schema, origin):
                 raw, exact = message_text(value)
                 meta = (None, None, topic, partition, offset, raw, exact, key, len(value or b""), None, ms)
                 common = (meta, offset, f"{origin}:{topic}/{partition}", 0, None, None, None)
+                gone = value is None and tombstones is not None
                 try:
-                    values, unknown = scan.record(value)
+                    values, unknown = scan.record(tombstone(tombstones, key, ms) if gone else value)
                 except JSONError as e:
                     rows.append((*nothing, *common, None, str(e)))
                     continue
-                if keep >= 0:
+                if gone:
+                    unknown = None  # what else the key says is nobody's
+                if own:
                     values = list(values)
-                    values.insert(keep, unknown)
-                    unknown = None
+                    for i, f in own:
+                        values.insert(i, unknown if f == "\0unknown" else "true" if gone else None)
                 rows.append((*values, *common, unknown if program["uses_unknown"] else None, None))
             if rows:
                 yield flush(rows)

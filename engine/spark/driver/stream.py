@@ -16,13 +16,19 @@ class Moved(Exception):
 
 
 def kafka_properties(spec):
-    """Settings of Kafka's Java clients. The password comes from the environment, never from the application's file."""
+    """Settings of Kafka's Java clients. Secrets come from the environment, never from the application's file."""
+
+    def secret(name, what):
+        if name not in os.environ:
+            raise SystemExit(f"the environment lacks {name}, {what}")
+        return os.environ[name]
+
     p = {"bootstrap.servers": ",".join(spec["brokers"]), **spec.get("properties", {})}
+    if spec.get("key_env"):
+        p["ssl.keystore.key"] = secret(spec["key_env"], "the key of the client's certificate")
     login = spec.get("sasl")
     if login:
-        password = os.environ.get(spec["password_env"])
-        if password is None:
-            raise SystemExit(f"the environment lacks {spec['password_env']}, the password of Kafka's user {login['user']}")
+        password = secret(spec["password_env"], f"the password of Kafka's user {login['user']}")
         module = "plain.PlainLoginModule" if login["mechanism"] == "PLAIN" else "scram.ScramLoginModule"
         quoted = [x.replace("\\", "\\\\").replace('"', '\\"') for x in (login["user"], password)]
         p["sasl.mechanism"] = login["mechanism"]
@@ -198,7 +204,7 @@ class Stream:
 
     def open(self, spark):
         store = Store(spark, self.app["root"])
-        table = Table(spark, store, self.app["table"])
+        table = Table(spark, store, self.app["table"], merging=True)
         return table, Table(spark, store, self.app["quarantine"]), Progress(store, table, self.source["name"], self.incarnation)
 
     def succeeds(self, others):

@@ -7,11 +7,19 @@ CONFLICT_TRIES = 20
 CONFLICT_SECONDS = 60
 
 
-class Table:
-    """A Delta table below the root; created as the lake file declares it."""
+# The property of a table whose oldest deletions are forgotten (ingest.PropTombstonesPurged).
+PURGED = "cauce.tombstonesPurgedTo"
 
-    def __init__(self, spark, store, spec):
-        self.spark, self.store, self.spec = spark, store, spec
+
+class Refused(Exception):
+    """The table wants what Spark's side does not have: exit code 2."""
+
+
+class Table:
+    """A Delta table below the root; created as the lake file declares it. merging: rows of a source go into it."""
+
+    def __init__(self, spark, store, spec, merging=False):
+        self.spark, self.store, self.spec, self.merging = spark, store, spec, merging
         self.name, self.path = spec["name"], store.url(spec["path"])
         self.sql = f"delta.`{self.path}`"
         columns = ", ".join(spec["columns"])
@@ -29,20 +37,32 @@ class Table:
         log = jvm.org.apache.spark.sql.delta.DeltaLog.forTable(self.spark._jsparkSession, self.path)
         s = log.update(False, jvm.scala.Option.empty(), jvm.scala.Option.empty())
         self.snapshot, self.version, self.id = s, s.version(), s.metadata().id()
+        # A statement that is computed again comes by here too, and Delta lets none commit over changed properties.
+        purged = s.metadata().configuration().get(PURGED)
+        if self.merging and purged.isDefined():
+            raise Refused(
+                f"table {self.name} has forgotten its deletions up to {purged.get()} ({PURGED}): a row up to there may be one that was deleted, "
+                "and Spark's side cannot keep it out; cauce run batch and cauce run stream do"
+            )
 
     def txn(self, app_id):
         v = self.snapshot.transactions().get(app_id)
         return v.get() if v.isDefined() else None
 
-    def user_metadata(self, version):
-        """commitInfo.userMetadata of a commit; None if the log no longer has it."""
+    def commit_info(self, version):
+        """commitInfo of a commit; None if the log no longer has it."""
         content = self.store.read(f"{self.spec['path']}/_delta_log/{version:020d}.json")
         if content is None:
             return None
         for line in content.splitlines():
             if b'"commitInfo"' in line:
-                return json.loads(line).get("commitInfo", {}).get("userMetadata") or ""
-        return ""
+                return json.loads(line).get("commitInfo", {})
+        return {}
+
+    def user_metadata(self, version):
+        """commitInfo.userMetadata of a commit; None if the log no longer has it."""
+        info = self.commit_info(version)
+        return info if info is None else info.get("userMetadata") or ""
 
     def incarnations(self, source):
         """Those of a source of which the table carries a txn."""
