@@ -133,9 +133,6 @@ flags for Spark.`,
 					report.LeftOut = append(report.LeftOut, t.Name)
 					continue
 				}
-				if eng == engineSpark && len(t.Sources) > 0 {
-					return usagef("schedule.tasks.%s: on Spark a batch reads every source of files; it cannot be narrowed to %s", t.Name, list(t.Sources))
-				}
 				d := airflowDAG{
 					DagID: dagID, Task: t.Name, Program: bin, Lake: lake, Sources: t.Sources, Batch: append(batch[:len(batch):len(batch)], t.Sources...), Tables: batchTables(l, t),
 					Cron: t.Cron, Timezone: t.Timezone.String(), Retries: t.Retries, Backoff: t.Backoff.Seconds(), Timeout: t.Timeout.Seconds(),

@@ -19,7 +19,6 @@ func TestDeployedDagsAreCurrent(t *testing.T) {
 		args []string
 	}{
 		{"cauce_crypto.py", []string{"--dag-id", "cauce_crypto"}},
-		{"cauce_crypto_spark.py", []string{"--dag-id", "cauce_crypto_spark", "--engine", "spark", "--master", "spark://spark:7077", "--submit-arg", "--packages=io.delta:delta-spark_4.2_2.13:4.4.0"}},
 	} {
 		args := append([]string{"airflow", "render", "--lake", lake, "--out", out, "--lake-path", "/opt/cauce/crypto/lake.yaml"}, c.args...)
 		root := newRoot(&app{prog: "cauce", stdin: strings.NewReader(""), stdout: &strings.Builder{}, stderr: &strings.Builder{}})

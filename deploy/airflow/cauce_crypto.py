@@ -145,7 +145,7 @@ class PublishOperator(BaseOperator):
         report = context["ti"].xcom_pull(task_ids="batch")
         changed = sum(report.get(f"rows_{fate}", 0) for fate in ("inserted", "updated", "deleted", "removed"))
         # An earlier try may have committed rows that the last one's report does not count.
-        if not changed and report.get("attempts", 1) == 1 and context["ti"].try_number == 1:
+        if not changed and report["attempts"] == 1 and context["ti"].try_number == 1:
             raise AirflowSkipException("no table has changed")
         for asset in self.outlets:
             context["outlet_events"][asset].extra = {"version": report["version"], "rows_changed": changed, "run": context["run_id"]}
@@ -181,7 +181,7 @@ with DAG(
     new_files = NewFilesSensor(task_id="new_files")
     # What has succeeded under this id is not repeated: clearing, rerunning or backfilling an interval changes nothing.
     run_id = "{{ dag.dag_id }}.{{ (logical_date | ts) if logical_date else run_id }}"
-    batch = CauceOperator(task_id="batch", arguments=[*BATCH, *([] if "spark" in BATCH else ["--run-id", run_id])])
+    batch = CauceOperator(task_id="batch", arguments=[*BATCH, "--run-id", run_id])
     checks = ChecksOperator(task_id="checks")
     publish = PublishOperator(task_id="publish", outlets=[Asset(name=f"{DAG_ID}.{t}", uri=f"x-cauce://{DAG_ID}/{t}") for t in TABLES])
     optimize = CauceOperator(task_id="optimize", arguments=["run", "maintenance", *(TABLES if SOURCES else [])])

@@ -519,6 +519,21 @@ var faults = []fault{
 		pkg:   "./test/spark", test: "^TestBatchOnSparkIsTheBatchHere$",
 	},
 	{
+		name: "spark-forgets-the-key", what: "a message without value deletes nothing on Spark",
+		edits: []edit{{"engine/spark/driver/messages.py", "\"true\" if gone else None", "None"}},
+		pkg:   "./test/spark", test: "^TestTombstonesOverTLSOnSpark$",
+	},
+	{
+		name: "spark-brings-back-the-deleted", what: "rows go from Spark into a table that has forgotten deletions",
+		edits: []edit{{"engine/spark/driver/tables.py", "if self.merging and purged.isDefined():", "if False:"}},
+		pkg:   "./test/spark", test: "^TestBatchOnSparkIsTheBatchHere$",
+	},
+	{
+		name: "spark-repeats-runs", what: "a batch on Spark is run again under an ID that has succeeded",
+		edits: []edit{{"cmd/cauce/spark.go", "\t}}, id)\n\tif run == nil", "\t}}, \"\")\n\tif run == nil"}},
+		pkg:   "./test/airflow", test: "^TestDagOnSpark$",
+	},
+	{
 		name: "trust-remembered-copies", what: "a remembered copy is skipped although the file is another one now",
 		edits: []edit{{"ingest/batch.go", "case !ok && b.unchanged(f, remembered[f.Key]):", "case !ok && remembered[f.Key].Name == f.Key:"}},
 		pkg:   "./ingest", test: "^TestRenamedCopiesAreHashedOnce$",
