@@ -1,5 +1,7 @@
 package pipeline
 
+import "github.com/cauce-data/cauce/delta"
+
 // Expr is a node of the lake file's one expression language (DESIGN D8): SQL expressions, parsed by the engine's own
 // parser into this tree, checked here against the pinned functions, and rendered by each engine.
 type Expr interface{ isExpr() }
@@ -47,6 +49,21 @@ func (Case) isExpr()    {}
 // Parser turns the text of an SQL expression into an Expr. engine/duckdb implements it with DuckDB's own parser.
 type Parser interface {
 	ParseExpr(sql string) (Expr, error) // *SyntaxError where the text is not an expression
+	// ParseQuery checks one SELECT over some relations. The error says what is wrong with it: *SyntaxError where its text is
+	// no SELECT, else any other.
+	ParseQuery(sql string, relations []Relation) (*Query, error)
+}
+
+// Relation is a table as a query sees it.
+type Relation struct {
+	Name    string
+	Columns []delta.Field
+}
+
+// Query is what is known of a SELECT.
+type Query struct {
+	Tables  []string      // that it names
+	Columns []delta.Field // of its result
 }
 
 // SyntaxError is a parse error at a byte offset of the expression's text (-1 if unknown).

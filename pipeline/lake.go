@@ -53,7 +53,8 @@ type Lake struct {
 	Metrics     Metrics
 	Shares      []Share // in the order of the file
 	Serve       Serve
-	Roles       []Role // in the order of the file
+	Views       []*View // in the order of the file
+	Roles       []Role  // in the order of the file
 	// Warnings are findings that do not stop the lake from working as written but are probably not meant.
 	Warnings Diagnostics
 

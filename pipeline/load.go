@@ -221,6 +221,7 @@ func (b *builder) build(v *value) {
 	b.checkTopics(v.get("sources"))
 	b.settings(v)
 	b.shares(v.get("shares"))
+	b.views(v)
 	b.serve(v)
 }
 

@@ -45,6 +45,9 @@ func Reference() string {
 	section("schedule.batch, schedule.maintenance", taskShape("`cauce run batch`; OPTIMIZE and VACUUM as maintenance says. Of maintenance, catch_up is none unless it is given.", CatchUpOnce))
 	section("schedule.tasks.*", tasks.key("tasks").shape.elem)
 	section("schedule.alerts", tasks.key("alerts").shape)
+	section("views.*", viewShape)
+	section("serve", serveShape)
+	section("roles.*", roleShape)
 	b.WriteString("Durations are written `30s`, `1h30m` or `7d`; sizes `134217728`, `64MB` or `128MiB`; a list of one text may be the text itself.\n\n")
 	return b.String()
 }

@@ -23,7 +23,9 @@ type Serve struct {
 type Role struct {
 	Name     string
 	Password string
-	Tables   []RoleTable // none: every table
+	// Tables and Views are what the role sees; both empty: everything.
+	Tables []RoleTable
+	Views  []string // names as views declares them
 }
 
 // RoleTable is a table that a role sees.
@@ -49,8 +51,9 @@ var roleShape = &shape{
 	kind: kindObject, doc: "A name under which people and tools connect to `cauce serve`.", example: "{password: \"${env:ANALYST_PASSWORD}\", tables: {events: [id, price]}}",
 	keys: []keyShape{
 		{"password", text("Its password; let it come from the environment or from a file.", "${env:ANALYST_PASSWORD}"), true},
-		{"tables", &shape{kind: kindDict, nullable: true, doc: "The tables that the role sees, each with the columns that it sees (none given: all). Default: every table.", example: "{events: [id, price]}",
+		{"tables", &shape{kind: kindDict, doc: "The tables that the role sees, each with the columns that it sees (none given: all). Default: every table, or none where views is given.", example: "{events: [id, price]}",
 			elem: names("The columns that the role sees; none: all.", "[id, price]")}, false},
+		{"views", &shape{kind: kindList, elem: &shape{kind: kindText}, doc: "The views that the role sees, of those in views. Default: every view, or none where tables is given.", example: "[by_day]"}, false},
 	},
 }
 
@@ -117,6 +120,18 @@ func (b *builder) serve(v *value) {
 				b.roleTable(&r, te)
 			}
 		}
+		if views := e.v.get("views"); views != nil {
+			for _, x := range views.items {
+				b.roleView(&r, x)
+			}
+		}
+		if e.v != nil {
+			for _, k := range e.v.keys { // an empty list must not come to mean everything
+				if (k.name == "tables" || k.name == "views") && len(k.v.keys)+len(k.v.items) == 0 {
+					b.r.errorf(k.at, "leave the key out, or name what the role may see", "role %s: %s names nothing", e.name, k.name)
+				}
+			}
+		}
 		for _, o := range l.Roles {
 			if strings.EqualFold(o.Name, r.Name) {
 				b.r.errorf(e.at, "names ignore case", "role %s is declared twice", r.Name)
@@ -124,6 +139,19 @@ func (b *builder) serve(v *value) {
 		}
 		l.Roles = append(l.Roles, r)
 	}
+}
+
+func (b *builder) roleView(r *Role, x *value) {
+	view := b.lake.View(x.text)
+	if view == nil {
+		var all []string
+		for _, o := range b.lake.Views {
+			all = append(all, o.Name)
+		}
+		b.r.errorf(x.at, suggest(x.text, all), "role %s: there is no view %s", r.Name, strconv.Quote(clip(x.shown)))
+		return
+	}
+	r.Views = append(r.Views, view.Name)
 }
 
 func (b *builder) roleTable(r *Role, e entry) {

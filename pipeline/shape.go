@@ -301,6 +301,7 @@ var lakeShape = &shape{
 			{"listen", text("Address (host:port) on which /metrics, /healthz and /readyz are served, without authentication; nothing is served unless it is given. --metrics-listen overrides it.", "127.0.0.1:9464"), true},
 		}}, false},
 		{"shares", &shape{kind: kindDict, elem: shareShape, nullable: true, doc: "What is shared over Delta Sharing, by name.", example: "{partners: {tables: [events]}}"}, false},
+		{"views", &shape{kind: kindDict, elem: viewShape, nullable: true, doc: "Named SELECTs for readers, by name; they appear beside the tables over `cauce serve`.", example: `{by_day: "SELECT event_date, count(*) AS n FROM events GROUP BY ALL"}`}, false},
 		{"serve", serveShape, false},
 		{"roles", &shape{kind: kindDict, elem: roleShape, nullable: true, doc: "Who may read over `cauce serve`, by name. Without any, `reader` may on loopback, with no password.", example: "{analyst: {password: \"${env:ANALYST_PASSWORD}\"}}"}, false},
 	},

@@ -80,6 +80,17 @@ func (b *Backend) relations(ctx context.Context, r *Role, at func(ctx context.Co
 			out = append(out, rel)
 		}
 	}
+	for _, v := range b.views(r) {
+		rel := pgcatalog.Relation{Schema: SchemaPublic, Name: v.Name, View: true, Comment: v.Comment, Definition: " " + v.SQL + ";", Rows: -1}
+		if !r.Whole() { // it names what the role does not see
+			rel.Definition = " SELECT * FROM public." + v.Name + ";"
+		}
+		for _, f := range v.Columns {
+			oid, mod := postgresType(f.Type)
+			rel.Columns = append(rel.Columns, pgcatalog.Column{Name: f.Name, Type: oid, Modifier: mod})
+		}
+		out = append(out, rel)
+	}
 	for name, v := range systemViews {
 		rel := pgcatalog.Relation{Schema: SchemaLake, Name: name, View: true, Comment: v.comment, Definition: " SELECT * FROM lake." + name + ";"}
 		for _, f := range v.fields {

@@ -72,6 +72,7 @@ var workerKinds = map[string]string{
 	"InvalidInput": CodeInvalidParameter, "Permission": CodePermission, "NotImplemented": CodeNotSupported, "OutofMemory": CodeMemory,
 	"IO": CodeInternal, "Constraint": "23000", "MismatchType": CodeDatatype, "Mismatch": CodeDatatype, "Decimal": CodeOutOfRange, "DivideByZero": CodeDivisionByZero,
 	worker.KindMemory: CodeMemory, worker.KindDied: CodeInternal, worker.KindBusy: CodeTooMany, worker.KindSpool: CodeDisk, worker.KindCancelled: CodeCancelled,
+	worker.KindView: CodeInvalidParameter,
 }
 
 // AsError gives any error its SQLSTATE.

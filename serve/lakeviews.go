@@ -163,11 +163,15 @@ func versionRows(ctx context.Context, s *Session, add func(...any)) error {
 			if c.Version > snap.Version() {
 				continue // later than the transaction's moment
 			}
-			parameters, err := json.Marshal(c.Info.OperationParameters)
-			if err != nil {
-				return err
+			var parameters any
+			if t.columns == nil { // conditions of statements stand there
+				text, err := json.Marshal(c.Info.OperationParameters)
+				if err != nil {
+					return err
+				}
+				parameters = string(text)
 			}
-			add(t.name, int64(c.Version), c.Time, c.Info.Operation, int64(c.FilesAdded), int64(c.FilesRemoved), c.Info.EngineInfo, string(parameters))
+			add(t.name, int64(c.Version), c.Time, c.Info.Operation, int64(c.FilesAdded), int64(c.FilesRemoved), c.Info.EngineInfo, parameters)
 		}
 		return nil
 	})
@@ -206,8 +210,24 @@ func fileCounts(a *delta.Add) (rows any, deleted int64) {
 	return nil, deleted
 }
 
+// showsFolders tells whether a role may see the names of a table's partitions: values stand in them, and counts of rows.
+func (t *table) showsFolders(snap *delta.Snapshot) bool {
+	if t.columns == nil {
+		return true
+	}
+	for _, name := range snap.Metadata().PartitionColumns {
+		if !slices.ContainsFunc(t.columns, func(c string) bool { return strings.EqualFold(c, name) }) {
+			return false
+		}
+	}
+	return true
+}
+
 func fileRows(ctx context.Context, s *Session, add func(...any)) error {
 	return eachTable(ctx, s, func(t table, snap *delta.Snapshot) error {
+		if !t.showsFolders(snap) {
+			return nil
+		}
 		for _, a := range snap.Adds() {
 			rows, deleted := fileCounts(a)
 			add(t.name, int64(snap.Version()), a.Path, partitionText(snap, a), a.Size, rows, deleted, time.UnixMilli(a.ModificationTime))
@@ -222,6 +242,9 @@ func partitionRows(ctx context.Context, s *Session, add func(...any)) error {
 		unknown                     bool
 	}
 	return eachTable(ctx, s, func(t table, snap *delta.Snapshot) error {
+		if !t.showsFolders(snap) {
+			return nil
+		}
 		parts := map[string]*sums{}
 		for _, a := range snap.Adds() {
 			name := partitionText(snap, a)
@@ -248,7 +271,7 @@ func partitionRows(ctx context.Context, s *Session, add func(...any)) error {
 
 // wholeLake refuses roles that see only some tables what is about all of them.
 func wholeLake(s *Session, view string) error {
-	if s.Role.Tables != nil {
+	if !s.Role.Whole() {
 		return errorf(CodePermission, "permission denied for view lake.%s: it is for roles that see every table", view)
 	}
 	return nil

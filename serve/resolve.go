@@ -23,7 +23,9 @@ type resolver struct {
 	ctx           context.Context
 	usesCatalogue bool
 	cat           *pgcatalog.Catalogue
-	selects       int // SELECTs seen so far
+	selects       int                      // SELECTs seen so far
+	views         bool                     // a view is read
+	read          map[string]delta.Version // versions of the tables that are read, by name
 }
 
 // Table implements duckdb.Resolver.
@@ -50,6 +52,9 @@ func (r *resolver) Table(ctx context.Context, n duckdb.Name) (duckdb.Relation, e
 		case SchemaPublic:
 			if t, ok := r.s.b.table(r.s.Role, n.Table); ok {
 				return r.lakeTable(ctx, t, n)
+			}
+			if v := r.s.b.view(r.s.Role, n.Table); v != nil {
+				return r.view(v, n)
 			}
 		case SchemaLake:
 			if v := lakeViews[name]; v != nil {
@@ -78,6 +83,10 @@ func (r *resolver) lakeTable(ctx context.Context, t table, n duckdb.Name) (duckd
 	if err != nil {
 		return duckdb.Relation{}, err
 	}
+	if r.read == nil {
+		r.read = map[string]delta.Version{}
+	}
+	r.read[t.name] = snap.Version()
 	columns := t.columns
 	if columns != nil { // only those that this version has, as they are written there
 		columns = []string{}
@@ -197,7 +206,7 @@ var forbidden = map[string]bool{
 	"getenv": true, "write_log": true, "nextval": true, "currval": true, "json_execute_serialized_sql": true, "json_serialize_sql": true, "json_deserialize_sql": true,
 	"json_serialize_plan": true, "query": true, "query_table": true, "sql_auto_complete": true, "enable_logging": true, "disable_logging": true,
 	"set_config": true, "current_query": true, "current_connection_id": true, "current_transaction_id": true, "current_query_id": true,
-	"getvariable": true, "add_parquet_key": true, "pg_read_file": true, "pg_ls_dir": true, "lo_import": true, "lo_export": true, "dblink": true,
+	"getvariable": true, "stats": true, "add_parquet_key": true, "pg_read_file": true, "pg_ls_dir": true, "lo_import": true, "lo_export": true, "dblink": true,
 }
 
 // Select implements duckdb.Resolver: it gives the items of a select list the names that PostgreSQL gives them.

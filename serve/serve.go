@@ -63,20 +63,44 @@ func (b *Backend) Pool() *worker.Pool { return b.o.Pool }
 // Log gives the log.
 func (b *Backend) Log() *slog.Logger { return b.o.Log }
 
-// Role is who may ask, and what. A role without tables sees everything.
+// Role is who may ask, and what. A role without Tables and Views sees everything; one that has either sees what they name.
 type Role struct {
 	Name     string
 	Password string
-	Tables   map[string][]string // columns by table name in lower case, nil: all columns; nil map: every table
+	Tables   map[string][]string // columns by table name in lower case, nil: all columns
+	Views    map[string]bool     // by name in lower case
 }
+
+// Whole tells whether the role sees everything.
+func (r *Role) Whole() bool { return r.Tables == nil && r.Views == nil }
 
 // sees tells whether a table may be read, and its columns (nil: all).
 func (r *Role) sees(table string) (columns []string, ok bool) {
-	if r.Tables == nil {
+	if r.Whole() {
 		return nil, true
 	}
 	columns, ok = r.Tables[strings.ToLower(table)]
 	return columns, ok
+}
+
+// views lists the views that a role sees.
+func (b *Backend) views(r *Role) []*pipeline.View {
+	var out []*pipeline.View
+	for _, v := range b.o.Lake.Views {
+		if r.Whole() || r.Views[strings.ToLower(v.Name)] {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+func (b *Backend) view(r *Role, name string) *pipeline.View {
+	for _, v := range b.views(r) {
+		if strings.EqualFold(v.Name, name) {
+			return v
+		}
+	}
+	return nil
 }
 
 // Roles lists the roles of the lake file; without any there is ReaderRole, which needs no password.
@@ -88,6 +112,12 @@ func (b *Backend) Roles() []Role {
 			role.Tables = map[string][]string{}
 			for _, t := range r.Tables {
 				role.Tables[strings.ToLower(t.Name)] = t.Columns
+			}
+		}
+		if len(r.Views) > 0 {
+			role.Views = map[string]bool{}
+			for _, v := range r.Views {
+				role.Views[strings.ToLower(v)] = true
 			}
 		}
 		out = append(out, role)
@@ -135,6 +165,24 @@ func (b *Backend) table(r *Role, name string) (table, bool) {
 		}
 	}
 	return table{}, false
+}
+
+// read lists the tables whose rows a role's statements can use, be it through views.
+func (b *Backend) read(r *Role) []string {
+	var out []string
+	for _, t := range b.tables(r) {
+		out = append(out, t.name)
+	}
+	for _, v := range b.views(r) {
+		out = append(out, v.Tables...)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// tableOfViews is a table with all its columns, as views read it whoever asks them.
+func (b *Backend) tableOfViews(name string) (table, bool) {
+	return b.table(&Role{}, name)
 }
 
 func (b *Backend) snapshot(ctx context.Context, name string) (*delta.Snapshot, error) {

@@ -56,15 +56,15 @@ func (s *Session) Begin() { s.tx = map[string]*delta.Snapshot{} }
 // End ends the transaction.
 func (s *Session) End() { s.tx = nil }
 
-// snapshot gives the version of a table that the session sees. In a transaction the first look takes all tables of the
-// role, so that they are of one moment.
+// snapshot gives the version of a table that the session sees. In a transaction the first look takes all tables that
+// the role reads, so that they are of one moment.
 func (s *Session) snapshot(ctx context.Context, name string) (*delta.Snapshot, error) {
 	if s.tx == nil {
 		return s.b.snapshot(ctx, name)
 	}
 	if len(s.tx) == 0 {
-		for _, t := range s.b.tables(s.Role) {
-			snap, err := s.b.snapshot(ctx, t.name)
+		for _, name := range s.b.read(s.Role) {
+			snap, err := s.b.snapshot(ctx, name)
 			var own *Error
 			if errors.As(err, &own) && own.Code == CodeTable {
 				continue
@@ -72,7 +72,7 @@ func (s *Session) snapshot(ctx context.Context, name string) (*delta.Snapshot, e
 			if err != nil {
 				return nil, err
 			}
-			s.tx[t.name] = snap
+			s.tx[name] = snap
 		}
 	}
 	if snap := s.tx[name]; snap != nil {
@@ -198,6 +198,9 @@ func (s *Session) Query(ctx context.Context, st *sqltext.Statement, params []Par
 	shipped, r, err := s.plan(ctx, withValues(sqltext.One(sql), params), true)
 	if err != nil {
 		return nil, err
+	}
+	if prefix != "" && r.views && !s.Role.Whole() { // a plan shows what is inside the view, and how many rows there are
+		return nil, errors.Join(errorf(CodePermission, "permission denied: EXPLAIN of a view is for roles that see everything"), shipped.Close())
 	}
 	q := &worker.Request{Steps: shipped.Steps, SQL: prefix + shipped.SQL}
 	r.catalogue(q)
@@ -571,7 +574,7 @@ func (s *Session) dropTemp(ctx context.Context, st *sqltext.Statement) (string, 
 	case !ok || at+1 < len(st.Tokens) && st.Word(at+1) != "CASCADE" && st.Word(at+1) != "RESTRICT":
 		return "", readOnly(st)
 	case !s.temps[name]:
-		if _, mine := s.b.table(s.Role, name); mine {
+		if _, mine := s.b.table(s.Role, name); mine || s.b.view(s.Role, name) != nil {
 			return "", readOnly(st)
 		}
 		if exists {

@@ -11,6 +11,9 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/duckdb/duckdb-go/v2"
+
+	"github.com/cauce-data/cauce/delta"
 	"github.com/cauce-data/cauce/pipeline"
 )
 
@@ -97,19 +100,89 @@ func (p *Parser) serialize(sql string) (*serialized, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	ctx := context.Background()
-	if p.engine == nil {
-		e, err := Open(Options{Threads: 1})
-		if err != nil {
-			return nil, err
-		}
-		c, err := e.acquire(ctx)
-		if err != nil {
-			_ = e.Close()
-			return nil, err
-		}
-		p.engine, p.conn = e, c
+	if err := p.open(ctx); err != nil {
+		return nil, err
 	}
 	return p.conn.serialize(ctx, sql)
+}
+
+// open starts the parser's DuckDB at the first use. The caller holds mu.
+func (p *Parser) open(ctx context.Context) error {
+	if p.engine != nil {
+		return nil
+	}
+	e, err := Open(Options{Threads: 1})
+	if err != nil {
+		return err
+	}
+	c, err := e.acquire(ctx)
+	if err != nil {
+		_ = e.Close()
+		return err
+	}
+	p.engine, p.conn = e, c
+	return nil
+}
+
+// ParseQuery implements pipeline.Parser: the statement passes the gate and is bound to empty tables of the relations'
+// columns, so that what names nothing is found here.
+func (p *Parser) ParseQuery(sql string, relations []pipeline.Relation) (_ *pipeline.Query, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ctx := context.Background()
+	if err := p.open(ctx); err != nil {
+		return nil, err
+	}
+	c := p.conn
+	if err := c.exec(ctx, "BEGIN TRANSACTION"); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, c.exec(ctx, "ROLLBACK")) }()
+	parsed, err := parseQuery(ctx, c, sql, nil)
+	if err != nil {
+		return nil, err
+	}
+	out := &pipeline.Query{}
+	for _, r := range parsed.refs {
+		out.Tables = append(out.Tables, r.table)
+	}
+	for _, r := range relations {
+		columns := make([]string, len(r.Columns))
+		for i, f := range r.Columns {
+			columns[i] = quoteName(f.Name) + " " + sqlType(f.Type, false)
+		}
+		if err := c.exec(ctx, "CREATE TEMP TABLE "+quoteName(r.Name)+" ("+strings.Join(columns, ", ")+")"); err != nil {
+			return nil, err
+		}
+	}
+	rows, err := c.arrow(ctx, "SELECT * FROM ("+sql+"\n) LIMIT 0")
+	if err != nil {
+		var d *duckdb.Error
+		if errors.As(err, &d) {
+			first, _, _ := strings.Cut(d.Msg, "\n")
+			return nil, &pipeline.SyntaxError{Offset: -1, Msg: first}
+		}
+		return nil, err
+	}
+	defer rows.Release()
+	schema, err := delta.SchemaFromArrow(rows.Schema())
+	if err != nil {
+		return nil, fmt.Errorf("a column of its result: %w; cast it", err)
+	}
+	out.Columns = schema.Fields
+	st, err := c.raw.PrepareContext(ctx, sql) // in a sub-query names that come twice are others
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
+	if stmt, ok := st.(*duckdb.Stmt); ok {
+		for i := range out.Columns {
+			if out.Columns[i].Name, err = stmt.ColumnName(i); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return out, nil
 }
 
 // serialize asks DuckDB's parser for the tree of SELECT statements.

@@ -270,7 +270,7 @@ var allowedTableFunctions = []string{"range", "generate_series", "unnest", "repe
 
 // parseQuery is the gate: it parses a statement and finds the tables that it names. A resolver, if there is one, says what
 // names mean and may change the tree.
-func parseQuery(ctx context.Context, c *conn, sql string, resolver Resolver) (*parsedQuery, error) {
+func parseQuery(ctx context.Context, c *conn, sql string, resolver *resolving) (*parsedQuery, error) {
 	options := ", skip_null := true, skip_empty := true, skip_default := true"
 	if resolver != nil {
 		options = "" // the tree becomes SQL again, which needs all of it
@@ -307,10 +307,7 @@ func parseQuery(ctx context.Context, c *conn, sql string, resolver Resolver) (*p
 	if n := len(tree.Statements); n != 1 {
 		return nil, fmt.Errorf("%w: one SELECT statement is expected, not %d", ErrStatement, n)
 	}
-	w := &refWalker{}
-	if resolver != nil {
-		w.resolver = &resolving{ctx: ctx, r: resolver}
-	}
+	w := &refWalker{resolver: resolver}
 	if err := w.query(tree.Statements[0].Node, nil); err != nil {
 		return nil, err
 	}

@@ -75,7 +75,11 @@ func (s *Session) Begin(ctx context.Context, steps []Step) error {
 	for _, st := range steps {
 		s.steps = append(s.steps, st)
 		if st.Table == "" {
-			if err := s.c.exec(ctx, st.SQL); err != nil {
+			err := s.c.exec(ctx, st.SQL)
+			if err != nil && st.View != "" && ctx.Err() == nil {
+				err = &ViewError{st.View}
+			}
+			if err != nil {
 				return err
 			}
 			continue

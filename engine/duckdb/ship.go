@@ -27,7 +27,7 @@ type Name struct {
 	AtUnit, At string
 }
 
-// Relation is what stands for a name of a statement. One of Snapshot, Rows and Worker is set.
+// Relation is what stands for a name of a statement. One of Snapshot, Rows, View and Worker is set.
 type Relation struct {
 	// Snapshot is a table's version; Columns are those that may be seen (nil: all), Hide as in QueryTable.
 	Snapshot *delta.Snapshot
@@ -36,6 +36,10 @@ type Relation struct {
 	// Rows are sent along, under Schema.
 	Schema *arrow.Schema
 	Rows   []arrow.RecordBatch
+	// View is another SELECT, whose names Names resolves. Nothing of the statement reaches into it: its names, and what it
+	// leaves out, are its own.
+	View  string
+	Names Resolver
 	// Worker is the name, quoted where it must be, of a relation that the worker has.
 	Worker [2]string // schema, table
 }
@@ -59,6 +63,15 @@ type Step struct {
 	Items string // what is selected from the rows
 	Rows  []byte // Arrow IPC stream
 	SQL   string
+	View  string // the name, for its readers, of the view that SQL makes
+}
+
+// ViewError says that a view cannot be made of its tables as they are at a version. What is wrong is not told: it would name
+// what readers of the view may not see.
+type ViewError struct{ View string }
+
+func (e *ViewError) Error() string {
+	return fmt.Sprintf("view %q cannot be read: its SELECT does not fit its tables as they are at this version", e.View)
 }
 
 // Shipped is a statement with all that another process needs to run it: it names only local files. Close it when the
@@ -72,6 +85,7 @@ type Shipped struct {
 	Columns     []OutputColumn
 
 	close []func() error
+	names int // given to relations
 }
 
 // OutputColumn is what the tree tells of a column of a statement's result.
@@ -118,6 +132,7 @@ func (s *Shipped) export(ctx context.Context, e *Engine, c *conn, table string) 
 // shippedName is a relation under the name that it has in the statement that is sent.
 type shippedName struct {
 	name     string
+	own      string // as the statement has it
 	relation Relation
 }
 
@@ -125,6 +140,8 @@ type shippedName struct {
 type resolving struct {
 	ctx       context.Context
 	r         Resolver
+	inside    bool // a view
+	names     *int // given to relations so far
 	relations []shippedName
 }
 
@@ -180,8 +197,12 @@ func (w *resolving) put(n node, own string, rel Relation) string {
 		n["schema_name"], n["table_name"] = rel.Worker[0], rel.Worker[1]
 		return ""
 	}
-	name := fmt.Sprintf("cauce_%d_%s", len(w.relations), own)
-	w.relations = append(w.relations, shippedName{name, rel})
+	name := fmt.Sprintf("cauce_%d_%s", *w.names, own)
+	*w.names++
+	if w.inside { // so that no WITH of the statement can take its place
+		n["catalog_name"], n["schema_name"] = "temp", "main"
+	}
+	w.relations = append(w.relations, shippedName{name, own, rel})
 	n["table_name"] = name
 	if rel.Snapshot == nil {
 		return ""
@@ -240,11 +261,17 @@ func (e *Engine) Ship(ctx context.Context, sql, zone string, r Resolver) (_ *Shi
 	if err := c.exec(ctx, "BEGIN TRANSACTION"); err != nil {
 		return nil, err
 	}
-	q, err := parseQuery(ctx, c, sql, r)
+	q, err := parseQuery(ctx, c, sql, &resolving{ctx: ctx, r: r, names: &out.names})
 	if err != nil {
 		return nil, err
 	}
 	out.Columns = outputColumns(q.node)
+	out.SQL, err = e.shipQuery(ctx, c, out, q)
+	return out, err
+}
+
+// shipQuery adds what a statement reads to out and gives its SQL.
+func (e *Engine) shipQuery(ctx context.Context, c *conn, out *Shipped, q *parsedQuery) (string, error) {
 	tables := map[string]*QueryTable{}
 	for _, s := range q.relations {
 		if s.relation.Snapshot != nil {
@@ -253,29 +280,50 @@ func (e *Engine) Ship(ctx context.Context, sql, zone string, r Resolver) (_ *Shi
 	}
 	wanted, err := q.predicates(ctx, c, tables)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	for _, s := range q.relations {
+		if s.relation.View != "" {
+			if err := e.shipView(ctx, c, out, s); err != nil {
+				return "", err
+			}
+			continue
+		}
 		if s.relation.Snapshot == nil {
 			if err := out.addRows(s.name, "*", s.relation.Schema, s.relation.Rows...); err != nil {
-				return nil, err
+				return "", err
 			}
 			continue
 		}
 		if err := e.shipTable(ctx, c, out, s, wanted[strings.ToLower(s.name)], q.metadata); err != nil {
-			return nil, err
+			return "", err
 		}
 	}
 	tree, err := json.Marshal(map[string]any{"error": false, "statements": []any{map[string]any{"node": q.node}}})
 	if err != nil {
-		return nil, fmt.Errorf("tree of SQL: %w", err)
+		return "", fmt.Errorf("tree of SQL: %w", err)
 	}
 	row, err := c.one(ctx, "SELECT json_deserialize_sql("+quoteText(string(tree))+")")
 	if err != nil {
-		return nil, fmt.Errorf("statement: %w", err)
+		return "", fmt.Errorf("statement: %w", err)
 	}
-	out.SQL, _ = row[0].(string)
-	return out, nil
+	text, _ := row[0].(string)
+	return text, nil
+}
+
+// shipView makes a view of the worker of another SELECT. Its LIMIT keeps conditions of the statement from being tried on
+// rows that the view leaves out: what such a condition fails on, it tells.
+func (e *Engine) shipView(ctx context.Context, c *conn, out *Shipped, s shippedName) error {
+	q, err := parseQuery(ctx, c, s.relation.View, &resolving{ctx: ctx, r: s.relation.Names, inside: true, names: &out.names})
+	if err != nil {
+		return err
+	}
+	sql, err := e.shipQuery(ctx, c, out, q)
+	if err != nil {
+		return err
+	}
+	out.Steps = append(out.Steps, Step{View: s.own, SQL: "CREATE OR REPLACE TEMP VIEW " + quoteName(s.name) + " AS SELECT * FROM (" + sql + "\n) LIMIT 9223372036854775807"})
+	return nil
 }
 
 func (e *Engine) shipTable(ctx context.Context, c *conn, out *Shipped, s shippedName, where delta.Predicate, metadata bool) error {

@@ -277,6 +277,8 @@ func asError(cancelled bool, err error) *Error {
 	switch {
 	case cancelled:
 		e.Kind = KindCancelled
+	case errors.As(err, new(*duckdb.ViewError)):
+		e.Kind = KindView
 	case errors.As(err, &d):
 		e.Message = d.Msg
 		kind, rest, ok := strings.Cut(d.Msg, " Error: ")

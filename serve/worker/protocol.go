@@ -54,6 +54,7 @@ const (
 	KindBusy      = "Busy"        // the queue is full
 	KindSpool     = "Spool"       // the result is larger than may be kept
 	KindCancelled = "Interrupt"
+	KindView      = "View" // a view does not fit its tables
 )
 
 // config is what a worker's process is told when it starts.
