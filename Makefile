@@ -20,7 +20,7 @@ RUN      = $(GO) run ./test/run -tags $(GOTAGS)
 export CAUCE_BIN = $(CURDIR)/bin/cauce
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo golden test test-short soak sabotage lint bench setup
+.PHONY: help build demo golden test test-short soak sabotage lint bench release pages setup
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,12 @@ sabotage: build ## break the program in one small way at a time and demand that 
 
 lint: ## gofmt, go vet and a few linters (.golangci.yml), pinned in tools/go.mod
 	@$(GO) tool -modfile=tools/go.mod golangci-lint run --build-tags $(GOTAGS) ./...
+
+release: ## archives of the program with checksums, bill of materials, completions and manual pages, in dist/
+	sh deploy/release/release.sh "$(VERSION)" "$(GOTAGS)"
+
+pages: ## bundle the libraries of the pages anew, after a change in serve/web/editor (needs Node; their bundles are committed)
+	cd serve/web/editor && npm ci --no-audit --no-fund && npm run --silent build
 
 bench: setup build ## measure against DuckDB and polars + delta-rs in one run; BENCH_FLAGS="-rows 1000000" narrows it
 	$(GO) run -tags $(GOTAGS) ./bench $(BENCH_FLAGS)

@@ -25,6 +25,7 @@ type resolver struct {
 	cat           *pgcatalog.Catalogue
 	selects       int                      // SELECTs seen so far
 	views         bool                     // a view is read
+	dated         string                   // what is read as of the session\'s AT
 	read          map[string]delta.Version // versions of the tables that are read, by name
 }
 
@@ -51,9 +52,15 @@ func (r *resolver) Table(ctx context.Context, n duckdb.Name) (duckdb.Relation, e
 		switch schema {
 		case SchemaPublic:
 			if t, ok := r.s.b.table(r.s.Role, n.Table); ok {
+				if err := r.asOf(&n, t.name); err != nil {
+					return duckdb.Relation{}, err
+				}
 				return r.lakeTable(ctx, t, n)
 			}
 			if v := r.s.b.view(r.s.Role, n.Table); v != nil {
+				if err := r.asOf(&n, v.Name); err != nil {
+					return duckdb.Relation{}, err
+				}
 				return r.view(v, n)
 			}
 		case SchemaLake:
@@ -98,6 +105,19 @@ func (r *resolver) lakeTable(ctx context.Context, t table, n duckdb.Name) (duckd
 		}
 	}
 	return duckdb.Relation{Snapshot: snap, Columns: columns, Hide: t.hide}, nil
+}
+
+// asOf gives a name that has no AT that of the session. Versions are of one table, so it can be but one of a statement's.
+func (r *resolver) asOf(n *duckdb.Name, name string) error {
+	if n.AtUnit != "" || r.s.AtUnit == "" {
+		return nil
+	}
+	n.AtUnit, n.At = r.s.AtUnit, r.s.At
+	if n.AtUnit == "version" && r.dated != "" && r.dated != name {
+		return errorf(CodeInvalidParameter, "version %s: the statement reads %s and %s, which have versions of their own; ask for a time, or write AT (VERSION => …) behind a name", n.At, r.dated, name)
+	}
+	r.dated = name
+	return nil
 }
 
 // at gives a table as it was.

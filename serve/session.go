@@ -25,6 +25,9 @@ type Session struct {
 	Role *Role
 	PID  int
 	*Settings
+	// AtUnit and At say, as AT (unit => at) does, which version of its tables a statement reads that does not say it; "": the
+	// newest.
+	AtUnit, At string
 
 	tx     map[string]*delta.Snapshot // by table; nil: no transaction
 	pinned *worker.Pinned
@@ -98,8 +101,8 @@ type Column struct {
 // Rows is a running statement. The caller closes it.
 type Rows struct {
 	Columns []Column
-	Params  []string // of a described statement
-	Version int64    // unused where a statement reads several tables
+	Params  []string                 // of a described statement
+	Read    map[string]delta.Version // the versions of the tables that the statement reads, by name
 
 	result  *worker.Result
 	reader  *ipc.Reader
@@ -208,7 +211,7 @@ func (s *Session) Query(ctx context.Context, st *sqltext.Statement, params []Par
 	if err != nil {
 		return nil, errors.Join(err, shipped.Close())
 	}
-	out := &Rows{result: res, shipped: shipped, Columns: columns(res.Columns, shipped, r, prefix != "")}
+	out := &Rows{result: res, shipped: shipped, Read: r.read, Columns: columns(res.Columns, shipped, r, prefix != "")}
 	if prefix != "" {
 		return explainRows(out)
 	}

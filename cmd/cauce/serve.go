@@ -67,7 +67,7 @@ and no credentials. Temporary tables are allowed. Stops cleanly on SIGINT and SI
 			start := time.Now()
 			g, ctx := errgroup.WithContext(cmd.Context())
 			g.Go(func() error { return d.serve(ctx) })
-			g.Go(func() error { return a.serveWeb(ctx, l, pages, d.asDoor()) })
+			g.Go(func() error { return a.serveWeb(ctx, l, pages, d) })
 			if err := errors.Join(g.Wait(), d.close()); err != nil {
 				return err
 			}
@@ -89,13 +89,16 @@ and no credentials. Temporary tables are allowed. Stops cleanly on SIGINT and SI
 	return cmd
 }
 
-// asDoor is how the pages show it.
-func (d *door) asDoor() web.Door {
-	user := "reader"
+// asDoors is how the pages show it.
+func (d *door) asDoors() []web.Door {
+	if d.listener == nil {
+		return nil
+	}
+	user := serve.ReaderRole
 	if len(d.l.Lake.Roles) > 0 {
 		user = d.l.Lake.Roles[0].Name
 	}
-	return web.Door{Kind: "postgres", Address: d.listener.Addr().String(), User: user}
+	return []web.Door{{Kind: "postgres", Address: d.listener.Addr().String(), User: user}}
 }
 
 // door is a lake that is served over PostgreSQL's protocol.
@@ -103,15 +106,16 @@ type door struct {
 	a        *app
 	l        *lake
 	pool     *worker.Pool
+	backend  *serve.Backend
 	server   *pgwire.Server
-	listener net.Listener
+	listener net.Listener // nil: it is not served, only the pages ask
 	// catalogue is a folder with files of PostgreSQL's catalogue, for the workers.
 	catalogue string
 
 	sessions, statements atomic.Int64
 }
 
-// openDoor listens on an address and starts the first worker. The caller closes it.
+// openDoor listens on an address, where it is not empty, and starts the first worker. The caller closes it.
 func (a *app) openDoor(l *lake, address string) (_ *door, err error) {
 	d := &door{a: a, l: l}
 	defer func() {
@@ -119,8 +123,10 @@ func (a *app) openDoor(l *lake, address string) (_ *door, err error) {
 			err = errors.Join(err, d.close())
 		}
 	}()
-	if d.listener, err = net.Listen("tcp", address); err != nil {
-		return nil, usagef("serve.pg_listen: %s: %w", address, err)
+	if address != "" {
+		if d.listener, err = net.Listen("tcp", address); err != nil {
+			return nil, usagef("serve.pg_listen: %s: %w", address, err)
+		}
 	}
 	exe, err := os.Executable()
 	if err != nil {
@@ -143,11 +149,15 @@ func (a *app) openDoor(l *lake, address string) (_ *door, err error) {
 	if err != nil {
 		return nil, err
 	}
+	d.backend = serve.New(serve.Options{
+		Lake: l.Lake, Ingest: l.ingest, Engine: l.engine, Pool: d.pool, Log: a.logger(), RunsDir: runsDir(l.Lake), CatalogueDir: d.catalogue,
+	})
+	if d.listener == nil {
+		return d, nil
+	}
 	o := pgwire.Options{
-		Backend: serve.New(serve.Options{
-			Lake: l.Lake, Ingest: l.ingest, Engine: l.engine, Pool: d.pool, Log: a.logger(), RunsDir: runsDir(l.Lake), CatalogueDir: d.catalogue,
-		}),
-		TLS: cert, StatementTimeout: settings.StatementTimeout, IdleTimeout: settings.IdleTimeout, SessionsMax: settings.SessionsMax,
+		Backend: d.backend,
+		TLS:     cert, StatementTimeout: settings.StatementTimeout, IdleTimeout: settings.IdleTimeout, SessionsMax: settings.SessionsMax,
 	}
 	o.Observe = d.observer()
 	if err := pgwire.CheckListen(d.listener.Addr(), o); err != nil {
@@ -175,6 +185,10 @@ func (d *door) close() error {
 
 // serve answers until ctx ends.
 func (d *door) serve(ctx context.Context) error {
+	if d.listener == nil {
+		<-ctx.Done()
+		return nil
+	}
 	host, port, err := net.SplitHostPort(d.listener.Addr().String())
 	if err != nil {
 		return err

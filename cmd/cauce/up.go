@@ -18,7 +18,6 @@ import (
 	"github.com/cauce-data/cauce/objstore"
 	"github.com/cauce-data/cauce/pipeline"
 	"github.com/cauce-data/cauce/schedule"
-	"github.com/cauce-data/cauce/serve/web"
 )
 
 // Pauses before a part of `up` that failed is started again.
@@ -144,16 +143,19 @@ func (u *up) run(ctx context.Context) error {
 	if u.batchNow {
 		g.Go(func() error { return u.fatal(sched.Now(ctx, pipeline.RunBatch)) })
 	}
-	var doors []web.Door
-	if address := u.l.Lake.Serve.PGListen; address != "" {
+	if address := u.l.Lake.Serve.PGListen; address != "" || u.pages != "" {
 		d, err := u.a.openDoor(u.l, address)
 		if err != nil {
 			return err
 		}
-		doors = append(doors, d.asDoor())
-		g.Go(func() error { return errors.Join(d.serve(ctx), d.close()) })
+		served := make(chan struct{})
+		g.Go(func() error { defer close(served); return u.a.serveWeb(ctx, u.l, u.pages, d) })
+		g.Go(func() error {
+			err := d.serve(ctx)
+			<-served
+			return errors.Join(err, d.close())
+		})
 	}
-	g.Go(func() error { return u.a.serveWeb(ctx, u.l, u.pages, doors...) })
 	u.log.Info("up", "lake", u.l.File, "streams", len(streams), "tasks", u.times())
 	err = g.Wait()
 	if err != nil && !errors.Is(err, context.Canceled) {

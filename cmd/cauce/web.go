@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/http"
@@ -14,9 +15,8 @@ import (
 // httpListen is the help of the flag that names the address of the pages.
 const httpListen = "serve the pages about the lake on this `address`, such as 127.0.0.1:8080 (default: none)"
 
-// serveWeb serves the pages about a lake until ctx ends. "" serves nothing. They have no login yet, so an address that
-// other machines reach is refused.
-func (a *app) serveWeb(ctx context.Context, l *lake, listen string, doors ...web.Door) error {
+// serveWeb serves the pages about a lake until ctx ends; d answers their SQL. "" serves nothing.
+func (a *app) serveWeb(ctx context.Context, l *lake, listen string, d *door) error {
 	if listen == "" {
 		return nil
 	}
@@ -24,24 +24,35 @@ func (a *app) serveWeb(ctx context.Context, l *lake, listen string, doors ...web
 	if err != nil {
 		return usagef("--http-listen %s: %w", listen, err)
 	}
-	if addr, ok := ln.Addr().(*net.TCPAddr); !ok || !addr.IP.IsLoopback() {
-		return errors.Join(usagef("--http-listen %s: the pages have no login, so they are served on this machine's own address only, such as 127.0.0.1:8080; reach them from elsewhere through ssh -L", listen), ln.Close())
-	}
 	log := a.logger()
-	srv := &http.Server{
-		Handler: web.Handler(web.Options{
-			Lake: l.Lake, Ingest: l.ingest, RunsDir: runsDir(l.Lake), Version: version, Doors: doors, Log: log,
-			Lags: func(ctx context.Context, s *ingest.Status) map[string]any {
-				out := map[string]any{}
-				for name, lag := range a.lags(ctx, l, s) {
-					out[name] = lag
-				}
-				return out
-			},
-		}),
-		ReadHeaderTimeout: 10 * time.Second,
+	cert, err := serverTLS(l.Lake.Serve)
+	if err != nil {
+		return errors.Join(err, ln.Close())
 	}
-	log.Info("pages are served", "address", "http://"+ln.Addr().String()+"/")
+	if addr, ok := ln.Addr().(*net.TCPAddr); ok && addr.IP.IsLoopback() {
+		cert = nil // nobody listens on the way, and the certificate is for another name
+	}
+	o := web.Options{
+		Lake: l.Lake, Ingest: l.ingest, RunsDir: runsDir(l.Lake), Version: version, Doors: d.asDoors(), Log: log,
+		SQL: d.backend, StatementTimeout: l.Lake.Serve.StatementTimeout, Statement: d.observer().Statement, Secure: cert != nil,
+		Lags: func(ctx context.Context, s *ingest.Status) map[string]any {
+			out := map[string]any{}
+			for name, lag := range a.lags(ctx, l, s) {
+				out[name] = lag
+			}
+			return out
+		},
+	}
+	if err := web.CheckListen(ln.Addr(), o); err != nil {
+		return errors.Join(usagef("--http-listen: %w", err), ln.Close())
+	}
+	scheme := "http"
+	if cert != nil {
+		ln, scheme = tls.NewListener(ln, cert), "https"
+	}
+	// Statements end with ctx, whatever their clients do.
+	srv := &http.Server{Handler: web.Handler(o), ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
+	log.Info("pages are served", "address", scheme+"://"+ln.Addr().String()+"/")
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
 	if err := srv.Serve(ln); err != nil && !errors.Is(err, http.ErrServerClosed) {

@@ -21,7 +21,10 @@ import (
 // LagFunc asks how much of each stream waits; see Options.
 type LagFunc func(ctx context.Context, s *ingest.Status) map[string]any
 
-type server struct{ o Options }
+type server struct {
+	o      Options
+	logins *logins
+}
 
 // Bounds of one answer.
 const (

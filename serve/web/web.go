@@ -1,11 +1,13 @@
 // Package web serves pages about a lake: how data flows and where it stands, the table's versions and files, runs,
 // streams, quarantine and completeness. The pages are a program of the browser in assets/, embedded; they ask the JSON
-// addresses below /api/, each of which answers from the lake as it is at that moment. Nothing is loaded from elsewhere.
+// addresses below /api/, each of which answers from the lake as it is at that moment. Nothing is loaded from elsewhere: the
+// libraries that the pages use lie in assets/lib, bundled by editor/.
 package web
 
 import (
 	"embed"
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -17,17 +19,23 @@ import (
 
 	"github.com/cauce-data/cauce/ingest"
 	"github.com/cauce-data/cauce/pipeline"
+	"github.com/cauce-data/cauce/serve"
 )
 
 //go:embed assets
 var assets embed.FS
 
-// Options say what is shown. Lake, Ingest and RunsDir are mandatory.
+// Options say what is shown. Lake, Ingest, RunsDir and SQL are mandatory.
 type Options struct {
 	Lake    *pipeline.Lake
 	Ingest  *ingest.Lake
 	RunsDir string // where the schedule keeps its history
-	Version string // of the program
+	// SQL answers the page SQL. Its roles sign in; where it has none, the pages are open.
+	SQL              *serve.Backend
+	StatementTimeout time.Duration                         // 0: none
+	Statement        func(took time.Duration, code string) // is told of each statement, with its SQLSTATE; may be nil
+	Secure           bool                                  // the pages are served over TLS
+	Version          string                                // of the program
 	// Lags asks how much of each stream waits, by source; nil: it is not shown. The values are shown as JSON.
 	Lags LagFunc
 	// Doors are addresses of other services of this process, for the page Connect.
@@ -45,14 +53,30 @@ type Door struct {
 // policy is the Content-Security-Policy of every answer: nothing from elsewhere, no inline code.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// Handler serves the pages below / and what they ask below /api/. It has no login: listen on loopback only.
+// CheckListen refuses an address that others than this machine reach, unless there are roles that sign in and a certificate.
+func CheckListen(addr net.Addr, o Options) error {
+	tcp, ok := addr.(*net.TCPAddr)
+	switch {
+	case ok && tcp.IP.IsLoopback():
+		return nil
+	case o.SQL.Open():
+		return fmt.Errorf("%s is reachable from other machines, and the lake file has no roles that could sign in: add roles with passwords, or listen on 127.0.0.1", addr)
+	case !o.Secure:
+		return fmt.Errorf("%s is reachable from other machines, and the lake file has no serve.tls: name a certificate, or listen on 127.0.0.1", addr)
+	}
+	return nil
+}
+
+// Handler serves the pages below / and what they ask below /api/; CheckListen says where it may listen.
 func Handler(o Options) http.Handler {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &server{o: o}
+	s := &server{o: o, logins: newLogins()}
 	mux := http.NewServeMux()
 	s.routes(mux)
+	s.sqlRoutes(mux)
+	s.loginRoutes(mux)
 	root, err := fs.Sub(assets, "assets")
 	if err != nil {
 		panic(err) // the folder is embedded above
@@ -71,14 +95,14 @@ func Handler(o Options) http.Handler {
 		w.Header().Set("Cache-Control", "no-cache")
 		http.ServeFileFS(w, r, root, "page.html")
 	})
-	return guard(mux)
+	return s.guard(s.admit(mux))
 }
 
 // page tells whether an address is one of a page.
 func page(path string) bool {
 	first, rest, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	switch first {
-	case "", "streaming", "quarantine", "gaps", "connect":
+	case "", "streaming", "quarantine", "gaps", "connect", "sql":
 		return rest == ""
 	case "table", "runs":
 		return !strings.Contains(rest, "/")
@@ -86,16 +110,16 @@ func page(path string) bool {
 	return false
 }
 
-// guard refuses what pages of other sites make a browser do: names that only point here by a trick of DNS, and changes
-// that another origin asks for.
-func guard(next http.Handler) http.Handler {
+// guard refuses what pages of other sites make a browser do: names that only point here by a trick of DNS (which bring no
+// cookie where one signs in), changes that another origin asks for, and statements that it would have run.
+func (s *server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Content-Security-Policy", policy)
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
-		if !local(r.Host) {
+		if s.o.SQL.Open() && !local(r.Host) {
 			fail(w, http.StatusMisdirectedRequest, "the pages are served under this machine's own name only, such as localhost; asked for: "+r.Host)
 			return
 		}
@@ -105,6 +129,10 @@ func guard(next http.Handler) http.Handler {
 				fail(w, http.StatusForbidden, "only the pages themselves may change anything")
 				return
 			}
+		}
+		if site := r.Header.Get("Sec-Fetch-Site"); strings.HasPrefix(r.URL.Path, "/api/") && (site == "cross-site" || site == "same-site") {
+			fail(w, http.StatusForbidden, "only the pages themselves may ask for this")
+			return
 		}
 		next.ServeHTTP(w, r)
 	})

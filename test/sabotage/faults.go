@@ -629,6 +629,16 @@ var faults = []fault{
 		pkg:   "./delta", test: "^TestPartitionValues$",
 	},
 	{
+		name: "page-sql-sees-all", what: "the page SQL answers every role as if it saw everything",
+		edits: []edit{{"serve/web/login.go", "context.WithValue(r.Context(), roleKey{}, role)", "context.WithValue(r.Context(), roleKey{}, &serve.Role{Name: role.Name})"}},
+		pkg:   "./test/web", test: "^TestPagesLogin$",
+	},
+	{
+		name: "login-guessed", what: "who guesses passwords never has to wait",
+		edits: []edit{{"serve/web/login.go", "if f.level+1 > failuresMax {", "if f.level+1 > failuresMax*1000 {"}},
+		pkg:   "./test/web", test: "^TestPagesLogin$",
+	},
+	{
 		name: "pages-for-any-origin", what: "a change that another site asks for is made",
 		edits: []edit{{"serve/web/web.go", "origin.Host != r.Host", "origin.Host == \"\""}},
 		pkg:   "./test/web", test: "^TestPagesRefuse$",

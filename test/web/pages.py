@@ -1,21 +1,32 @@
 """Walks through the pages in Chromium: what they show, clicks, live updates, errors, accessibility; pictures on request.
 
-usage: pages.py CHROMIUM URL EXPECTED.json LAND_COMMAND [PICTURES]
+usage: pages.py CHROMIUM URL URL_WITH_ROLES EXPECTED.json LAND_COMMAND [PICTURES]
 """
 
+import csv
 import json
 import pathlib
+import re
 import subprocess
 import sys
+import urllib.parse
 
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
-chromium, url, expected, land = sys.argv[1:5]
-pictures = pathlib.Path(sys.argv[5]) if len(sys.argv) > 5 else None
+chromium, url, roles, expected, land = sys.argv[1:6]
+pictures = pathlib.Path(sys.argv[6]) if len(sys.argv) > 6 else None
 want = json.loads(pathlib.Path(expected).read_text())
-PAGES = ["/", "/table/unified_events", "/runs", "/streaming", "/quarantine", "/gaps", "/connect"]
+BY_MINUTE = "SELECT date_trunc('minute', event_time) AS minute, avg(price) AS price, count(*) AS trades\nFROM unified_events GROUP BY ALL ORDER BY minute"
+PAGES = ["/", "/table/unified_events", "/runs", "/streaming", "/quarantine", "/gaps", "/connect", "/sql?" + urllib.parse.urlencode({"sql": BY_MINUTE, "chart": "line"})]
 problems = []
+
+
+def accessible(page, where):
+    found = Axe().run(page)
+    for v in found.response["violations"]:
+        if v["impact"] in ("serious", "critical"):
+            check(False, f"axe: {where}: {v['id']}: {v['help']}: {v['nodes'][0]['html'][:200]}")
 
 
 def check(ok, what):
@@ -39,14 +50,13 @@ with sync_playwright() as p:
         for path in PAGES:
             page.goto(url + path)
             page.wait_for_selector("main h1")
-            found = Axe().run(page)
-            for v in found.response["violations"]:
-                if v["impact"] in ("serious", "critical"):
-                    check(False, f"axe: {path} {scheme} {width}: {v['id']}: {v['help']}: {v['nodes'][0]['html'][:200]}")
+            if path.startswith("/sql"):
+                page.wait_for_selector("section[aria-label=Chart] canvas")
+            accessible(page, f"{path} {scheme} {width}")
             wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             check(wide <= 0, f"{path} at {width} pixels is {wide} pixels too wide")
             if pictures:
-                name = path.strip("/").split("/")[0] or "lake"
+                name = path.strip("/").split("/")[0].split("?")[0] or "lake"
                 page.screenshot(path=pictures / f"{name}-{scheme}-{'wide' if width > 600 else 'phone'}.png")
         context.close()
 
@@ -90,6 +100,98 @@ with sync_playwright() as p:
     page.wait_for_url("**rule=**")
     page.click("button:has-text('Try these again')")
     page.wait_for_selector("text=still bad")
+
+    # SQL: an example, completion, a result with its version, the address, an older version, errors, no rows, CSV, cancelling.
+    page.goto(url + "/sql")
+    page.wait_for_selector("section[aria-label=Examples]")
+    page.click("section[aria-label=Examples] a >> nth=0")
+    page.wait_for_selector("section[aria-label=Result] td")
+    check(page.inner_text("section[aria-label=Result] td") == str(want["rows"]), f"SQL counts {page.inner_text('section[aria-label=Result] td')}")
+    text = page.inner_text("section[aria-label=Result]")
+    at = re.search(r"unified_events at version (\d+)", text)
+    check(at and int(at[1]) >= want["version"], f"SQL does not say which version it read: {text}")
+    page.click(".cm-content")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("SELECT * FROM unif")
+    page.wait_for_selector(".cm-tooltip-autocomplete >> text=unified_events")
+    accessible(page, "/sql while it completes")
+    page.wait_for_timeout(200)  # a completion is not taken by a key that was pressed before it could be seen
+    page.keyboard.press("Enter")
+    page.keyboard.type(" ev WHERE ev.trade_i")
+    page.wait_for_selector(".cm-tooltip-autocomplete >> text=trade_id")
+    page.wait_for_timeout(200)
+    page.keyboard.press("Enter")
+    page.keyboard.type(" = 7")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_url("**sql=SELECT*trade_id*")
+    page.wait_for_selector("section[aria-label=Result] >> text=BTCUSDT-7")
+    address = page.url
+    page.fill("input[name=version]", "0")
+    page.click("button:has-text('Run')")
+    page.wait_for_url("**version=0**")
+    page.wait_for_selector("text=No rows.")
+    page.go_back()
+    page.wait_for_selector("section[aria-label=Result] >> text=BTCUSDT-7")
+    check(page.url == address and page.input_value("input[name=version]") == "", "going back does not bring back the newest version")
+    page.goto(address)
+    page.wait_for_selector("section[aria-label=Result] >> text=BTCUSDT-7")
+    for bad, says in [("SELEC 1", "syntax error"), ("SELECT * FROM nosuch", "nosuch"), ("DROP TABLE unified_events", "SELECT"), ("SELECT * FROM read_csv('/etc/passwd')", "not allowed"), ("SELECT 1; SELECT 2", "one statement")]:
+        page.goto(url + "/sql?" + urllib.parse.urlencode({"sql": bad}))
+        page.wait_for_selector("main [role=alert]")
+        check(says in page.inner_text("main [role=alert]"), f"{bad}: {page.inner_text('main [role=alert]')}")
+    accessible(page, "/sql with an error")
+    page.goto(url + "/sql?" + urllib.parse.urlencode({"sql": "SELECT trade_id, symbol, NULL AS nothing FROM unified_events ORDER BY trade_id", "chart": "bars"}))
+    page.wait_for_selector("text=1,000 rows, the first of more")
+    page.wait_for_selector("section[aria-label=Chart] canvas")
+    page.select_option("select[name=y]", "trade_id")
+    page.select_option("select[name=x]", "symbol")
+    check("x=symbol" in page.url, "the chart does not stand in the address")
+    with page.expect_download() as download:
+        page.click("a.download")
+    with open(download.value.path(), newline="") as f:
+        lines = list(csv.reader(f))
+    check(lines[0] == ["trade_id", "symbol", "nothing"] and lines[1] == ["1", "BTCUSDT", ""] and len(lines) == want["rows"] + 1, f"CSV has {len(lines)} lines: {lines[:2]}")
+    page.goto(url + "/sql?" + urllib.parse.urlencode({"sql": "SELECT sum(a.i * b.i) FROM range(100000) AS a(i), range(10000000) AS b(i)"}))
+    page.wait_for_selector("text=running")
+    page.click("button:has-text('Cancel')")
+    page.wait_for_selector("text=Cancelled.")
+    page.goto(url + "/sql?" + urllib.parse.urlencode({"sql": "SELECT 41 + 1 AS answer"}))
+    page.wait_for_selector("section[aria-label=Result] >> text=42")
+
+    # A lake with roles: one signs in, a role that sees a view has the page SQL with that view, and signs out.
+    page.goto(roles + "/quarantine")
+    page.wait_for_selector("input[name=password]")
+    accessible(page, "the login")
+    if pictures:
+        page.screenshot(path=pictures / "login-light-wide.png")
+    page.fill("input[name=name]", "viewer")
+    page.fill("input[name=password]", "wrong")
+    page.click("main button:has-text('Sign in')")
+    page.wait_for_selector("text=do not belong together")
+    accessible(page, "a failed login")
+    page.fill("input[name=password]", "correct horse")
+    page.press("input[name=password]", "Enter")
+    page.wait_for_url("**/sql")
+    page.wait_for_selector("section[aria-label=Examples]")
+    check(page.locator("nav a:visible").all_inner_texts() == ["SQL"], f"a role that sees a view is shown {page.locator('nav a:visible').all_inner_texts()}")
+    page.click("summary")
+    text = page.inner_text("main")
+    check("prices" in text and "unified_events" not in text, f"the role is shown {text}")
+    page.goto(roles + "/sql?" + urllib.parse.urlencode({"sql": "SELECT count(*) AS n FROM prices"}))
+    page.wait_for_selector("section[aria-label=Result] td")
+    check(page.inner_text("section[aria-label=Result] td") == str(want["rows"]), "the view does not have its rows")
+    page.goto(roles + "/sql?" + urllib.parse.urlencode({"sql": "SELECT count(*) AS n FROM unified_events"}))
+    page.wait_for_selector("text=does not exist")
+    check(page.evaluate("document.cookie") == "", "scripts see the cookie")
+    page.click("#who button")
+    page.wait_for_selector("input[name=password]")
+    page.fill("input[name=name]", "all")
+    page.fill("input[name=password]", "battery staple")
+    page.press("input[name=password]", "Enter")
+    page.wait_for_selector("#who >> text=all")
+    page.goto(roles + "/quarantine")
+    page.wait_for_selector("section[aria-label=Records]")
+    check(page.locator("button:has-text('Try these again')").count() == 0, "a reader is offered a change")
 
     # Keyboard: the first stop skips to the content, and a page can be reached without a mouse.
     page.goto(url)

@@ -3,13 +3,14 @@ package web
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -35,7 +36,7 @@ func pages(t *testing.T, l *lab.Lake) (string, *lab.Process) {
 	}
 	p := l.Start(nil, "up", "--no-produce", "--no-repair", "--http-listen", address, "--trigger", "200ms")
 	for until := time.Now().Add(time.Minute); time.Now().Before(until) && p.Running(); time.Sleep(50 * time.Millisecond) {
-		r, err := http.Get("http://" + address + "/api/lake")
+		r, err := http.Get("http://" + address + "/api/session")
 		if err != nil {
 			continue
 		}
@@ -49,14 +50,23 @@ func pages(t *testing.T, l *lab.Lake) (string, *lab.Process) {
 	return "", nil
 }
 
-const goodRow, badRow = "BTCUSDT,%,60000.5,0.25,,2024-08-20T00:00:01Z,true,true\n", "BTCUSDT,9999,not-a-price,0.25,,2024-08-20T00:00:01Z,true,true\n"
+// roles are those of a lake whose pages want a login.
+const roles = `views:
+  prices: SELECT symbol, price FROM unified_events
+roles:
+  all: {password: "${env:ALL}"}
+  viewer: {password: "${env:VIEWER}", views: [prices]}
+`
+
+const badRow = "BTCUSDT,9999,not-a-price,0.25,,2024-08-20T00:00:01Z,true,true\n"
 
 func history(t *testing.T, path string, first, n int, more string) {
 	t.Helper()
 	var b strings.Builder
 	b.WriteString("symbol,trade_id,price,qty,quote_qty,time,is_buyer_maker,is_best_match\n")
 	for i := range n {
-		b.WriteString(strings.Replace(goodRow, "%", strconv.Itoa(first+i), 1))
+		at := time.Date(2024, 8, 20, 0, 0, 0, 0, time.UTC).Add(time.Duration(first+i) * 10 * time.Second)
+		fmt.Fprintf(&b, "BTCUSDT,%d,%.2f,0.25,,%s,true,true\n", first+i, 60000+400*math.Sin(float64(first+i)/150)+90*math.Sin(float64(first+i)/11), at.Format(time.RFC3339))
 	}
 	if err := os.WriteFile(path, []byte(b.String()+more), 0o600); err != nil {
 		t.Fatal(err)
@@ -89,11 +99,17 @@ func TestPages(t *testing.T) {
 		t.Fatal(err)
 	}
 	url, up := pages(t, l)
+	guarded := lab.NewLake(t)
+	guarded.Env = []string{"VIEWER=correct horse", "ALL=battery staple"}
+	guarded.Append(roles)
+	guarded.Run("land", first)
+	guarded.Run("run", "batch")
+	signIn, _ := pages(t, guarded)
 	bin := l.Program()
 	land := bin + " land --lake " + l.Path("lake.yaml") + " " + second + " && " + bin + " run batch --lake " + l.Path("lake.yaml")
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	args := []string{"pages.py", chromium, url, expected, land}
+	args := []string{"pages.py", chromium, url, signIn, expected, land}
 	if dir := os.Getenv(PicturesEnv); dir != "" {
 		args = append(args, dir)
 	}
@@ -157,7 +173,12 @@ func TestPagesRefuse(t *testing.T) {
 			t.Errorf("%s: policy %q", c.name, p)
 		}
 	}
-	if _, errs, code := lab.NewLake(t).Try("up", "--http-listen", "0.0.0.0:0", "--no-produce"); code != 2 || !strings.Contains(errs, "no login") {
-		t.Errorf("an address that others reach: exit code %d, %s", code, errs)
+	for name, more := range map[string]string{"no roles": "", "no serve.tls": roles} {
+		l := lab.NewLake(t)
+		l.Env = []string{"VIEWER=correct horse", "ALL=battery staple"}
+		l.Append(more)
+		if _, errs, code := l.Try("up", "--http-listen", "0.0.0.0:0", "--no-produce"); code != 2 || !strings.Contains(errs, name) {
+			t.Errorf("an address that others reach, with %s: exit code %d, %s", name, code, errs)
+		}
 	}
 }

@@ -1,106 +1,11 @@
 // The program of the pages. Each page is a function that asks the lake and gives the elements to show; what it shows is
-// decided by the address alone, so that every state can be bookmarked. Texts are only ever set as text.
+// decided by the address alone, so that every state can be bookmarked.
+
+import {ago, ask, bars, bytes, el, empty, figure, figures, form, grid, link, nil, number, plural, post, query, section, time} from '/assets/ui.js';
+import {sqlPage} from '/assets/sql.js';
 
 const main = document.getElementById('main');
 const state = document.getElementById('state');
-
-// el('td.n', {title: 'x'}, 'text', child …) makes an element.
-function el(what, ...rest) {
-  const [tag, ...classes] = what.split('.');
-  const e = document.createElement(tag);
-  if (classes.length) e.className = classes.join(' ');
-  for (const r of rest.flat(Infinity)) {
-    if (r === null || r === undefined || r === false) continue;
-    if (r instanceof Node || typeof r !== 'object') e.append(r instanceof Node ? r : String(r));
-    else for (const [k, v] of Object.entries(r)) {
-      if (k === 'on') for (const [name, f] of Object.entries(v)) e.addEventListener(name, f);
-      else if (k === 'style') for (const [name, x] of Object.entries(v)) e.style.setProperty(name, x);
-      else if (v === true) e.setAttribute(k, '');
-      else if (v !== false && v !== undefined) e.setAttribute(k, v);
-    }
-  }
-  return e;
-}
-
-const svg = (tag, attributes, ...children) => {
-  const e = document.createElementNS('http://www.w3.org/2000/svg', tag);
-  for (const [k, v] of Object.entries(attributes)) e.setAttribute(k, v);
-  e.append(...children);
-  return e;
-};
-
-const number = n => n < 0 ? '?' : n.toLocaleString('en-US');
-const plural = (n, word) => `${number(n)} ${word}${n === 1 ? '' : 's'}`;
-function bytes(n) {
-  for (const unit of ['B', 'kB', 'MB', 'GB']) {
-    if (n < 1000) return `${n < 10 && unit !== 'B' ? n.toFixed(1) : Math.round(n)} ${unit}`;
-    n /= 1000;
-  }
-  return `${n.toFixed(1)} TB`;
-}
-const time = t => !t || t.startsWith('0001') ? '–' : t.replace('T', ' ').replace(/(\.\d+)?Z$/, '');
-function ago(t, now) {
-  const s = (new Date(now) - new Date(t)) / 1000;
-  if (!t || t.startsWith('0001')) return 'never';
-  if (s < 2) return 'now';
-  if (s < 120) return `${Math.round(s)} s ago`;
-  if (s < 7200) return `${Math.round(s / 60)} min ago`;
-  if (s < 172800) return `${Math.round(s / 3600)} h ago`;
-  return `${Math.round(s / 86400)} days ago`;
-}
-
-async function ask(path) {
-  const r = await fetch(path, {headers: {Accept: 'application/json'}});
-  const body = await r.json();
-  if (!r.ok) throw new Error(body.error);
-  return body;
-}
-
-const section = (title, ...children) => el('section', {'aria-label': title}, el('h2', title), ...children);
-const empty = text => el('p.empty', text);
-const figure = (label, value, small) => el('div', el('div.t', label), el('div.v', value), small ? el('div.s', small) : null);
-const figures = (...list) => el('div.figures', ...list);
-
-// grid makes a table; a column is a name, with a '>' before it if it holds numbers.
-function grid(columns, rows, label) {
-  const right = columns.map(c => c.startsWith('>'));
-  return el('div.scroll', {tabindex: 0, role: 'region', 'aria-label': label},
-    el('table', el('thead', el('tr', columns.map((c, i) => el(right[i] ? 'th.n' : 'th', {scope: 'col'}, c.replace(/^>/, ''))))),
-      el('tbody', rows.map(r => el('tr', r.map((v, i) => v instanceof HTMLTableCellElement ? v : el(right[i] ? 'td.n' : 'td', v)))))));
-}
-
-const nil = () => el('td.nil', 'null');
-const link = (href, text) => el('a', {href}, text);
-
-// bars draws values over an axis that needs no labels but its ends.
-function bars(values, labels, what) {
-  const w = 600, h = 120, top = Math.max(...values, 1), step = w / Math.max(values.length, 1);
-  const chart = svg('svg', {viewBox: `0 0 ${w} ${h + 18}`, class: 'chart', role: 'img', preserveAspectRatio: 'none', 'aria-label': what});
-  values.forEach((v, i) => {
-    const bar = svg('rect', {class: 'bar', x: i * step + 0.5, width: Math.max(step - 1.5, 1), y: h - h * v / top, height: h * v / top});
-    bar.append(svg('title', {}));
-    bar.firstChild.textContent = `${labels[i]}: ${number(v)}`;
-    chart.append(bar);
-  });
-  chart.append(svg('line', {x1: 0, x2: w, y1: h, y2: h}));
-  return el('figure', {style: {margin: 0}}, chart, el('figcaption.sub', {style: {margin: 0}}, `${what}; highest ${number(Math.max(...values, 0))}; ${labels[0] ?? ''} to ${labels.at(-1) ?? ''}`));
-}
-
-const query = () => new URLSearchParams(location.search);
-
-// form shows fields whose values become the query of the address.
-function form(fields, button) {
-  const q = query();
-  return el('form.ask', {on: {submit: e => {
-    e.preventDefault();
-    const next = new URLSearchParams();
-    for (const [k, v] of new FormData(e.target)) if (v !== '') next.set(k, v);
-    go(location.pathname + (next.size ? '?' + next : ''));
-  }}}, fields.map(f => el('label', f.label, f.options
-    ? el('select', {name: f.name}, f.options.map(o => el('option', {value: o, selected: (q.get(f.name) ?? '') === o}, o || 'all')))
-    : el('input', {name: f.name, type: f.type ?? 'text', min: 0, value: q.get(f.name) ?? '', placeholder: f.placeholder ?? ''}))),
-    el('button', button));
-}
 
 const table = (lake, name) => lake.tables.find(t => t.name === name);
 const rule = e => el('div.node', el('b', e.name), el('code', e.check), el('small', e.on_fail === 'quarantine' ? 'else to quarantine' : e.on_fail === 'fail' ? 'else the run fails' : 'else a warning'));
@@ -108,6 +13,8 @@ const rule = e => el('div.node', el('b', e.name), el('code', e.check), el('small
 const kinds = {files: 'files', embedded: 'embedded buffer', kafka: 'Kafka', pubsub: 'Pub/Sub'};
 
 const pages = {
+  sql: () => sqlPage(go),
+
   async lake() {
     const [lake, st] = await Promise.all([ask('/api/lake'), ask('/api/status')]);
     const bad = st.quarantine.reduce((n, q) => n + q.rows, 0);
@@ -158,7 +65,7 @@ const pages = {
       el('p.sub', at ? ['as of version ', at, ' · ', link(here, 'the newest')] : `version ${t.version} of ${time(t.time)}`),
       figures(figure('rows', number(t.rows)), figure('files', number(t.files)), figure('size', bytes(t.bytes)), figure('partitions', number(t.partitions.length))),
       section('Versions', h.commits.length > 1 ? bars(h.commits.toReversed().map(c => rowsOf(c)), h.commits.toReversed().map(c => 'version ' + c.version), 'rows written by each commit') : null,
-        form([{name: 'version', label: 'show the table as of version', type: 'number', placeholder: String(t.version)}, {name: 'from', label: 'difference from version', type: 'number'}, {name: 'to', label: 'to version', type: 'number'}], 'Show'),
+        form([{name: 'version', label: 'show the table as of version', type: 'number', placeholder: String(t.version)}, {name: 'from', label: 'difference from version', type: 'number'}, {name: 'to', label: 'to version', type: 'number'}], 'Show', go),
         diff ? difference(diff) : null,
         grid(['>version', 'time (UTC)', 'operation', 'source', '>rows', '>files', 'engine', ''], h.commits.map(c => [
           link(`${here}?version=${c.version}`, c.version), time(c.time), c.operation, c.source ?? '', number(rowsOf(c)), `+${c.files_added} −${c.files_removed}`, c.engine ?? '',
@@ -213,9 +120,7 @@ const pages = {
     const retry = el('button', {type: 'button', on: {click: async () => {
       retry.disabled = true;
       try {
-        const r = await fetch('/api/quarantine/retry?' + q, {method: 'POST', headers: {'Content-Type': 'application/json'}, body: '{}'});
-        const body = await r.json();
-        if (!r.ok) throw new Error(body.error);
+        const body = await post('/api/quarantine/retry?' + q);
         notice = `${plural(body.tried, 'record')} tried: ${body.resolved} resolved, ${body.still_bad} still bad`;
         await show();
       } catch (e) { notice = e.message; await show(); }
@@ -223,8 +128,8 @@ const pages = {
     return [el('h1', 'Quarantine'), el('p.sub', 'records that did not fit, kept as they came'),
       notice ? el('p.sub', {role: 'status'}, notice) : null,
       st.quarantine.length ? section('By rule', grid(['table', 'source', 'rule', '>records'], st.quarantine.map(x => [x.table, x.source, link(`/quarantine?rule=${encodeURIComponent(x.rule)}&source=${encodeURIComponent(x.source)}`, x.rule), number(x.rows)]), 'counts by rule')) : null,
-      section('Records', form([{name: 'source', label: 'source', options: ['', ...lake.sources.map(s => s.name)]}, {name: 'rule', label: 'rule', options: ['', ...rules]}, {name: 'all', label: 'resolved ones too', options: ['', 'true']}], 'Show'),
-        rows.length ? [el('p', retry, rows.length >= max ? ` the first ${max}` : ''), grid(['source', 'where', 'rule', 'reason', 'raw record', 'state'], rows.map(r => [r.source,
+      section('Records', form([{name: 'source', label: 'source', options: ['', ...lake.sources.map(s => s.name)]}, {name: 'rule', label: 'rule', options: ['', ...rules]}, {name: 'all', label: 'resolved ones too', options: ['', 'true']}], 'Show', go),
+        rows.length ? [el('p', session.login ? null : retry, rows.length >= max ? ` the first ${max}` : ''), grid(['source', 'where', 'rule', 'reason', 'raw record', 'state'], rows.map(r => [r.source,
           el('td.mono.wrap', r.file ? `${r.file}:${r.line ?? r.position}` : `${r.topic}/${r.partition ?? 0}@${r.offset ?? 0}`), el('td.mono', r.rule), el('td.wrap', r.reason),
           el('td.mono.wrap', r.raw.length > 400 ? r.raw.slice(0, 400) + '…' : r.raw), r.state]), 'records in quarantine')] : empty('Nothing is in quarantine.'))];
   },
@@ -278,7 +183,7 @@ function difference(d) {
     d.added.length + d.removed.length + d.marked.length + d.columns.length + Object.keys(d.properties).length ? null : el('p', 'no file, column or property differs'));
 }
 
-let notice = '', turn = 0;
+let notice = '', turn = 0, session = {};
 
 function redirect(path) {
   history.replaceState(null, '', path);
@@ -287,18 +192,53 @@ function redirect(path) {
 
 async function route() {
   const [page, rest] = location.pathname.slice(1).split('/');
+  session = await ask('/api/session');
+  who();
+  if (!session.user) return login();
+  if (!session.whole && page !== 'sql') return redirect('/sql');
   for (const a of document.querySelectorAll('nav a')) {
     const on = a.getAttribute('href') === '/' + page;
+    a.hidden = !session.whole && a.getAttribute('href') !== '/sql';
     if (on) a.setAttribute('aria-current', 'page'); else a.removeAttribute('aria-current');
     if (on) document.title = `${a.textContent} · Cauce`;
   }
   return pages[page || 'lake'](rest === undefined ? undefined : decodeURIComponent(rest));
 }
 
+// who shows who has signed in, and the way out.
+function who() {
+  const at = document.getElementById('who');
+  document.querySelector('nav').hidden = !session.user;
+  if (at.dataset.user === (session.login ? session.user : '')) return;
+  at.dataset.user = session.login ? session.user : '';
+  at.replaceChildren(...session.login && session.user ? [session.user, ' ', el('button', {type: 'button', on: {click: async () => { await post('/api/logout'); location.reload(); }}}, 'Sign out')] : []);
+}
+
+// login asks who it is; the address stays, so that what was asked for is shown next.
+let loginPage;
+function login() {
+  document.title = 'Sign in · Cauce';
+  loginPage ??= (() => {
+    const problem = el('p.problem', {role: 'alert'});
+    return [el('h1', 'Sign in'), el('p.sub', 'with a role of the lake file'), el('section', {'aria-label': 'Sign in'}, el('form.login', {on: {submit: async e => {
+      e.preventDefault();
+      problem.textContent = '';
+      try {
+        await post('/api/login', {name: e.target.elements.name.value, password: e.target.elements.password.value});
+        location.reload();
+      } catch (x) { problem.textContent = x.message; e.target.elements.password.select(); }
+    }}}, el('label', 'Role', el('input', {name: 'name', autocomplete: 'username', required: true, autocapitalize: 'none'})),
+      el('label', 'Password', el('input', {name: 'password', type: 'password', autocomplete: 'current-password', required: true})), el('button', 'Sign in'), problem))];
+  })();
+  return loginPage;
+}
+
 // show fills the page anew and keeps what the reader was at: the scroll position, and where the keyboard is.
-async function show() {
+async function show(again = false) {
   const mine = ++turn;
   let content;
+  // What a reader edits, or has asked for, is not asked for again by itself.
+  if (again === true && location.pathname === '/sql' && main.dataset.address === location.href) return;
   try {
     content = await route();
     state.className = '';
@@ -310,6 +250,7 @@ async function show() {
     content = [el('section.error', {role: 'alert'}, el('h2', 'This could not be shown'), e.message)];
   }
   if (mine !== turn) return;
+  if (content.length === main.children.length && content.every((c, i) => c === main.children[i])) { main.dataset.address = location.href; return; }
   const busy = main.contains(document.activeElement) && document.activeElement !== main;
   const opened = [...main.querySelectorAll('details')].map(d => d.open);
   if (busy && main.dataset.address === location.href) return; // the reader is typing or walking through it
@@ -327,10 +268,10 @@ function go(path) {
 
 document.addEventListener('click', e => {
   const a = e.target.closest('a');
-  if (!a || a.origin !== location.origin || a.hash || e.ctrlKey || e.metaKey || e.shiftKey || e.button) return;
+  if (!a || a.origin !== location.origin || a.hash || a.hasAttribute('download') || e.ctrlKey || e.metaKey || e.shiftKey || e.button) return;
   e.preventDefault();
   go(a.pathname + a.search);
 });
-addEventListener('popstate', show);
-setInterval(() => { if (!document.hidden) show(); }, 5000);
+addEventListener('popstate', () => show());
+setInterval(() => { if (!document.hidden) show(true); }, 5000);
 show();
