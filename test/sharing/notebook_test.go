@@ -5,20 +5,25 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cauce-data/cauce/internal/prereq"
 	"github.com/cauce-data/cauce/internal/testscale"
 	"github.com/cauce-data/cauce/test/lab"
 )
 
-// TestNotebookRuns executes the notebook that `cauce notebook` writes: its readers count what `cauce query` counts, and it
-// shows how the newest version differs from the one before, with history and live events in one picture.
+// TestNotebookRuns executes the notebook that `cauce notebook` writes while a stream writes the table: deltalake, DuckDB and, over
+// PostgreSQL's protocol, psycopg count what `cauce query` counts at the same version; it shows how the versions differ, and history
+// and live events in one picture.
 func TestNotebookRuns(t *testing.T) {
 	python := prereq.Need(t, "clients")
 	l := lab.NewLake(t)
@@ -31,12 +36,44 @@ func TestNotebookRuns(t *testing.T) {
 	l.Run("produce", "replay", events)
 	l.Run("run", "stream", "--available-now")
 	rows := len(l.Rows())
-	l.Run("notebook", "--out", "kit")
+	if rows <= before {
+		t.Fatalf("%d rows after %d: nothing live would be seen", rows, before)
+	}
+	address := freeAddress(t)
+	l.Run("notebook", "--out", "kit", "--pg", address)
+	serve, stream := l.Start(nil, "serve", "--pg-listen", address), l.Start(nil, "run", "stream", "--trigger", "200ms")
+	answers := func() bool {
+		c, err := net.Dial("tcp", address)
+		return err == nil && c.Close() == nil
+	}
+	for until := time.Now().Add(time.Minute); !answers(); time.Sleep(50 * time.Millisecond) {
+		if !serve.Running() || time.Now().After(until) {
+			t.Fatalf("cauce serve does not listen: %s", serve.Stderr.String())
+		}
+	}
+	done := make(chan struct{})
+	var producing sync.WaitGroup
+	producing.Go(func() {
+		for {
+			g.Events(t, events, 20)
+			if _, errs, code := l.Try("produce", "replay", events); code != 0 {
+				t.Errorf("produce ended with %d: %s", code, errs)
+				return
+			}
+			select {
+			case <-done:
+				return
+			case <-time.After(time.Second):
+			}
+		}
+	})
 
 	cmd := exec.Command(python, filepath.Join(prereq.Root(), "test", "sharing", "notebook.py"), l.Path("kit/unified_events.ipynb"))
 	cmd.Env = append(os.Environ(), "MPLBACKEND=module://matplotlib_inline.backend_inline", "IPYTHONDIR="+t.TempDir(), "MPLCONFIGDIR="+t.TempDir(), "JUPYTER_RUNTIME_DIR="+t.TempDir())
 	cmd.Stderr = os.Stderr
 	b, err := cmd.Output()
+	close(done)
+	producing.Wait()
 	var out struct {
 		Text     string
 		Pictures int
@@ -45,14 +82,40 @@ func TestNotebookRuns(t *testing.T) {
 		t.Fatalf("the notebook ended: %v %s", err, b)
 	}
 	plain := strings.ReplaceAll(out.Text, ",", "")
-	for _, want := range []string{fmt.Sprintf(`version \d+: %d rows`, rows), `history +\d+`, `live +\d+`, fmt.Sprintf(`%d +%d\b`, rows, rows-before)} {
+	counted := regexp.MustCompile(`version (\d+): (\d+) rows`).FindStringSubmatch(plain)
+	if counted == nil {
+		t.Fatalf("the notebook does not say what it counts:\n%s", out.Text)
+	}
+	var q struct {
+		Rows []struct{ N int64 }
+	}
+	l.JSON(&q, "query", "SELECT count(*) AS n FROM unified_events", "--as-of", counted[1])
+	for _, want := range []string{fmt.Sprintf(`version %s: %d rows`, counted[1], q.Rows[0].N), `history +\d+`, `live +\d+`, fmt.Sprintf(`the same %d rows`, q.Rows[0].N),
+		fmt.Sprintf(`(?m) %s .* %d +[0-9]+$`, counted[1], q.Rows[0].N), `(?m)MERGE +\d+ +[1-9]\d*$`} {
 		if !regexp.MustCompile(want).MatchString(plain) {
 			t.Errorf("the notebook does not show %s:\n%s", want, out.Text)
 		}
 	}
-	if rows <= before || out.Pictures != 1 {
-		t.Errorf("%d rows after %d, %d pictures", rows, before, out.Pictures)
+	if after := len(l.Rows()); int64(after) < q.Rows[0].N || q.Rows[0].N < int64(rows) || out.Pictures != 1 {
+		t.Errorf("%d rows before the notebook, %d in it, %d after it; %d pictures", rows, q.Rows[0].N, after, out.Pictures)
 	}
+	for _, p := range []*lab.Process{serve, stream} {
+		p.Signal(syscall.SIGTERM)
+		if code := p.Wait(time.Minute); code != 0 {
+			t.Errorf("a process ended with %d: %s", code, p.Stderr.String())
+		}
+	}
+}
+
+// freeAddress is one on loopback on which nobody listens.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer free.Close()
+	return free.Addr().String()
 }
 
 // TestConnectionFiles: the files for BI tools are what their formats want, and hold no password.

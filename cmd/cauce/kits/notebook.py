@@ -32,8 +32,12 @@ def query(table, sql):
     return pa.table(QueryBuilder().register("t", table).execute(sql).read_all())
 
 
-table = DeltaTable(TABLE)
-version = table.version()
+# deltalake numbers the entries of a history from the newest commit back, so one that is made meanwhile would shift them.
+for _ in range(100):
+    table = DeltaTable(TABLE)
+    version, history = table.version(), table.history(limit=10)
+    if DeltaTable(TABLE).version() == version:
+        break
 count = query(table, f"SELECT count(*) AS n FROM t WHERE {ROWS}")["n"][0].as_py()
 print(f"version {version}: {count:,} rows")
 
@@ -56,7 +60,6 @@ by_origin
 # What earlier versions held, and what the newest one added to the one before.
 
 # %%
-history = table.history(limit=10)
 travel = pd.DataFrame(
     [
         {
