@@ -110,7 +110,7 @@ Exit codes: 0 ok, 1 failure, 2 bad use or configuration, 3 data broke a rule wit
 	add("flow", newLand(a), newRun(a), newUp(a), newProduce(a), newTopics(a), newSimulate(a))
 	add("use", newQuery(a), newServe(a), newTable(a), newShare(a), newNotebook(a))
 	add("ops", newQuarantine(a), newGaps(a), newWhy(a), newStatus(a), newRuns(a), newAlert(a), newAirflow(a), newDoctor(a), newCopy(a), newSpark(a), newProve(a), newBench(a))
-	cmd.AddCommand(newVersion(a))
+	cmd.AddCommand(newVersion(a), newMan(a))
 	completeNames(a, cmd)
 	return cmd
 }
