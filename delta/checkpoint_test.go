@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -179,4 +181,54 @@ func TestCheckpointFilesOfOtherWriters(t *testing.T) {
 		t.Fatal("no checkpoint found")
 	}
 	t.Logf("%d checkpoint files read", files)
+}
+
+// staleOnce is a store whose next listing lacks the newest object.
+type staleOnce struct {
+	objstore.Store
+	stale bool
+}
+
+func (s *staleOnce) List(ctx context.Context, prefix, startAfter string) iter.Seq2[objstore.Info, error] {
+	var all []objstore.Info
+	for info, err := range s.Store.List(ctx, prefix, startAfter) {
+		if err != nil {
+			return func(yield func(objstore.Info, error) bool) { yield(info, err) }
+		}
+		all = append(all, info)
+	}
+	if s.stale {
+		all, s.stale = all[:len(all)-1], false
+	}
+	return func(yield func(objstore.Info, error) bool) {
+		for _, info := range all {
+			if !yield(info, nil) {
+				return
+			}
+		}
+	}
+}
+
+// A torn checkpoint is stood in for by its commit, also where the first listing does not show that commit yet.
+func TestTornCheckpointBesideAStaleListing(t *testing.T) {
+	ctx, mem := context.Background(), objstore.NewMemory(nil)
+	tab, err := Create(ctx, mem, "t", CreateOptions{Schema: simSchema()}, &Options{NoChecksum: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 4 {
+		if _, err := tab.Append(ctx, simRows([]simRow{{fmt.Sprint("a", i), "d0", 1}}), AppendOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := mem.Put(ctx, "t/_delta_log/00000000000000000004.checkpoint.parquet", strings.NewReader("PAR1 and no more"), objstore.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Open(ctx, &staleOnce{mem, true}, "t", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v := mustSnapshot(t, again).Version(); v != 4 {
+		t.Errorf("version %d, want 4", v)
+	}
 }

@@ -116,7 +116,8 @@ type simStore struct {
 	w       *simWriter
 	crashed bool
 	calls   int
-	crashAt int // 0: never
+	crashAt int  // 0: never
+	stale   bool // the last listing was; the next is not
 
 	mu sync.Mutex // reads may come side by side
 }
@@ -170,7 +171,9 @@ func (s *simStore) List(ctx context.Context, prefix, startAfter string) iter.Seq
 			}
 			all = append(all, info)
 		}
-		if n := len(all) - 1; n > 0 && strings.Contains(prefix, "_delta_log") && !strings.HasSuffix(all[n].Key, "/00000000000000000000.json") && s.roll(30) {
+		n := len(all) - 1
+		s.stale = !s.stale && n > 0 && strings.Contains(prefix, "_delta_log") && !strings.HasSuffix(all[n].Key, "/00000000000000000000.json") && s.roll(30)
+		if s.stale {
 			all = all[:n] // a listing that has not seen the newest object; the first commit is older than any writer
 		}
 		for _, info := range all {

@@ -482,8 +482,9 @@ func (t *Table) load(ctx context.Context, target Version) (*Snapshot, error) {
 		from = hint.Version
 	}
 	s, err := t.loadFrom(ctx, target, from)
-	if from > 0 && err != nil && ctx.Err() == nil {
-		// The hint may be stale, or point at a checkpoint that is gone or broken: the whole listing decides.
+	if err != nil && ctx.Err() == nil && (from > 0 || errors.Is(err, ErrCorrupt)) {
+		// The hint may be stale, or point at a checkpoint that is gone or broken: the whole listing decides. A listing may be
+		// stale too, and lack the very commit that stands in for a broken checkpoint.
 		return t.loadFrom(ctx, target, 0)
 	}
 	return s, err
