@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cauce-data/cauce/internal/testscale"
 	"github.com/cauce-data/cauce/objstore"
 	"github.com/cauce-data/cauce/objstore/fault"
 )
@@ -380,6 +381,7 @@ func TestRestore(t *testing.T) {
 // The process ends at any call to the store, in a merge or an optimize. Afterwards the table is as before or as after,
 // and a vacuum leaves exactly the files that the log names.
 func TestCrashAnywhereLeaksNothing(t *testing.T) {
+	testscale.NotAtShort(t, "a table for each call to the store")
 	ctx := context.Background()
 	ops := map[string]func(tab *Table) error{
 		"merge": func(tab *Table) error {

@@ -13,12 +13,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cauce-data/cauce/internal/testscale"
 	"github.com/cauce-data/cauce/objstore"
 )
 
 // Every table of other engines that this package may write to survives a vacuum after all retentions have passed, with
 // each row that it had: live deletion vectors above all, which another implementation deletes.
 func TestGoldenTablesSurviveVacuum(t *testing.T) {
+	testscale.NotAtShort(t, "each table is copied, twice")
 	root, tables := goldenTables(t)
 	ctx := context.Background()
 	done, vectors, deleted := 0, 0, 0

@@ -17,6 +17,7 @@ import (
 
 	"github.com/cauce-data/cauce/internal/live"
 	"github.com/cauce-data/cauce/internal/prereq"
+	"github.com/cauce-data/cauce/internal/testscale"
 )
 
 // ask gives the answer of an HTTP server; code 0: there is none.
@@ -65,6 +66,7 @@ func (l *lockedText) String() string {
 // TestMonitoring watches `cauce up` from outside: it is not ready, and says why, while the exchange is away; it counts
 // what the table gets; what alert rules and dashboard ask for is served; its log is JSON.
 func TestMonitoring(t *testing.T) {
+	testscale.NotAtShort(t, "rates are of seconds")
 	dir := t.TempDir()
 	shell(t, dir, "cauce init .")
 	file := filepath.Join(dir, "lake.yaml")

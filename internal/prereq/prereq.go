@@ -53,7 +53,7 @@ var prerequisites = []prerequisite{
 
 // slow are those that take longer to start, or to work with, than a glance has: at size short their tests are left out.
 var slow = []string{
-	"venv", "airflow", "clients", "java", "javac", "jars", "s3a", "kafka", "registry", "versitygw", "fake-gcs-server", "moto", "chromium", "terraform", "checkov",
+	"venv", "airflow", "clients", "java", "javac", "jars", "s3a", "kafka", "registry", "postgres", "versitygw", "fake-gcs-server", "moto", "chromium", "terraform", "checkov",
 }
 
 // Names lists every prerequisite in a fixed order.

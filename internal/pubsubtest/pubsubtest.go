@@ -19,6 +19,7 @@ import (
 	"cloud.google.com/go/pubsub/v2/pstest"
 
 	"github.com/cauce-data/cauce/internal/prereq"
+	"github.com/cauce-data/cauce/internal/testscale"
 )
 
 // Project is the project of every test.
@@ -73,6 +74,12 @@ func (s *Server) Client() *client.Client { return s.cl }
 
 // emulator starts Google's emulator.
 func emulator(t testing.TB) (*Server, error) {
+	if testscale.Current() == testscale.Short {
+		return nil, errors.New("short: java is slow")
+	}
+	if testscale.Current() == testscale.Short {
+		return nil, errors.New("short: java is slow")
+	}
 	if _, err := prereq.Lookup("java"); err != nil {
 		return nil, err
 	}

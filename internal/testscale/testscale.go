@@ -77,7 +77,7 @@ var table = map[string]scale{
 	"pubsub-kills":       {short: 0, test: 5, soak: 50, testTime: 20 * time.Second, why: "kill -9 of producer and stream jobs of Pub/Sub"},
 	"pruned-scans":       {short: 50, test: 300, soak: 5000, why: "random conditions over random tables, with files left out and without"},
 	"orders":             {short: 20, test: 100, soak: 1000, why: "permuted, repeated and interrupted inputs compared by logical hash"},
-	"purges":             {short: 3, test: 12, soak: 400, why: "histories with deletions that are forgotten, in any order and interrupted"},
+	"purges":             {short: 1, test: 12, soak: 400, why: "histories with deletions that are forgotten, in any order and interrupted"},
 	"faults":             {short: 50, test: 300, soak: 3000, why: "store calls that fail, tear or stop in turn"},
 	"writers":            {short: 20, test: 60, soak: 600, why: "commits of concurrent writers of one table"},
 	"schedules":          {short: 30, test: 1_000, soak: 10_000, why: "seed-driven histories of many writers over a faulty store"},
@@ -93,6 +93,14 @@ var table = map[string]scale{
 	"optimize-files":     {short: 50, test: 500, soak: 500, why: "small files that one OPTIMIZE packs"},
 	"long-record-mb":     {short: 8, test: 64, soak: 1024, why: "length of one line of bad input"},
 	"bounded-mem-rows":   {short: 50_000, test: 1_000_000, soak: 20_000_000, why: "rows that pass through bounded memory"},
+}
+
+// NotAtShort skips, at size short, a test that takes more time than a glance has; what says why it does.
+func NotAtShort(t testing.TB, what string) {
+	t.Helper()
+	if Current() == Short {
+		t.Skip("short: " + what)
+	}
 }
 
 // Count is the number that the table gives for name at the current size. An unknown name fails the test.

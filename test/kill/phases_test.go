@@ -47,6 +47,7 @@ type scenario struct {
 // them: at moments drawn by chance over the whole of their work, and by a hook where chance has hit least. Expected rows
 // come from the generator.
 func TestKillInEveryPhase(t *testing.T) {
+	testscale.NotAtShort(t, "each kill is seconds of work")
 	l := lab.NewLake(t)
 	killInEveryPhase(t, &scenario{l: l, table: l.Table()}, "kills")
 }
@@ -192,10 +193,7 @@ func (s *scenario) events(n int) string {
 // runs may be hit.
 func (s *scenario) chanceTurn() {
 	s.t.Helper()
-	together := 6 * time.Second
-	if testscale.Current() == testscale.Short {
-		together = 2 * time.Second
-	}
+	const together = 6 * time.Second
 	events := s.events(5000)
 	producer := s.start("produce", nil, "produce", "replay", events, "--rate", "900")
 	commands := map[string][]string{

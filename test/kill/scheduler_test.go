@@ -17,6 +17,7 @@ import (
 // A scheduler that dies in the middle of a batch: the run is shown as interrupted with its log, the next scheduler tells
 // of it and runs the batch by itself; and after many deaths at random moments the table is right.
 func TestSchedulerKilled(t *testing.T) {
+	testscale.NotAtShort(t, "each life is seconds of work")
 	var mu sync.Mutex
 	var told []string
 	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
