@@ -36,7 +36,9 @@ With --write it also runs statements that change one table: DELETE, UPDATE, INSE
 RESTORE and ALTER TABLE … ADD or DROP CONSTRAINT, in Delta's spelling; --dry-run says what they would do. Expressions in
 them mean what they mean in Spark (ANSI mode). Without a lake file tables are named by their paths.
 
---as-of reads a table as it was: a version number, or a time (2024-08-20, 2024-08-20T13:45:00Z).
+--as-of reads a table as it was: a version number, or a time (2024-08-20, 2024-08-20T13:45:00Z). In SQL:
+FROM unified_events AT (VERSION => 3), or AT (TIMESTAMP => '2024-08-20 13:45:00'), several versions beside each other too;
+FROM table_changes('unified_events', 3, 5) are the changes of versions 3 to 5 (where delta.enableChangeDataFeed is set).
 --json prints {columns, rows, version, files_total, files_opened, bytes_read, requests}; --format json only the rows.`,
 		Example: `  cauce query "SELECT symbol, count(*) AS n FROM unified_events GROUP BY symbol" --format csv
   cauce query "SELECT count(*) FROM unified_events" --as-of 3
@@ -173,48 +175,47 @@ func (l *lake) query(ctx context.Context, sql, asOf string) (*result, error) {
 	r := &result{versions: map[string]int64{}}
 	var tables []duckdb.QueryTable
 	for _, name := range named {
-		if strings.ContainsAny(name, `/\`) { // any Delta table by its path, in double quotes or single ones
-			store, err := openTableStore(ctx, name)
-			if err != nil {
-				return nil, err
-			}
-			t, err := delta.Open(ctx, store, "", deltaOptions())
-			if err != nil {
-				return nil, fmt.Errorf("table %s: %w", name, err)
-			}
-			s, err := snapshotAsOf(ctx, t, asOf)
-			if err != nil {
-				return nil, fmt.Errorf("table %s: %w", name, err)
-			}
-			tables = append(tables, duckdb.QueryTable{Name: name, Snapshot: s})
-			r.versions[name] = int64(s.Version())
-			continue
-		}
-		t, err := l.ingest.Catalog().Open(ctx, name)
-		if errors.Is(err, delta.ErrNotATable) {
-			return nil, usagef("table %s: nothing has been written to it yet; cauce run batch or cauce run stream does", name)
-		}
+		t, q, err := l.openNamed(ctx, name)
 		if err != nil {
 			return nil, err
 		}
-		s, err := snapshotAsOf(ctx, t, asOf)
-		if err != nil {
+		if q.Snapshot, err = snapshotAsOf(ctx, t, asOf); err != nil {
 			return nil, fmt.Errorf("table %s: %w", name, err)
 		}
-		q := duckdb.QueryTable{Name: name, Snapshot: s}
-		if declared := l.Table(name); declared != nil {
-			q.Name = declared.Name
-			if declared.Deletes {
-				q.Hide = "NOT coalesce(_deleted, false)"
-			}
-		}
 		tables = append(tables, q)
-		r.versions[q.Name] = int64(s.Version())
+		r.versions[q.Name] = int64(q.Snapshot.Version())
 	}
 	if r.Result, err = l.engine.Query(ctx, sql, tables); err != nil {
 		return nil, err
 	}
 	return r, nil
+}
+
+// openNamed opens a table that a query names, and says how it shows itself there; the snapshot is still to be set.
+func (l *lake) openNamed(ctx context.Context, name string) (*delta.Table, duckdb.QueryTable, error) {
+	q := duckdb.QueryTable{Name: name}
+	if strings.ContainsAny(name, `/\`) { // any Delta table by its path, in double quotes or single ones
+		store, err := openTableStore(ctx, name)
+		if err != nil {
+			return nil, q, err
+		}
+		t, err := delta.Open(ctx, store, "", deltaOptions())
+		if err != nil {
+			return nil, q, fmt.Errorf("table %s: %w", name, err)
+		}
+		return t, q, nil
+	}
+	t, err := l.ingest.Catalog().Open(ctx, name)
+	if errors.Is(err, delta.ErrNotATable) {
+		return nil, q, usagef("table %s: nothing has been written to it yet; cauce run batch or cauce run stream does", name)
+	}
+	if declared := l.Table(name); declared != nil && err == nil {
+		q.Name = declared.Name
+		if declared.Deletes {
+			q.Hide = "NOT coalesce(_deleted, false)"
+		}
+	}
+	return t, q, err
 }
 
 // snapshotAsOf reads --as-of: a version number, or a time.

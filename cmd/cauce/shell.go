@@ -213,7 +213,7 @@ func (s *session) run(ctx context.Context, sql string) error {
 		}
 		return res.write(s.a.stdout)
 	}
-	r, err := s.l.query(ctx, sql, s.asOf)
+	r, err := s.a.runQuery(ctx, s.l, sql, s.asOf)
 	if err != nil {
 		return err
 	}

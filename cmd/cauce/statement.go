@@ -345,8 +345,11 @@ func (a *app) insert(ctx context.Context, l *lake, t *delta.Table, snap *delta.S
 	return nil
 }
 
-// runQuery is lake.query, which knows of no lake when there is none.
+// runQuery is lake.query, or lake.queryPast where a statement speaks of the past, which know of no lake when there is none.
 func (a *app) runQuery(ctx context.Context, l *lake, sql, asOf string) (*result, error) {
+	if past.MatchString(sql) {
+		return l.queryPast(ctx, sql, asOf, a.needLake)
+	}
 	if l.ingest == nil {
 		named, err := l.engine.TableNames(ctx, sql)
 		if err != nil {

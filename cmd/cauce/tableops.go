@@ -173,6 +173,7 @@ A retention below 168h (a week) can break readers and writers that are under way
 
 func newTableRestore(a *app) *cobra.Command {
 	var at versionFlags
+	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "restore TABLE",
 		Short: "Make an older version the newest one again",
@@ -197,26 +198,33 @@ undone. What sources have read stays recorded: use cauce run batch --reprocess t
 			if err != nil {
 				return fmt.Errorf("table %s: %w", args[0], err)
 			}
-			before := shapeOf(t, s)
-			if _, err := t.Restore(ctx, to.Version(), delta.RestoreOptions{}); err != nil {
-				return fmt.Errorf("restore %s to version %d: %w", args[0], to.Version(), err)
-			}
-			if s, err = t.Snapshot(ctx); err != nil {
-				return fmt.Errorf("table %s: %w", args[0], err)
+			before, verb := shapeOf(t, s), "would restore"
+			if !dryRun {
+				verb = "restored"
+				if _, err := t.Restore(ctx, to.Version(), delta.RestoreOptions{}); err != nil {
+					return fmt.Errorf("restore %s to version %d: %w", args[0], to.Version(), err)
+				}
+				if s, err = t.Snapshot(ctx); err != nil {
+					return fmt.Errorf("table %s: %w", args[0], err)
+				}
+			} else {
+				s = to
 			}
 			result := struct {
 				Table    string     `json:"table"`
+				DryRun   bool       `json:"dry_run"`
 				Restored int64      `json:"restored"`
 				Before   tableShape `json:"before"`
 				After    tableShape `json:"after"`
-			}{args[0], int64(to.Version()), before, shapeOf(t, s)}
+			}{args[0], dryRun, int64(to.Version()), before, shapeOf(t, s)}
 			return a.print(result, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "restored version %d\nbefore  %v\nafter   %v\n", result.Restored, result.Before, result.After)
+				_, err := fmt.Fprintf(w, "%s version %d\nbefore  %v\nafter   %v\n", verb, result.Restored, result.Before, result.After)
 				return err
 			})
 		},
 	}
 	at.add(cmd, "restore")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only show what the table would be")
 	return cmd
 }
 

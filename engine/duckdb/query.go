@@ -106,7 +106,17 @@ func (e *Engine) TableNames(ctx context.Context, sql string) ([]string, error) {
 // Query runs one SELECT statement. Each table appears under its name as the rows of its snapshot; files that cannot
 // hold a row that the statement's conditions on that table want are left out before DuckDB opens any. The caller closes
 // the result.
-func (e *Engine) Query(ctx context.Context, sql string, tables []QueryTable) (_ *Result, err error) {
+func (e *Engine) Query(ctx context.Context, sql string, tables []QueryTable) (*Result, error) {
+	return e.query(ctx, sql, tables, nil)
+}
+
+// QueryResolved is Query with names that a resolver gives their meaning: tables as they were, change feeds. Relations of a
+// worker are not for it.
+func (e *Engine) QueryResolved(ctx context.Context, sql string, r Resolver) (*Result, error) {
+	return e.query(ctx, sql, nil, r)
+}
+
+func (e *Engine) query(ctx context.Context, sql string, tables []QueryTable, resolver Resolver) (_ *Result, err error) {
 	c, err := e.acquire(ctx)
 	if err != nil {
 		return nil, err
@@ -122,9 +132,25 @@ func (e *Engine) Query(ctx context.Context, sql string, tables []QueryTable) (_ 
 	if err := c.exec(ctx, "BEGIN TRANSACTION"); err != nil {
 		return nil, err
 	}
-	q, err := parseQuery(ctx, c, sql, nil)
+	var names *resolving
+	if resolver != nil {
+		names = &resolving{ctx: ctx, r: resolver, names: new(int)}
+	}
+	q, err := parseQuery(ctx, c, sql, names)
 	if err != nil {
 		return nil, err
+	}
+	if resolver != nil {
+		if sql, err = c.deserialize(ctx, q.node); err != nil {
+			return nil, err
+		}
+		for _, s := range q.relations {
+			if s.relation.Snapshot != nil {
+				tables = append(tables, QueryTable{Name: s.name, Snapshot: s.relation.Snapshot, Hide: s.relation.Hide})
+			} else if err := c.materialise(ctx, s); err != nil {
+				return nil, err
+			}
+		}
 	}
 	byName := map[string]*QueryTable{}
 	for i := range tables {
@@ -175,6 +201,32 @@ func (e *Engine) Query(ctx context.Context, sql string, tables []QueryTable) (_ 
 		return nil, err
 	}
 	return r, nil
+}
+
+// deserialize makes SQL of a tree.
+func (c *conn) deserialize(ctx context.Context, n node) (string, error) {
+	tree, err := json.Marshal(map[string]any{"error": false, "statements": []any{map[string]any{"node": n}}})
+	if err != nil {
+		return "", fmt.Errorf("tree of SQL: %w", err)
+	}
+	row, err := c.one(ctx, "SELECT json_deserialize_sql("+quoteText(string(tree))+")")
+	if err != nil {
+		return "", fmt.Errorf("statement: %w", err)
+	}
+	sql, _ := row[0].(string)
+	return sql, nil
+}
+
+// materialise makes a table of a relation's rows.
+func (c *conn) materialise(ctx context.Context, s shippedName) error {
+	rows, err := array.NewRecordReader(s.relation.Schema, s.relation.Rows)
+	if err != nil {
+		return err
+	}
+	defer rows.Release()
+	view := s.name + "_rows"
+	_, err = c.createFrom(ctx, quoteName(s.name), "SELECT * FROM "+quoteName(view), rows, view)
+	return err
 }
 
 // StatementError says that a statement is wrong in itself, such as one that names a column that its table lacks.

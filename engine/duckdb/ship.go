@@ -299,16 +299,7 @@ func (e *Engine) shipQuery(ctx context.Context, c *conn, out *Shipped, q *parsed
 			return "", err
 		}
 	}
-	tree, err := json.Marshal(map[string]any{"error": false, "statements": []any{map[string]any{"node": q.node}}})
-	if err != nil {
-		return "", fmt.Errorf("tree of SQL: %w", err)
-	}
-	row, err := c.one(ctx, "SELECT json_deserialize_sql("+quoteText(string(tree))+")")
-	if err != nil {
-		return "", fmt.Errorf("statement: %w", err)
-	}
-	text, _ := row[0].(string)
-	return text, nil
+	return c.deserialize(ctx, q.node)
 }
 
 // shipView makes a view of the worker of another SELECT. Its LIMIT keeps conditions of the statement from being tried on
