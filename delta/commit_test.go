@@ -203,7 +203,7 @@ func TestCrashAtEveryCall(t *testing.T) {
 				if s, err = fresh.Snapshot(ctx); err == nil {
 					x := fresh.Begin(s)
 					x.AddFile(testAdd("f2"))
-					x.RemoveFile(s.ByPath()["f1"].Tombstone(1<<60, true))
+					x.RemoveFile(s.byPath()["f1"].Tombstone(1<<60, true))
 					x.SetTxn(Txn{AppID: "a", Version: 7})
 					res, err = x.Commit(ctx, CommitOptions{})
 				}
@@ -353,7 +353,7 @@ func TestManyWritersOverFaultyStore(t *testing.T) {
 					if own != "" && i%2 == 1 {
 						o.removed = own
 						x.ReadFiles(own)
-						x.RemoveFile(s.ByPath()[own].Tombstone(1<<60, true))
+						x.RemoveFile(s.byPath()[own].Tombstone(1<<60, true))
 					}
 					res, err := x.Commit(ctx, CommitOptions{})
 					if err != nil {

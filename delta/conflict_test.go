@@ -93,13 +93,13 @@ func (r *conflictRunner) run(f []string) string {
 		}
 		x.AddFile(a)
 	case "remove", "remove-moved":
-		a := x.Base().ByPath()[f[2]]
+		a := x.Base().byPath()[f[2]]
 		if a == nil {
 			return "no file " + f[2]
 		}
 		x.RemoveFile(a.Tombstone(1<<60, f[0] == "remove"))
 	case "dv":
-		a := *x.Base().ByPath()[f[2]]
+		a := *x.Base().byPath()[f[2]]
 		x.RemoveFile(a.Tombstone(1<<60, true))
 		r.seen++
 		a.DeletionVector = &DeletionVector{StorageType: "i", PathOrInlineDv: fmt.Sprint("v", r.seen), SizeInBytes: 1, Cardinality: 1}
@@ -202,10 +202,10 @@ func TestRebaseReplacesFiles(t *testing.T) {
 	appendFile(t, tab, "old")
 	s := mustSnapshot(t, tab)
 	x := tab.Begin(s)
-	x.RemoveFile(s.ByPath()["old"].Tombstone(1<<60, true))
+	x.RemoveFile(s.byPath()["old"].Tombstone(1<<60, true))
 	x.AddFile(testAdd("new1"))
 	win := tab.Begin(s)
-	win.RemoveFile(s.ByPath()["old"].Tombstone(1<<60, true))
+	win.RemoveFile(s.byPath()["old"].Tombstone(1<<60, true))
 	win.AddFile(testAdd("other"))
 	if _, err := win.Commit(ctx, CommitOptions{Operation: "MERGE"}); err != nil {
 		t.Fatal(err)
@@ -219,7 +219,7 @@ func TestRebaseReplacesFiles(t *testing.T) {
 				t.Errorf("newer %d, winners %+v", newer.Version(), winners)
 			}
 			x.ResetFiles()
-			x.RemoveFile(newer.ByPath()["other"].Tombstone(1<<60, true))
+			x.RemoveFile(newer.byPath()["other"].Tombstone(1<<60, true))
 			x.AddFile(testAdd("new2"))
 			return nil
 		}})

@@ -19,7 +19,8 @@
 //
 // A [Snapshot] is the table at one version and never changes: read it as long as you like while others write.
 // [Table.Snapshot] is the newest; [Table.SnapshotAt] and [Table.SnapshotAsOf] travel in time. [Table.Scan] yields rows;
-// its Where leaves out files by partition values and statistics, and never a row that satisfies it.
+// its Where leaves out files by partition values and statistics, never a row that satisfies it, and does not filter the rows
+// of the files that are left. [Table.Changes] yields what commits inserted, updated and deleted, [Table.History] the commits.
 //
 // # Writing
 //

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -355,4 +356,104 @@ func ExampleTable_CheckpointAs() {
 	}
 	fmt.Println("checkpoint of version", version)
 	// Output: checkpoint of version 0
+}
+
+// The change feed says what each version did to the rows, updates with the row before and after.
+func ExampleTable_Changes() {
+	ctx := context.Background()
+	table := pricesTable(ctx)
+	if _, err := table.SetProperties(ctx, map[string]string{"delta.enableChangeDataFeed": "true"}, delta.AlterOptions{}); err != nil {
+		panic(err)
+	}
+	updated, err := table.Update(ctx, delta.UpdateOptions{
+		Where: expr.Eq(expr.Col("symbol"), expr.Lit("ETH")),
+		Set:   []delta.Assignment{{Column: "price", Value: expr.Lit(2600.0)}},
+	})
+	if err != nil {
+		panic(err)
+	}
+	feed, err := table.Changes(ctx, delta.ChangesOptions{From: updated.Version, To: -1})
+	if err != nil {
+		panic(err)
+	}
+	kind := feed.Schema.Index(delta.ChangeTypeColumn)
+	for b, err := range feed.Batches(ctx) {
+		if err != nil {
+			panic(err)
+		}
+		for i := range int(b.NumRows()) {
+			fmt.Println(b.Column(kind).ValueStr(i), b.Column(0).ValueStr(i), b.Column(1).ValueStr(i))
+		}
+	}
+	// Unordered output:
+	// update_preimage ETH 2500
+	// update_postimage ETH 2600
+}
+
+// A restore is a commit like any other: nothing is lost, and it can be undone.
+func ExampleTable_Restore() {
+	ctx := context.Background()
+	table := pricesTable(ctx)
+	if _, err := table.DeleteWhere(ctx, nil, delta.ChangeOptions{}); err != nil {
+		panic(err)
+	}
+	res, err := table.Restore(ctx, 1, delta.RestoreOptions{})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println("version", res.Version, "has the rows of version 1")
+	s, err := table.Snapshot(ctx)
+	if err != nil {
+		panic(err)
+	}
+	printPrices(ctx, table, s)
+	// Output:
+	// version 3 has the rows of version 1
+	// BTC 60000
+	// ETH 2500
+}
+
+// Files that no version within the retention needs are deleted; a dry run lists them.
+func ExampleTable_Vacuum() {
+	ctx := context.Background()
+	table := pricesTable(ctx)
+	if _, err := table.Overwrite(ctx, pricesRows(price{"BTC", 61000, 2}), delta.OverwriteOptions{}); err != nil {
+		panic(err)
+	}
+	young, err := table.Vacuum(ctx, delta.VacuumOptions{DryRun: true})
+	if err != nil {
+		panic(err)
+	}
+	_, err = table.Vacuum(ctx, delta.VacuumOptions{Retention: time.Hour, DryRun: true})
+	fmt.Println(len(young.Deleted), "files are older than a week; an hour is", errors.Is(err, delta.ErrRetention))
+	all, err := table.Vacuum(ctx, delta.VacuumOptions{Force: true, DryRun: true})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(len(all.Deleted), "file would go at once")
+	// Output:
+	// 0 files are older than a week; an hour is true
+	// 1 file would go at once
+}
+
+// What cannot be changed is refused under the name that Spark has for it.
+func ExampleTable_AddColumns() {
+	ctx := context.Background()
+	table := pricesTable(ctx)
+	_, err := table.AddColumns(ctx, []delta.NewColumn{{Path: []string{"venue"}, Type: delta.String, Comment: "where it was seen"}}, delta.AlterOptions{})
+	if err != nil {
+		panic(err)
+	}
+	s, err := table.Snapshot(ctx)
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(s.Schema().Names())
+
+	_, err = table.RenameColumn(ctx, []string{"venue"}, "exchange", delta.AlterOptions{})
+	var refused *delta.AlterError
+	fmt.Println(errors.As(err, &refused), errors.Is(err, delta.ErrAlter))
+	// Output:
+	// [symbol price seen venue]
+	// true true
 }

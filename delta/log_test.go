@@ -46,6 +46,15 @@ func mustSnapshot(t *testing.T, tab *Table) *Snapshot {
 	return s
 }
 
+// byPath gives all live files by canonical path.
+func (s *Snapshot) byPath() map[string]*Add {
+	m := map[string]*Add{}
+	for _, a := range s.Adds() {
+		m[canonicalPath(a.Path)] = a
+	}
+	return m
+}
+
 func paths(s *Snapshot) []string {
 	var out []string
 	for _, a := range s.Adds() {
@@ -64,7 +73,7 @@ func TestCreateCommitCheckpointTravel(t *testing.T) {
 		x := tab.Begin(mustSnapshot(t, tab))
 		x.AddFile(testAdd(fmt.Sprintf("f%02d", i)))
 		if i%5 == 0 {
-			x.RemoveFile(x.Base().ByPath()[fmt.Sprintf("f%02d", i-1)].Tombstone(time.Now().UnixMilli(), true))
+			x.RemoveFile(x.Base().byPath()[fmt.Sprintf("f%02d", i-1)].Tombstone(time.Now().UnixMilli(), true))
 		}
 		x.SetTxn(Txn{AppID: "app", Version: int64(i)})
 		res, err := x.Commit(ctx, CommitOptions{Operation: "WRITE", UserMetadata: fmt.Sprint("m", i)})

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -13,9 +15,6 @@ import (
 
 	"github.com/cauce-data/cauce/objstore"
 )
-
-// ErrDuplicateKey says that two rows of a merge's source have one key and no order decides between them.
-var ErrDuplicateKey = errors.New("several source rows have the same key")
 
 // OrderTerm is one term of the order that decides between two rows of one key. Exactly one member is set.
 type OrderTerm struct {
@@ -490,9 +489,12 @@ func (a *mergeAttempt) findDuplicates(ctx context.Context) error {
 		return nil
 	}
 	if len(a.o.Order) == 0 {
-		for o := range known.next {
-			return fmt.Errorf("merge into %s: %w, row %d for one, and no order is given", a.t, ErrDuplicateKey, o)
+		o := slices.Min(slices.Collect(maps.Keys(known.next)))
+		pair, err := sourcePair(ctx, a.src, a.info.Schema, a.src.Schema(), a.o.Key, o, known.next[o])
+		if err != nil {
+			return err
 		}
+		return fmt.Errorf("merge into %s: %w", a.t, &DuplicateKeyError{Key: pair.key, Source: pair.at, Rows: pair.rows})
 	}
 	// Read the rows that share a key, then walk each chain.
 	involved := roaring64.New()

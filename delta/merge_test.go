@@ -254,7 +254,9 @@ func TestMergeDuplicateSourceRows(t *testing.T) {
 	}
 	in := itemRows(rows...)
 	defer in.Close()
-	if _, err := tab.Merge(context.Background(), in, MergeOptions{Key: []string{"id"}}); !errors.Is(err, ErrDuplicateKey) {
+	_, err := tab.Merge(context.Background(), in, MergeOptions{Key: []string{"id"}})
+	var dup *DuplicateKeyError
+	if !errors.As(err, &dup) || !errors.Is(err, ErrDuplicateKey) || dup.Key != "id = a" || dup.Source[0] != 0 || !strings.Contains(dup.Rows[0], "val=x") || !strings.Contains(err.Error(), dup.Rows[1]) {
 		t.Fatal(err)
 	}
 }

@@ -17,31 +17,6 @@ import (
 	"github.com/cauce-data/cauce/delta/expr"
 )
 
-// ErrMultipleSourceRows says that several source rows of a MERGE would change one row of the table (see
-// MultipleSourceRowsError).
-var ErrMultipleSourceRows = errors.New("several source rows match and attempt to modify the same target row")
-
-// MultipleSourceRowsError names the key and the two source rows; it is Spark's
-// DELTA_MULTIPLE_SOURCE_ROW_MATCHING_TARGET_ROW_IN_MERGE. errors.Is finds ErrMultipleSourceRows.
-type MultipleSourceRowsError struct {
-	On     string   // the condition
-	Key    string   // the columns of the condition with their values, such as "id = 7"; "" if it compares none
-	Source [2]int64 // ordinals of the two source rows, from 0
-	Rows   [2]string
-}
-
-func (e *MultipleSourceRowsError) Error() string {
-	key := e.Key
-	if key == "" {
-		key = e.On
-	}
-	return fmt.Sprintf("%s: %s: source row %d %s and source row %d %s; make the source's rows unique or the clauses' conditions exclusive",
-		ErrMultipleSourceRows, key, e.Source[0], e.Rows[0], e.Source[1], e.Rows[1])
-}
-
-// Is finds ErrMultipleSourceRows.
-func (e *MultipleSourceRowsError) Is(target error) bool { return target == ErrMultipleSourceRows }
-
 // ClauseKind says which rows a clause of MergeInto is about.
 type ClauseKind int
 
@@ -886,42 +861,17 @@ func (p *mergePlan) unique(ctx context.Context) error {
 }
 
 func (p *mergePlan) ambiguous(ctx context.Context, a, b int64) error {
-	out := &MultipleSourceRowsError{On: p.o.On.String(), Source: [2]int64{a, b}}
-	for i, o := range out.Source {
-		all := make([]string, p.source.schema.NumFields())
-		for j, f := range p.source.schema.Fields() {
-			all[j] = f.Name
+	var keys []string
+	for _, k := range p.on.keys {
+		if c, ok := k.source.(expr.Cast).Arg.(expr.Column); ok {
+			keys = append(keys, c.Path[1])
 		}
-		r, err := readSource(ctx, p.mergeInto.source, p.schema, all, bitmapOf([]int64{o}))
-		if err != nil {
-			return err
-		}
-		var parts []string
-		for j, n := range all {
-			v := "NULL"
-			if r.Column(j).IsValid(0) {
-				v = r.Column(j).ValueStr(0)
-			}
-			if len(v) > 60 {
-				v = v[:60] + "…"
-			}
-			parts = append(parts, n+"="+v)
-			if i > 0 {
-				continue
-			}
-			for _, k := range p.on.keys {
-				if c, ok := k.source.(expr.Cast).Arg.(expr.Column); ok && c.Path[1] == n {
-					if out.Key != "" {
-						out.Key += ", "
-					}
-					out.Key += n + " = " + v
-				}
-			}
-		}
-		r.Release()
-		out.Rows[i] = "(" + strings.Join(parts, ", ") + ")"
 	}
-	return out
+	pair, err := sourcePair(ctx, p.mergeInto.source, p.schema, p.source.schema, keys, a, b)
+	if err != nil {
+		return err
+	}
+	return &MultipleSourceRowsError{On: p.o.On.String(), Key: pair.key, Source: pair.at, Rows: pair.rows}
 }
 
 // change marks the rows that matched clauses change, and makes the new ones.

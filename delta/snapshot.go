@@ -130,15 +130,6 @@ func (s *Snapshot) holds(path string, dv *DeletionVector) bool {
 	return ok
 }
 
-// ByPath gives all live files by canonical path. File finds one without making all.
-func (s *Snapshot) ByPath() map[string]*Add {
-	m := make(map[string]*Add, s.live.n)
-	for f := range s.live.rows() {
-		m[canonicalPath(f.paths.at(f.i))] = f.add(f.i)
-	}
-	return m
-}
-
 // Tombstones lists the removed files that are younger than the table's retention and may still be read by older
 // snapshots. Their statistics and tags are not kept.
 func (s *Snapshot) Tombstones() []*Remove {

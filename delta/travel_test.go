@@ -214,7 +214,7 @@ func TestTombstonesExpire(t *testing.T) {
 	appendFile(t, tab, "f")
 	s := mustSnapshot(t, tab)
 	x := tab.Begin(s)
-	x.RemoveFile(s.ByPath()["f"].Tombstone(now.UnixMilli(), true))
+	x.RemoveFile(s.byPath()["f"].Tombstone(now.UnixMilli(), true))
 	if _, err := x.Commit(ctx, CommitOptions{}); err != nil {
 		t.Fatal(err)
 	}

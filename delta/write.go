@@ -44,13 +44,14 @@ func (t *Table) Scan(ctx context.Context, s *Snapshot, o ScanOptions) iter.Seq2[
 
 // AppendOptions say how rows are appended.
 type AppendOptions struct {
-	Txn             *Txn
-	UserMetadata    string
-	SortBy          []string
-	Compression     string // "snappy" (default) or "zstd"
-	FileBytesTarget int64
-	Evolve          bool // new columns of the rows are added to the table; else they are an error
-	Hook            func(phase string)
+	Txn             *Txn     // recorded by the same commit; ErrTxnApplied if the table has it already
+	UserMetadata    string   // commitInfo.userMetadata
+	SortBy          []string // order of the rows inside each new file
+	Compression     string   // "snappy" (default) or "zstd"
+	FileBytesTarget int64    // bounds the size of a new file approximately; 0: the writer's default
+	Evolve          bool     // new columns of the rows are added to the table; else they are an error
+	// Hook is called when a phase begins: "files-written", "before-commit", "after-commit", "checkpoint".
+	Hook func(phase string)
 }
 
 // Result says what an operation on files did.
