@@ -658,4 +658,9 @@ var faults = []fault{
 		edits: []edit{{"delta/merge.go", "\twide := false\n", "\twide := true\n"}},
 		pkg:   "./delta", test: "^TestStatisticsBesideAVector$",
 	},
+	{
+		name: "at-reads-the-newest", what: "AT (VERSION => …) in a query gives the newest version",
+		edits: []edit{{"cmd/cauce/querypast.go", "t.SnapshotAt(ctx, delta.Version(v))", "t.Snapshot(ctx)"}},
+		pkg:   "./cmd/cauce", test: "^TestScript$/^query$",
+	},
 }
