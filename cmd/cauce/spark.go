@@ -83,7 +83,7 @@ func newSparkRender(a *app) *cobra.Command {
 		Short: "Write a PySpark application for each source: one driver and the compiled lake file",
 		Long: `Writes a folder for each source of files and each topic of Kafka: driver.py, the PySpark application,
 and app.json, the compiled lake file. Neither needs Cauce any more. The command lines for spark-submit are
-printed. Streams of other kinds stay where they are and are named.
+printed, with the packages of Spark 4.2 unless --submit-arg or --conf names packages or jars. Streams of other kinds stay where they are and are named.
 
 The password of a Kafka user is in none of the files: the driver takes it from the environment variable
 ` + spark.PasswordEnv + `, and the key of a client's certificate (PEM, PKCS #8) from ` + spark.KeyEnv + `. A stream's driver takes the argument --available-now, a batch's --reprocess.`,
@@ -134,7 +134,7 @@ The password of a Kafka user is in none of the files: the driver takes it from t
 				if err := spark.Write(dir, app); err != nil {
 					return err
 				}
-				report.Applications = append(report.Applications, rendered{app.Source.Name, dir, submit.CommandLine(dir)})
+				report.Applications = append(report.Applications, rendered{app.Source.Name, dir, submit.WithPackages(app.Mode).CommandLine(dir)})
 			}
 			return a.print(report, func(w io.Writer) error {
 				for _, r := range report.Applications {

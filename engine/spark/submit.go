@@ -35,6 +35,32 @@ type Submit struct {
 	Log io.Writer
 }
 
+// What an application needs beside Spark itself, in the versions that the tests run.
+const (
+	deltaPackage = "io.delta:delta-spark_4.2_2.13:4.4.0"
+	kafkaPackage = "org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0"
+)
+
+// WithPackages names the packages of a batch or a stream, unless Args or Conf say where its jars come from.
+func (s Submit) WithPackages(mode string) Submit {
+	for _, a := range s.Args {
+		if strings.HasPrefix(a, "--packages") || strings.HasPrefix(a, "--jars") {
+			return s
+		}
+	}
+	for k := range s.Conf {
+		if strings.HasPrefix(k, "spark.jars") {
+			return s
+		}
+	}
+	packages := deltaPackage
+	if mode == ModeStream {
+		packages += "," + kafkaPackage
+	}
+	s.Args = append([]string{"--packages", packages}, s.Args...)
+	return s
+}
+
 // CommandLine is the whole command for a driver and an app in a folder.
 func (s Submit) CommandLine(dir string) []string {
 	line := slices.Clone(s.Command)
