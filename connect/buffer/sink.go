@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
+
+	"github.com/cauce-data/cauce/internal/change"
 )
 
 // headerKey carries a message's key.
@@ -58,7 +60,7 @@ type Sink struct {
 	since    time.Time // of refused
 	missing  bool      // the topic is gone
 	closed   bool
-	changed  chan struct{} // closed when the queue gets shorter; nil: nobody waits
+	changed  change.Signal // the queue gets shorter
 }
 
 type message struct {
@@ -161,10 +163,7 @@ func header(v string) string {
 
 // wait releases the lock until the queue gets shorter. A server that refuses for long ends it.
 func (s *Sink) wait(ctx context.Context) error {
-	if s.changed == nil {
-		s.changed = make(chan struct{})
-	}
-	changed := s.changed
+	changed := s.changed.C()
 	tick := time.NewTimer(time.Second)
 	defer tick.Stop()
 	s.mu.Unlock()
@@ -223,7 +222,7 @@ func (s *Sink) Close() error {
 		err = fmt.Errorf("%w (%d messages are not acknowledged)", err, left)
 	}
 	s.closed = true
-	s.signal()
+	s.changed.Tell()
 	s.mu.Unlock()
 	s.b.mu.Lock()
 	delete(s.b.sinks, s)
@@ -238,13 +237,6 @@ func (s *Sink) wake() {
 	select {
 	case s.again <- struct{}{}:
 	default:
-	}
-}
-
-func (s *Sink) signal() {
-	if s.changed != nil {
-		close(s.changed)
-		s.changed = nil
 	}
 }
 
@@ -298,7 +290,7 @@ func (s *Sink) acknowledge(answer *nats.Msg) {
 	}
 	if drop > 0 {
 		s.queue = s.queue[drop:]
-		s.signal()
+		s.changed.Tell()
 	}
 	s.mu.Unlock()
 	if s.o.OnAck != nil {

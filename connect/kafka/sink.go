@@ -9,6 +9,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/cauce-data/cauce/internal/change"
 )
 
 // IDHeader is the header that carries a message's id. Kafka stores again what another process had published; whoever must
@@ -37,7 +39,7 @@ type Sink struct {
 	failed  error         // the first message that the broker refused for good
 	flying  int           // messages that wait for their acknowledgement …
 	bytes   int64         // … and their bytes
-	changed chan struct{} // closed when there are fewer; nil: nobody waits
+	changed change.Signal // there are fewer
 }
 
 // NewSink connects to the cluster. The topic must exist.
@@ -115,17 +117,7 @@ func (s *Sink) admit(ctx context.Context, size int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for s.failed == nil && s.flying > 0 && (s.flying >= s.o.InFlightMax || s.bytes+size > s.o.InFlightBytesMax) {
-		if s.changed == nil {
-			s.changed = make(chan struct{})
-		}
-		changed := s.changed
-		s.mu.Unlock()
-		select {
-		case <-ctx.Done():
-		case <-changed:
-		}
-		s.mu.Lock()
-		if err := ctx.Err(); err != nil {
+		if err := s.changed.Wait(ctx, &s.mu); err != nil {
 			return fmt.Errorf("topic %s: %w", s.topic, err)
 		}
 	}
@@ -143,10 +135,7 @@ func (s *Sink) land(size int64) {
 	defer s.mu.Unlock()
 	s.flying--
 	s.bytes -= size
-	if s.changed != nil {
-		close(s.changed)
-		s.changed = nil
-	}
+	s.changed.Tell()
 }
 
 // Acked is the number of messages that the brokers have acknowledged.

@@ -25,7 +25,7 @@ func TestFetchKeepsItsTime(t *testing.T) {
 			default:
 			}
 			s.mu.Lock()
-			s.wake(&s.more)
+			s.more.Tell()
 			s.mu.Unlock()
 			runtime.Gosched()
 		}

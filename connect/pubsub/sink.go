@@ -10,6 +10,8 @@ import (
 
 	client "cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+
+	"github.com/cauce-data/cauce/internal/change"
 )
 
 // SinkOptions configure a Sink.
@@ -48,7 +50,7 @@ type Sink struct {
 	failed  error         // the first message that the service refused for good
 	flying  int           // messages that wait for their acknowledgement …
 	bytes   int64         // … and their bytes
-	changed chan struct{} // closed when there are fewer; nil: nobody waits
+	changed change.Signal // there are fewer
 }
 
 // result is a message that waits for its acknowledgement.
@@ -100,7 +102,7 @@ func (s *Sink) Publish(ctx context.Context, key []byte, id string, value []byte)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for s.failed == nil && !s.closed && s.flying > 0 && (s.flying >= s.o.InFlightMax || s.bytes+size > s.o.InFlightBytesMax) {
-		if err := s.wait(ctx); err != nil {
+		if err := s.changed.Wait(ctx, &s.mu); err != nil {
 			return fmt.Errorf("topic %s: %w", s.topic, err)
 		}
 	}
@@ -134,22 +136,6 @@ func (s *Sink) Publish(ctx context.Context, key []byte, id string, value []byte)
 	return nil
 }
 
-// wait waits, without the lock, until fewer messages are in flight.
-func (s *Sink) wait(ctx context.Context) error {
-	if s.changed == nil {
-		s.changed = make(chan struct{})
-	}
-	changed := s.changed
-	s.mu.Unlock()
-	defer s.mu.Lock()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-changed:
-		return nil
-	}
-}
-
 // collect takes the acknowledgements, in the order of publishing, until Close.
 func (s *Sink) collect() {
 	defer close(s.done)
@@ -167,10 +153,7 @@ func (s *Sink) collect() {
 		}
 		s.flying--
 		s.bytes -= r.size
-		if s.changed != nil {
-			close(s.changed)
-			s.changed = nil
-		}
+		s.changed.Tell()
 		s.mu.Unlock()
 	}
 }
@@ -190,7 +173,7 @@ func (s *Sink) Flush(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for s.flying > 0 && s.failed == nil {
-		if err := s.wait(ctx); err != nil {
+		if err := s.changed.Wait(ctx, &s.mu); err != nil {
 			return fmt.Errorf("topic %s: %w", s.topic, explain(s.c, err, ErrNoTopic))
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/cauce-data/cauce/internal/change"
 	"github.com/cauce-data/cauce/pipeline"
 )
 
@@ -57,9 +58,9 @@ type Source struct {
 	bytes  int64
 	asked  int           // messages that pullers have asked for
 	err    error         // why the pullers ended
-	more   chan struct{} // closed when there is more in all, or an err; nil: nobody waits
-	room   chan struct{} // closed when there is less in all; nil: nobody waits
-	acked  chan struct{} // closed when something is acknowledged, or at the end; nil: nobody waits
+	more   change.Signal // there is more in all, or an err
+	room   change.Signal // there is less in all
+	acked  change.Signal // something is acknowledged, or it is the end
 	ending bool          // pullers ask no more
 	closed bool
 }
@@ -133,8 +134,8 @@ func (s *Source) look(ctx context.Context) (*Subscription, error) {
 	return sub, nil
 }
 
-// Quiet is how long nothing must come until what was there has been read: what a killed process held comes back when its
-// deadline has passed, and may go once more to a request that it left open.
+// Quiet is how long nothing must come until what was there has been read: what a killed process held comes back some time
+// after its deadline, and the service does not say how long that is.
 func (s *Source) Quiet() time.Duration { return 2*s.o.AckDeadline + time.Second }
 
 // Ends gives nothing: the service does not tell how much there is.
@@ -178,8 +179,8 @@ func (s *Source) Succeeds(previous []string) *pipeline.GapError {
 // pullMax is how many messages one request asks for; the service gives at most so many.
 const pullMax = 1000
 
-// pullWait bounds how long a request stays open when there is nothing: the service may answer one that a killed process
-// left open, and then nobody gets the messages before their deadline.
+// pullWait bounds how long a request stays open when there is nothing: Release waits for it, and by it the service ends a
+// request that a killed process left open.
 const pullWait = time.Second
 
 // idsMax bounds the ids of one request, which may have half a megabyte.
@@ -203,7 +204,7 @@ func (s *Source) receive() {
 			if err := s.pull(ctx); err != nil && ctx.Err() == nil {
 				s.mu.Lock()
 				s.err = fmt.Errorf("subscription %s: %w", s.o.Subscription, explain(s.c, err, ErrNoSubscription))
-				s.wake(&s.more)
+				s.more.Tell()
 				s.mu.Unlock()
 			}
 		})
@@ -258,7 +259,7 @@ func (s *Source) rest(ctx context.Context, d time.Duration) {
 		s.mu.Unlock()
 		return
 	}
-	acked := s.await(&s.acked)
+	acked := s.acked.C()
 	s.mu.Unlock()
 	select {
 	case <-ctx.Done():
@@ -281,10 +282,7 @@ func (s *Source) admit() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for !s.ending && len(s.all)+s.asked > 0 && (len(s.all)+s.asked >= s.o.HeldMax || s.bytes >= s.o.HeldBytesMax) {
-		room := s.await(&s.room)
-		s.mu.Unlock()
-		<-room
-		s.mu.Lock()
+		_ = s.room.Wait(context.Background(), &s.mu) // Release tells, too
 	}
 	if s.ending {
 		return 0
@@ -310,10 +308,10 @@ func (s *Source) take(n int, ms []*pubsubpb.ReceivedMessage) {
 		s.bytes += d.size()
 	}
 	if len(ms) > 0 {
-		s.wake(&s.more)
+		s.more.Tell()
 	}
 	if len(ms) < n {
-		s.wake(&s.room)
+		s.room.Tell()
 	}
 }
 
@@ -361,22 +359,6 @@ func (s *Source) deadline(ctx context.Context, ids []string, d time.Duration) er
 		}
 	}
 	return nil
-}
-
-// wake tells whoever waits; with the lock held.
-func (s *Source) wake(c *chan struct{}) {
-	if *c != nil {
-		close(*c)
-		*c = nil
-	}
-}
-
-// await gives a channel that wake closes; with the lock held.
-func (s *Source) await(c *chan struct{}) <-chan struct{} {
-	if *c == nil {
-		*c = make(chan struct{})
-	}
-	return *c
 }
 
 func (s *Source) record(m *pubsubpb.PubsubMessage) pipeline.Record {
@@ -433,7 +415,7 @@ func (s *Source) Fetch(ctx context.Context, rowsMax int, bytesMax int64, wait ti
 		if late {
 			return out, nil
 		}
-		more := s.await(&s.more)
+		more := s.more.C()
 		s.mu.Unlock()
 		select {
 		case <-ctx.Done():
@@ -497,7 +479,7 @@ func (s *Source) Acknowledge(ctx context.Context, n int) error {
 	clear(s.all[:n])
 	s.all = s.all[n:]
 	s.given -= n
-	s.wake(&s.room)
+	s.room.Tell()
 	s.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, closePatience)
 	defer cancel()
@@ -508,7 +490,7 @@ func (s *Source) Acknowledge(ctx context.Context, n int) error {
 		}
 	}
 	s.mu.Lock()
-	s.wake(&s.acked)
+	s.acked.Tell()
 	s.mu.Unlock()
 	return nil
 }
@@ -525,8 +507,8 @@ func (s *Source) Release() {
 	// nobody's until its deadline.
 	s.mu.Lock()
 	s.ending = true
-	s.wake(&s.room)
-	s.wake(&s.acked)
+	s.room.Tell()
+	s.acked.Tell()
 	s.mu.Unlock()
 	s.pullers.Wait()
 	s.stop()

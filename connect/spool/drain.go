@@ -59,7 +59,7 @@ func (s *Spool) drain(ctx context.Context) {
 		s.mu.Lock()
 		first := s.down == nil
 		s.down = err
-		s.signal()
+		s.changed.Tell()
 		s.mu.Unlock()
 		if first {
 			s.o.Log.Warn("topic cannot be reached; events wait on disk", "error", err)
@@ -191,6 +191,6 @@ func (s *Spool) acknowledge(next place, batch []record) error {
 		}
 		s.segments = s.segments[1:]
 	}
-	s.signal()
+	s.changed.Tell()
 	return nil
 }

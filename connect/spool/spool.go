@@ -37,6 +37,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cauce-data/cauce/internal/change"
 	"github.com/cauce-data/cauce/internal/live"
 )
 
@@ -120,7 +121,7 @@ type Spool struct {
 	progress time.Time     // of the last acknowledgement, or of the first event that waits
 	failed   error         // permanent
 	down     error         // why the target cannot be reached
-	changed  chan struct{} // closed when events are acknowledged or the spool fails; nil: nobody waits
+	changed  change.Signal // events are acknowledged, or the spool fails
 	closed   bool
 }
 
@@ -218,7 +219,7 @@ func (s *Spool) Publish(ctx context.Context, key []byte, id string, value []byte
 		if !s.o.Wait {
 			return fmt.Errorf("%w: spool %s holds %d bytes", live.ErrFull, s.o.Dir, s.bytes)
 		}
-		if err := s.wait(ctx); err != nil {
+		if err := s.changed.Wait(ctx, &s.mu); err != nil {
 			return err
 		}
 	}
@@ -329,35 +330,11 @@ func (s *Spool) Drain(ctx context.Context) error {
 		if s.failed != nil {
 			return s.failed
 		}
-		if err := s.wait(ctx); err != nil {
+		if err := s.changed.Wait(ctx, &s.mu); err != nil {
 			return err
 		}
 	}
 	return s.failed
-}
-
-// wait releases the lock until something changes.
-func (s *Spool) wait(ctx context.Context) error {
-	if s.changed == nil {
-		s.changed = make(chan struct{})
-	}
-	changed := s.changed
-	s.mu.Unlock()
-	defer s.mu.Lock()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-changed:
-		return nil
-	}
-}
-
-// signal tells whoever waits that something has changed. The lock is held.
-func (s *Spool) signal() {
-	if s.changed != nil {
-		close(s.changed)
-		s.changed = nil
-	}
 }
 
 func (s *Spool) wake() {
@@ -372,7 +349,7 @@ func (s *Spool) fail(err error) {
 	if s.failed == nil {
 		s.failed = err
 	}
-	s.signal()
+	s.changed.Tell()
 }
 
 // Stats are the figures of now.
@@ -398,10 +375,10 @@ func (s *Spool) Close() error {
 		return nil
 	}
 	s.closed = true
-	s.signal()
+	s.changed.Tell()
 	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
 	for s.events > 0 && s.down == nil && s.failed == nil && ctx.Err() == nil {
-		_ = s.wait(ctx) // what is left stays
+		_ = s.changed.Wait(ctx, &s.mu) // what is left stays
 	}
 	cancel()
 	s.mu.Unlock()
