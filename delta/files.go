@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 	"sort"
 	"sync"
 
@@ -220,7 +221,7 @@ func sourceKeys(ctx context.Context, rows Rows, schema *Schema, columns []string
 	}
 	for k := range out {
 		v := out[k].values
-		sort.Slice(v, func(i, j int) bool { d, _ := v[i].compare(v[j]); return d < 0 })
+		slices.SortFunc(v, func(a, b scalar) int { d, _ := a.compare(b); return d })
 	}
 	return out, nil
 }

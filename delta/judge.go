@@ -126,7 +126,7 @@ func newJudge(a *mergeAttempt) *judge {
 	}
 	all = distinct(all)
 	j.apart = j.plain > 0 && slices.Contains(a.o.Same, a.o.Order[0].Column)
-	if l, ok := a.eng.Locator.(SequenceLocator); ok && j.wide && j.plain > 0 && (j.apart || len(a.o.Same) == 0) &&
+	if l, ok := a.eng.Locator.(SequenceLocator); ok && j.plain > 0 && (j.apart || len(a.o.Same) == 0) &&
 		l.HasSequence(a.info, a.o.Key, a.o.Order[0].Column) {
 		j.wide, j.plain = false, 1
 	}

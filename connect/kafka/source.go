@@ -355,11 +355,18 @@ func (s *Source) Fetch(ctx context.Context, rowsMax int, bytesMax int64, wait ti
 	full := func() bool { return len(out) >= rowsMax || bytesMax > 0 && bytes >= bytesMax }
 	take := func() {
 		n := 0
-		for n < len(s.left) && !full() {
+		for n < len(s.left) && len(out)+n < rowsMax && (bytesMax <= 0 || bytes < bytesMax) {
 			r := &s.left[n]
 			bytes += int64(len(r.Value) + len(r.Key))
-			out = append(out, *r)
 			n++
+		}
+		if len(out) == 0 {
+			out = s.left[:n:n] // most often that is all
+		} else if n > 0 {
+			if len(out)+n > cap(out) {
+				out = slices.Grow(out, max(n, len(out))) // records are large: they are moved seldom
+			}
+			out = append(out, s.left[:n]...)
 		}
 		s.left = s.left[n:]
 	}
@@ -408,6 +415,7 @@ func (s *Source) keep(ctx context.Context, fs kgo.Fetches) error {
 	if failed != nil {
 		return failed
 	}
+	s.left = slices.Grow(s.left, fs.NumRecords())
 	fs.EachRecord(func(r *kgo.Record) {
 		s.left = append(s.left, s.record(r))
 		s.next[r.Partition] = r.Offset + 1

@@ -12,6 +12,8 @@ import (
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/compute"
+	"github.com/apache/arrow-go/v18/arrow/memory"
 
 	"github.com/cauce-data/cauce/delta"
 )
@@ -201,7 +203,28 @@ func (r *relation) Read(ctx context.Context, columns []string, ordinals *roaring
 			}
 			return true
 		}
-		if ordinals == nil {
+		if ordinals != nil && !ordinals.IsEmpty() && int64(ordinals.Maximum()) >= r.NumRows() {
+			yield(nil, fmt.Errorf("row %d of %d was asked for", ordinals.Maximum(), r.NumRows()))
+			return
+		}
+		if n := cardinality(ordinals); ordinals == nil || n > denseRowsMin && n*denseOneOf >= r.NumRows() {
+			if ordinals != nil {
+				plain := yield
+				var at int64
+				yield = func(b arrow.RecordBatch, err error) bool {
+					if err != nil {
+						return plain(nil, err)
+					}
+					from := at
+					at += b.NumRows()
+					some, err := pick(ctx, b, from, ordinals)
+					if err != nil {
+						return plain(nil, err)
+					}
+					defer some.Release()
+					return some.NumRows() == 0 || plain(some, nil)
+				}
+			}
 			for i := range r.parts {
 				p := &r.parts[i]
 				for from := int64(0); from < p.rows; from += readPage {
@@ -224,10 +247,6 @@ func (r *relation) Read(ctx context.Context, columns []string, ordinals *roaring
 			rows := 0
 			for it.HasNext() && rows < readPage {
 				ord := int64(it.PeekNext())
-				if ord >= r.NumRows() {
-					yield(nil, fmt.Errorf("row %d of %d was asked for", ord, r.NumRows()))
-					return
-				}
 				g := r.global(ord)
 				if n := len(ranges); n > 0 && ranges[n-1][1] == g-1 {
 					ranges[n-1][1] = g
@@ -247,6 +266,40 @@ func (r *relation) Read(ctx context.Context, columns []string, ordinals *roaring
 			}
 		}
 	}
+}
+
+// Where at least one of denseOneOf rows is asked for, all are read and picked outside: a query that names rows costs more.
+const (
+	denseOneOf   = 32
+	denseRowsMin = 64
+)
+
+func cardinality(b *roaring64.Bitmap) int64 {
+	if b == nil {
+		return 0
+	}
+	return int64(b.GetCardinality()) //nolint:gosec // of rows
+}
+
+// pick gives the rows of a batch, the first of which has the ordinal from, whose ordinals are wanted. The caller releases
+// the result.
+func pick(ctx context.Context, b arrow.RecordBatch, from int64, ordinals *roaring64.Bitmap) (arrow.RecordBatch, error) {
+	mask := array.NewBooleanBuilder(memory.DefaultAllocator)
+	defer mask.Release()
+	n := int(b.NumRows())
+	mask.Reserve(n)
+	it := ordinals.Iterator()
+	it.AdvanceIfNeeded(uint64(from)) //nolint:gosec // not negative
+	for i := range n {
+		wanted := it.HasNext() && it.PeekNext() == uint64(from)+uint64(i) //nolint:gosec // not negative
+		if wanted {
+			it.Next()
+		}
+		mask.UnsafeAppend(wanted)
+	}
+	m := mask.NewBooleanArray()
+	defer m.Release()
+	return compute.FilterRecordBatch(ctx, b, m, compute.DefaultFilterOptions())
 }
 
 // rangeCondition is the SQL that picks the ranges of global ids that lie in a part.

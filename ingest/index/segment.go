@@ -360,7 +360,13 @@ var filterSalts = [8]uint32{0x9e3779b1, 0x85ebca6b, 0xc2b2ae35, 0x27d4eb2f, 0x16
 
 // byHash orders entries as a segment has them.
 func byHash(a, b hashed) int {
-	return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(a.row, b.row))
+	switch {
+	case a.hash < b.hash:
+		return -1
+	case a.hash > b.hash:
+		return 1
+	}
+	return cmp.Compare(a.row, b.row)
 }
 
 // sortHashed sorts by hash: by its leading bits first, in place, then each part, which is quick because hashes are spread
