@@ -296,5 +296,6 @@ func QuarantineSchema() *delta.Schema {
 		field("resolved_at", at),                        // when a retry brought the record into the table; null while it is open
 		field("raw_binary", delta.Primitive("binary")),  // a stream's message where raw cannot be exactly that
 		field("message_key", delta.Primitive("binary")), // of a stream's message
+		field("message_time", at),                       // of a stream's message
 	}}
 }

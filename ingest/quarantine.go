@@ -60,6 +60,7 @@ type QuarantineRow struct {
 	// RawBinary is a stream's message where Raw cannot be exactly that: no UTF-8, or empty and no tombstone.
 	RawBinary     []byte     `json:"raw_binary,omitempty"`
 	Key           []byte     `json:"message_key,omitempty"` // of a stream's message
+	MessageTime   *time.Time `json:"message_time,omitempty"` // of a stream's message
 	RawBytes      int64      `json:"raw_bytes"`
 	RawOffset     int64      `json:"raw_offset"`
 	Plan          string     `json:"plan"`
@@ -116,6 +117,9 @@ func (c *epochCommit) row(b pipeline.BadRow, progress string) *QuarantineRow {
 		Rule: b.Rule, Reason: b.Reason, Raw: b.Raw, RawBinary: b.RawBinary, Key: b.Key, RawBytes: b.RawBytes, RawOffset: b.RawOffset,
 		Plan: c.plan.Hash, Epoch: c.cover.Epoch, Progress: c.log.key(progress), QuarantinedAt: c.at,
 	}
+	if !b.Time.IsZero() {
+		r.MessageTime = &b.Time
+	}
 	if max := pipeline.RawBytesMax; len(r.Raw) > max {
 		r.Raw = strings.ToValidUTF8(r.Raw[:max], "")
 	}
@@ -156,7 +160,7 @@ func (w *quarantineWriter) add(ctx context.Context, r *QuarantineRow) error {
 		r.Table, r.Source, r.Origin, r.Position, r.Generation, opt(r.File, isFile), opt(r.Line, isFile),
 		opt(r.Topic, !isFile), opt(r.Partition, !isFile), opt(r.Offset, !isFile),
 		r.Rule, r.Reason, r.Raw, r.RawBytes, opt(r.RawOffset, isFile), r.Plan, r.Epoch, r.Progress, &r.QuarantinedAt, r.ResolvedAt,
-		r.RawBinary, r.Key,
+		r.RawBinary, r.Key, r.MessageTime,
 	} {
 		switch b := w.build.Field(i).(type) {
 		case *array.StringBuilder:
@@ -329,6 +333,8 @@ func (r *QuarantineRow) set(column string, a arrow.Array, i int) {
 			r.QuarantinedAt = at
 		case "resolved_at":
 			r.ResolvedAt = &at
+		case "message_time":
+			r.MessageTime = &at
 		}
 	}
 }

@@ -2,8 +2,10 @@ package ingest_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cauce-data/cauce/ingest"
 	"github.com/cauce-data/cauce/objstore/fault"
@@ -178,4 +180,50 @@ func TestSampleAndPlan(t *testing.T) {
 	if got := plan(); got["raw/batch/trades_1.csv"] != "reissued" || got["raw/batch/trades_2.csv"] != "copy" {
 		t.Errorf("plan: %v", got)
 	}
+}
+
+// TestRetryOfATombstoneKnowsItsTime: a message without value that was refused, because the lake file did not say what it
+// means, deletes once the lake file says so; when it was published is what orders it.
+func TestRetryOfATombstoneKnowsItsTime(t *testing.T) {
+	const lake = `
+version: 1
+storage: file:./data
+tables:
+  trades:
+    columns: {id: {type: STRING, not_null: true}, price: "DECIMAL(18,4)", event_time: TIMESTAMP}
+    key: [id]
+    sequence: [event_time]
+sources:
+  live:
+    table: trades
+    kind: kafka
+    topic: trades
+    kafka: {brokers: ["127.0.0.1:9092"]%s}
+    format: json
+    fields: {id: s, price: p, event_time: to_event_time(T)}
+`
+	w := newWorld(t, fmt.Sprintf(lake, ""))
+	p := newTopic("trades")
+	trade(p, "a", "1", 0)
+	trade(p, "b", "1", 0)
+	trade(p, "c", "1", 5) // newer than its deletion
+	for _, key := range []string{"a", "c"} {
+		p.publish("")
+		p.records[len(p.records)-1].Key, p.records[len(p.records)-1].Value = []byte(key), nil
+	}
+	if _, err := w.stream(p.reader(), ingest.StreamOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	q := w.quarantine(ingest.QuarantineFilter{})
+	if len(q) != 2 || q[0].MessageTime == nil || !q[0].MessageTime.Equal(start.Add(4*time.Second)) {
+		t.Fatalf("%+v", q)
+	}
+	w.load(fmt.Sprintf(lake, ", tombstones: {key: s, time: T}"))
+	r, err := w.QuarantineRetry(context.Background(), ingest.QuarantineFilter{}, false)
+	if err != nil || r.Resolved != 2 || r.StillBad != 0 || r.RowsDeleted != 1 || r.RowsUnchanged != 1 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	equal(t, "rows", w.rows("trades", "id", "_deleted", "event_time"), []string{
+		"a true 2024-08-20T12:00:04Z", "b - 2024-08-20T12:00:00Z", "c - 2024-08-20T12:05:00Z",
+	})
 }

@@ -229,7 +229,11 @@ func (l *Lake) feed(ctx context.Context, ep Epoch, src *pipeline.Source, s *prog
 				missing(1, "%s/%d offset %d: the record is longer than what quarantine keeps", q.Topic, q.Partition, q.Offset)
 				continue
 			}
-			recs = append(recs, pipeline.Record{Topic: q.Topic, Partition: q.Partition, Offset: q.Offset, Origin: q.Origin, Key: q.Key, Value: value})
+			rec := pipeline.Record{Topic: q.Topic, Partition: q.Partition, Offset: q.Offset, Origin: q.Origin, Key: q.Key, Value: value}
+			if q.MessageTime != nil {
+				rec.Time = *q.MessageTime
+			}
+			recs = append(recs, rec)
 			tried = append(tried, q)
 		}
 		if len(recs) == 0 {

@@ -96,5 +96,6 @@ type BadRow struct {
 	// RawBinary is the message of a stream where Raw, which is text, cannot be exactly that: it is no UTF-8, it is empty and
 	// no tombstone, or Raw is what it says as JSON. nil everywhere else.
 	RawBinary []byte
-	Key       []byte // of the message; nil: none
+	Key       []byte    // of the message; nil: none
+	Time      time.Time // of the message; zero: none is known
 }

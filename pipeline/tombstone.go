@@ -50,7 +50,7 @@ func (s *Source) Object(r *Record) (text []byte, tombstone bool, err error) {
 	}
 	text = []byte{'{'}
 	if t.Time != "" {
-		if r.Time.IsZero() { // quarantine does not keep it
+		if r.Time.IsZero() { // it went to quarantine before that kept times
 			return nil, false, errors.New("the message has no value, and its time is not known; reading it again needs the topic")
 		}
 		text = append(strconv.AppendInt(append(appendName(text, t.Time), ':'), r.Time.UnixMilli(), 10), ',')

@@ -791,7 +791,7 @@ func badRecord(r *pipeline.Record, rule, reason string) pipeline.BadRow {
 	if decoded {
 		raw = r.Text[:min(len(r.Text), pipeline.RawBytesMax)]
 	}
-	return pipeline.BadRow{RawBinary: exact, Key: r.Key, Origin: r.Origin, Position: r.Offset, Topic: r.Topic, Partition: r.Partition, Offset: r.Offset,
+	return pipeline.BadRow{RawBinary: exact, Key: r.Key, Time: r.Time, Origin: r.Origin, Position: r.Offset, Topic: r.Topic, Partition: r.Partition, Offset: r.Offset,
 		Rule: rule, Reason: reason, Raw: strings.ToValidUTF8(string(raw), "\uFFFD"), RawBytes: int64(len(r.Value))}
 }
 

@@ -62,7 +62,7 @@ COMMENT ON TABLE public.orders IS 'one row per order'; COMMENT ON COLUMN public.
 CREATE TABLE public.customers (customer_id bigint NOT NULL, name text, _rank integer, _generation bigint, _position bigint, _origin text, PRIMARY KEY (customer_id));
 CREATE TABLE public.orders_daily (day date NOT NULL, n bigint, _rank integer, _generation bigint, _position bigint, _origin text, PRIMARY KEY (day));
 CREATE TABLE public.quarantine ("table" text, source text, origin text, "position" bigint, generation bigint, file text, line bigint, topic text, partition integer, "offset" bigint, rule text, reason text,
-  raw text, raw_bytes bigint, raw_offset bigint, plan text, epoch bigint, progress text, quarantined_at timestamptz, resolved_at timestamptz, raw_binary bytea, message_key bytea);
+  raw text, raw_bytes bigint, raw_offset bigint, plan text, epoch bigint, progress text, quarantined_at timestamptz, resolved_at timestamptz, raw_binary bytea, message_key bytea, message_time timestamptz);
 COMMENT ON TABLE public.quarantine IS 'records that did not fit, with the reason';
 CREATE SCHEMA lake;
 CREATE VIEW lake.quarantine AS SELECT * FROM public.quarantine;

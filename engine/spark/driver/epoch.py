@@ -110,6 +110,7 @@ def put_quarantine(app, table, quarantine, progress, key, rows, bad, at):
         "meta.topic AS topic", "meta.partition AS `partition`", "meta.offset AS `offset`", "rule", "reason", "meta.raw AS raw", "meta.raw_bytes AS raw_bytes", "meta.raw_offset AS raw_offset",
         f"{text(program['hash'])} AS plan", f"CAST({progress.epoch + 1} AS BIGINT) AS epoch", f"{text(key)} AS progress", f"timestamp_micros({at_micros(at)}) AS quarantined_at",
         "CAST(NULL AS TIMESTAMP) AS resolved_at", "meta.raw_binary AS raw_binary", "meta.key AS message_key",
+        "timestamp_millis(meta.time) AS message_time",
     ).dropDuplicates(["source", "origin", "position", "rule"])
     same = "t.source = s.source AND t.origin = s.origin AND t.position = s.position AND t.rule = s.rule"
     quarantine.merge(same, "WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *", q)
