@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -196,6 +197,8 @@ func printGaps(w io.Writer, repairs []*ingest.RepairReport, r *ingest.GapsReport
 			fmt.Fprintf(w, "%s: nothing written yet\n", t.Table)
 		case t.Quarantined > 0 && r.Missing > 0:
 			fmt.Fprintf(w, "%s: %s in quarantine, among which missing ids may be\n", t.Table, count(t.Quarantined, "record"))
+		case !slices.ContainsFunc(r.Days, func(d ingest.DayLedger) bool { return d.Table == t.Table }):
+			fmt.Fprintf(w, "%s: it has no rows to which this applies\n", t.Table)
 		}
 	}
 	for _, d := range r.Days {

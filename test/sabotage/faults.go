@@ -296,6 +296,16 @@ var faults = []fault{
 		pkg:   "./ingest/index", test: "^TestLocate$",
 	},
 	{
+		name: "picks-rows-of-the-batch-before", what: "rows of an epoch that are read by number are those of another batch",
+		edits: []edit{{"engine/duckdb/relation.go", "\t\t\t\t\tat += b.NumRows()\n", "\t\t\t\t\tat += b.NumRows() - 1\n"}},
+		pkg:   "./engine/duckdb", test: "^TestRowsByOrdinal$",
+	},
+	{
+		name: "retry-forgets-times", what: "a message that comes from quarantine has lost its time",
+		edits: []edit{{"ingest/retry.go", "\t\t\t\trec.Time = *q.MessageTime\n", "\t\t\t\t_ = q\n"}},
+		pkg:   "./ingest", test: "^TestRetryOfATombstoneKnowsItsTime$",
+	},
+	{
 		name: "index-trusts-damage", what: "checksums of the index of keys are not compared",
 		edits: []edit{{"ingest/index/segment.go", "if binary.LittleEndian.Uint64(b[n:]) != id.sum(number, b[:n]) {", "if false {"}},
 		pkg:   "./ingest/index", test: "^TestDamagedSegments$",
