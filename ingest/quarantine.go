@@ -59,7 +59,7 @@ type QuarantineRow struct {
 	Raw string `json:"raw"`
 	// RawBinary is a stream's message where Raw cannot be exactly that: no UTF-8, or empty and no tombstone.
 	RawBinary     []byte     `json:"raw_binary,omitempty"`
-	Key           []byte     `json:"message_key,omitempty"` // of a stream's message
+	Key           []byte     `json:"message_key,omitempty"`  // of a stream's message
 	MessageTime   *time.Time `json:"message_time,omitempty"` // of a stream's message
 	RawBytes      int64      `json:"raw_bytes"`
 	RawOffset     int64      `json:"raw_offset"`
