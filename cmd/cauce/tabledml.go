@@ -85,6 +85,47 @@ cauce query --write "UPDATE TABLE SET … WHERE …".`,
 	return cmd
 }
 
+func newTableInsert(a *app) *cobra.Command {
+	var using, replace string
+	var byPosition, overwrite, dryRun bool
+	cmd := &cobra.Command{
+		Use:   "insert TABLE",
+		Short: "Add the rows of a query to a table, or put them in the place of others",
+		Long: `Add the rows of a query to a table, in one commit: columns go to those of their names, and what the query does not give
+gets its default. --overwrite removes all other rows, --replace-where those for which a condition is true, which the new rows
+must satisfy. The same as cauce query --write "INSERT INTO TABLE BY NAME …", "INSERT OVERWRITE …" and
+"INSERT INTO … REPLACE WHERE …".`,
+		Example: `  cauce table insert prices --using "SELECT 1 AS id, 2.5 AS price"
+  cauce table insert prices --replace-where "day = '2024-08-20'" --using "SELECT * FROM corrected" --dry-run`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if using == "" {
+				return usagef("which rows? give --using \"SELECT …\"")
+			}
+			if overwrite && replace != "" {
+				return usagef("--overwrite replaces every row; leave it or --replace-where out")
+			}
+			sql := "INSERT INTO " + quotedTable(args[0])
+			if overwrite {
+				sql = "INSERT OVERWRITE " + quotedTable(args[0])
+			}
+			if !byPosition {
+				sql += " BY NAME"
+			}
+			if replace != "" {
+				sql += " REPLACE WHERE " + replace
+			}
+			return a.runStatement(cmd, sql+"\n"+using, dryRun)
+		},
+	}
+	cmd.Flags().StringVar(&using, "using", "", "the `query` whose rows are added")
+	cmd.Flags().BoolVar(&byPosition, "by-position", false, "the query's columns are the table's in their order, whatever they are called")
+	cmd.Flags().BoolVar(&overwrite, "overwrite", false, "remove all rows that are there")
+	cmd.Flags().StringVar(&replace, "replace-where", "", "remove the rows for which this `condition` is true")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say how many rows")
+	return cmd
+}
+
 func newTableMerge(a *app) *cobra.Command {
 	var using, on string
 	var when []string
