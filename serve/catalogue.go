@@ -2,6 +2,7 @@ package serve
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"math"
 	"math/bits"
@@ -9,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
 
 	"github.com/cauce-data/cauce/catalog"
 	"github.com/cauce-data/cauce/delta"
@@ -159,6 +161,9 @@ func postgresType(t delta.Type) (oid uint32, modifier int32) {
 
 // catalogueTable gives a relation of pg_catalog or information_schema.
 func (r *resolver) catalogueTable(schema, name string) (duckdb.Relation, error) {
+	if schema == "pg_catalog" && name == "pg_settings" {
+		return r.settings()
+	}
 	cat, err := r.needCatalogue()
 	if err != nil {
 		return duckdb.Relation{}, err
@@ -168,6 +173,63 @@ func (r *resolver) catalogueTable(schema, name string) (duckdb.Relation, error) 
 		return duckdb.Relation{}, errorf(CodeTable, "relation %q does not exist", schema+"."+name)
 	}
 	return duckdb.Relation{Worker: [2]string{ws, wn}}, nil
+}
+
+// settings is the view pg_settings: what PostgreSQL tells of its parameters, with this session's values.
+func (r *resolver) settings() (duckdb.Relation, error) {
+	names, records, err := pgcatalog.Records("pg_settings")
+	if err != nil {
+		return duckdb.Relation{}, err
+	}
+	types := map[string]arrow.DataType{"enumvals": arrow.ListOf(textType), "sourceline": arrow.PrimitiveTypes.Int32, "pending_restart": arrow.FixedWidthTypes.Boolean}
+	fields := make([]arrow.Field, len(names))
+	for i, n := range names {
+		fields[i] = arrow.Field{Name: n, Type: textType, Nullable: true}
+		if t := types[n]; t != nil {
+			fields[i].Type = t
+		}
+	}
+	b := newBatch(fields)
+	defer b.Release()
+	for _, rec := range records {
+		value, known := r.s.Show(rec[0])
+		for i, name := range names {
+			v := rec[i]
+			switch name {
+			case "setting", "boot_val", "reset_val":
+				if known {
+					v = value
+				}
+			case "source":
+				v = "default"
+			}
+			switch f := b.Field(i).(type) {
+			case *array.StringBuilder:
+				if v == "" && name != "setting" || name == "sourcefile" {
+					f.AppendNull()
+				} else {
+					f.Append(v)
+				}
+			case *array.ListBuilder:
+				var all []string
+				if v != "" {
+					if err := json.Unmarshal([]byte(v), &all); err != nil {
+						return duckdb.Relation{}, err
+					}
+				}
+				f.Append(v != "")
+				for _, e := range all {
+					f.ValueBuilder().(*array.StringBuilder).Append(e)
+				}
+			case *array.BooleanBuilder:
+				f.Append(false)
+			default:
+				f.AppendNull()
+			}
+		}
+	}
+	rec := b.NewRecordBatch()
+	return duckdb.Relation{Schema: rec.Schema(), Rows: []arrow.RecordBatch{rec}}, nil
 }
 
 // catalogueCall makes the tree of a call of one of the catalogue's functions.
@@ -279,7 +341,7 @@ func (r *resolver) registeredCast(n, child duckdb.Node) (done bool, err error) {
 		return true, nil
 	case name == "name" || name == "char" || name == "aclitem" || name == "pg_node_tree" || name == "citext" || name == "inet" || name == "cstring":
 		plain("VARCHAR")
-	case name == "xid" || name == "cid" || name == "oid":
+	case name == "xid" || name == "cid" || name == "oid" || name == oidType:
 		plain("BIGINT")
 	}
 	if id, _ := typ["id"].(string); id != "VARCHAR" {

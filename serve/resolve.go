@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -235,22 +236,23 @@ func (r *resolver) Select(n duckdb.Node) error {
 	r.selects++
 	outermost := r.selects == 1
 	for _, i := range items {
-		item, ok := i.(duckdb.Node)
+		it, ok := i.(duckdb.Node)
 		if !ok {
 			continue
 		}
-		name := columnName(item)
-		if err := r.show(item, outermost); err != nil {
+		name := columnName(it)
+		item(it, outermost)
+		if err := r.show(it, outermost); err != nil {
 			return err
 		}
-		if a, _ := item["alias"].(string); a != "" {
+		if a, _ := it["alias"].(string); a != "" {
 			continue
 		}
 		if name != "" {
-			item["alias"] = name
+			it["alias"] = name
 		}
 	}
-	return nil
+	return r.dialect(n)
 }
 
 // columnName is the name of a result's column by PostgreSQL's rules; "" leaves it.
@@ -355,7 +357,10 @@ func typeName(t duckdb.Node) string {
 	case "UNBOUND":
 		if info, ok := t["type_info"].(duckdb.Node); ok {
 			s, _ := info["name"].(string)
-			return strings.ToLower(s)
+			if s = strings.ToLower(s); s == oidType {
+				s = "oid"
+			}
+			return s
 		}
 	case "INTEGER":
 		return "int4"
@@ -390,6 +395,8 @@ func (r *resolver) Expression(n duckdb.Node) error {
 		return r.call(n)
 	case "CAST":
 		return r.cast(n)
+	case "SUBQUERY":
+		return r.inList(n)
 	case "OPERATOR":
 		if n["type"] == "ARRAY_EXTRACT" {
 			r.subscript(n)
@@ -450,6 +457,9 @@ func set(n, with duckdb.Node) {
 
 // function makes the tree of a call.
 func function(schema, name string, args ...any) duckdb.Node {
+	if args == nil {
+		args = []any{}
+	}
 	return duckdb.Node{
 		"class": "FUNCTION", "type": "FUNCTION", "alias": "", "query_location": uint64(math.MaxUint64), "function_name": name, "schema": schema, "catalog": "",
 		"children": args, "filter": nil, "order_bys": duckdb.Node{"type": "ORDER_MODIFIER", "orders": []any{}}, "distinct": false, "is_operator": false, "export_state": false,
@@ -483,6 +493,14 @@ func (r *resolver) call(n duckdb.Node) error {
 			m = duckdb.Node{"class": "OPERATOR", "type": "OPERATOR_NOT", "alias": "", "query_location": uint64(math.MaxUint64), "children": []any{m}}
 		}
 		set(n, m)
+		return nil
+	case "~~", "!~~", "~~*", "!~~*":
+		like(n, name)
+		return nil
+	case "||": // an array that is null counts as empty
+		if len(children) == 2 && (isArray(children[0]) || isArray(children[1])) {
+			set(n, function("", "list_concat", children...))
+		}
 		return nil
 	case "version":
 		setText(n, fmt.Sprintf("PostgreSQL %s (Cauce)", ServerVersion))
@@ -526,7 +544,11 @@ func (r *resolver) call(n duckdb.Node) error {
 		return errorf(CodeNotSupported, "set_config wants constants")
 	case "unnest": // of a parameter: its type must be known
 		if len(children) == 1 {
-			if c, ok := children[0].(duckdb.Node); ok && c["class"] == "PARAMETER" {
+			_, literal, err := literalArray(children[0])
+			if err != nil {
+				return err
+			}
+			if c, ok := children[0].(duckdb.Node); ok && (literal || c["class"] == "PARAMETER") {
 				children[0] = castTo(c, "VARCHAR")
 			}
 		}
@@ -590,7 +612,10 @@ func castTo(child duckdb.Node, element string) duckdb.Node {
 	}
 }
 
-// cast gives texts of arrays the form that DuckDB reads.
+// hexBytes is the form of bytea that PostgreSQL writes; DuckDB takes it for one byte and letters.
+var hexBytes = regexp.MustCompile(`^\\x([0-9a-fA-F]{2})*$`)
+
+// cast gives texts of arrays and of bytes the form that DuckDB reads.
 func (r *resolver) cast(n duckdb.Node) error {
 	typ, _ := n["cast_type"].(duckdb.Node)
 	child, _ := n["child"].(duckdb.Node)
@@ -599,6 +624,10 @@ func (r *resolver) cast(n duckdb.Node) error {
 	}
 	if done, err := r.registeredCast(n, child); done || err != nil {
 		return err
+	}
+	if v, isText := duckdb.ConstantText(child); isText && typ["id"] == "BLOB" && child["class"] == "CONSTANT" && hexBytes.MatchString(v) {
+		n["child"] = function("", "from_hex", text(v[2:]))
+		return nil
 	}
 	if id, _ := typ["id"].(string); id == "LIST" && child["class"] == "CONSTANT" {
 		if v, ok := child["value"].(duckdb.Node); ok {
@@ -610,8 +639,7 @@ func (r *resolver) cast(n duckdb.Node) error {
 				args := make([]any, len(items))
 				for i, item := range items {
 					if item == nil {
-						args[i] = duckdb.Node{"class": "CONSTANT", "type": "VALUE_CONSTANT", "alias": "", "query_location": uint64(math.MaxUint64),
-							"value": duckdb.Node{"type": duckdb.Node{"id": "NULL", "type_info": nil}, "is_null": true}}
+						args[i] = null()
 					} else {
 						args[i] = text(*item)
 					}

@@ -56,6 +56,8 @@ func forParser(sql string) string {
 				}
 				i = at
 			}
+		case st.Word(i) == "OID" && (st.Text(i-1) == "::" || st.Word(i-2) == "PG_CATALOG" && st.Text(i-3) == "::"):
+			with[i] = oidType
 		case st.Word(i) == "PG_CATALOG" && st.Text(i+1) == "." && (st.Text(i-1) == "::" || st.Word(i-1) == "AS"):
 			drop[i], drop[i+1] = true, true
 		case st.Word(i-1) == "AS" && st.Word(i) != "" && st.Text(i) != strings.ToLower(st.Text(i)):
@@ -78,6 +80,9 @@ func forParser(sql string) string {
 		return "", drop[i]
 	})
 }
+
+// oidType stands for the type oid, which DuckDB's parser takes for its own BIGINT.
+const oidType = "cauce_oid"
 
 // matchOperator spells the operators of regular expressions so that the parser leaves them alone; the resolver knows them.
 func matchOperator(op string) string {

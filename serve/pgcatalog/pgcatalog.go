@@ -106,6 +106,32 @@ var load = sync.OnceValues(func() (map[string]*staticTable, error) {
 	return out, nil
 })
 
+// Records gives the names of the columns and the rows of one of PostgreSQL's own tables as texts; a null is an empty one.
+func Records(table string) (columns []string, rows [][]string, err error) {
+	tables, err := load()
+	if err != nil {
+		return nil, nil, err
+	}
+	t := tables["pg_catalog."+table]
+	if t == nil || !t.rows {
+		return nil, nil, fmt.Errorf("BUG: the catalogue has no rows of %s", table)
+	}
+	for _, c := range t.columns {
+		columns = append(columns, c.name)
+	}
+	z, err := zip.NewReader(bytes.NewReader(archive), int64(len(archive)))
+	if err != nil {
+		return nil, nil, err
+	}
+	f, err := z.Open(table + ".csv")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	rows, err = csv.NewReader(f).ReadAll()
+	return columns, rows, err
+}
+
 // Extract writes the rows of the static tables into a folder, from which workers read them.
 func Extract(dir string) error {
 	z, err := zip.NewReader(bytes.NewReader(archive), int64(len(archive)))
@@ -283,8 +309,18 @@ func (c *Catalogue) Install(dir string) []string {
 	return out
 }
 
+// Objects that belong to a relation have the identifiers after its own, in the order in which PostgreSQL would make them.
+const (
+	arrayType = iota + 1 // of its row type
+	rowType
+	toast // the table of its long values
+	toastIndex
+	keyIndex
+	keyConstraint
+)
+
 // OID gives a relation its object identifier, which stays the same as long as its name does. The seven that follow belong to
-// it too: its row type, the array of that, its index and its constraint.
+// it too.
 func OID(schema, name string) int64 {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(schema + "." + name)) // never fails
@@ -413,9 +449,9 @@ func quote(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"
 var rowColumns = map[string]string{
 	"pg_namespace": "oid, nspname, nspowner, nspacl",
 	"pg_authid":    "oid, rolname, rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication, rolbypassrls, rolconnlimit",
-	"pg_database":  "oid, datname, datdba, encoding, datlocprovider, datistemplate, datallowconn, datconnlimit, datfrozenxid, datminmxid, dattablespace, datcollate, datctype",
+	"pg_database":  "oid, datname, datdba, encoding, datlocprovider, datistemplate, datallowconn, datconnlimit, datfrozenxid, datminmxid, dattablespace, datcollate, datctype, datacl",
 	"pg_class": "oid, relname, relnamespace, reltype, reloftype, relowner, relam, relfilenode, reltablespace, relpages, reltuples, relallvisible, reltoastrelid, relhasindex, relisshared, " +
-		"relpersistence, relkind, relnatts, relchecks, relhasrules, relhastriggers, relrowsecurity, relforcerowsecurity, relispopulated, relreplident, relispartition, relrewrite, relfrozenxid, relminmxid, relacl",
+		"relpersistence, relkind, relnatts, relchecks, relhasrules, relhastriggers, relhassubclass, relrowsecurity, relforcerowsecurity, relispopulated, relreplident, relispartition, relrewrite, relfrozenxid, relminmxid, relacl",
 	"pg_attribute": "attrelid, attname, atttypid, attstattarget, attlen, attnum, attndims, attcacheoff, atttypmod, attbyval, attalign, attstorage, attcompression, attnotnull, atthasdef, " +
 		"atthasmissing, attidentity, attgenerated, attisdropped, attislocal, attinhcount, attcollation",
 	"pg_type": "oid, typname, typnamespace, typowner, typlen, typbyval, typtype, typcategory, typispreferred, typisdefined, typdelim, typrelid, typsubscript, typelem, typarray, typinput, typoutput, " +
@@ -453,12 +489,24 @@ func (c *Catalogue) rows(database, role string, relations []Relation) map[string
 	if role != Owner {
 		add("pg_authid", "%d, %s, false, true, false, false, true, false, false, -1", OID("role", role), text(role))
 	}
-	add("pg_database", "5, %s, 10, 6, 'c', false, true, -1, 717, 1, 1663, 'C.UTF-8', 'C.UTF-8'", text(database))
-	add("pg_database", "1, 'template1', 10, 6, 'c', true, true, -1, 717, 1, 1663, 'C.UTF-8', 'C.UTF-8'")
-	add("pg_database", "4, 'template0', 10, 6, 'c', true, false, -1, 717, 1, 1663, 'C.UTF-8', 'C.UTF-8'")
+	add("pg_database", "%d, %s, 10, 6, 'c', false, true, -1, 717, 1, 1663, 'C.UTF-8', 'C.UTF-8', NULL", OID("database", database), text(database))
+	for _, d := range []struct {
+		oid             int
+		name            string
+		template, allow bool
+	}{{1, "template1", true, true}, {4, "template0", true, false}, {5, "postgres", false, true}} {
+		acl := "NULL::VARCHAR[]"
+		if d.template {
+			acl = "['=c/cauce', 'cauce=CTc/cauce']"
+		}
+		add("pg_database", "%d, %s, 10, 6, 'c', %t, %t, -1, 717, 1, 1663, 'C.UTF-8', 'C.UTF-8', %s", d.oid, text(d.name), d.template, d.allow, acl)
+	}
+	for _, d := range descriptions {
+		add("pg_description", "%d, %d, 0, %s", d.object, d.class, text(d.text))
+	}
 	for _, r := range relations {
 		oid, ns := OID(r.Schema, r.Name), namespace(r.Schema)
-		kind, am, reltype := "r", 2, oid+1
+		kind, am, reltype := "r", 2, oid+rowType
 		if r.View {
 			kind, am = "v", 0
 		}
@@ -468,11 +516,16 @@ func (c *Catalogue) rows(database, role string, relations []Relation) map[string
 		if r.View {
 			pages, tuples, frozen, rep = 0, 0, 0, "n"
 		}
+		long := int64(0)
+		if !r.View && r.hasLongValues() {
+			long = oid + toast
+			c.toast(add, oid)
+		}
 		acl := fmt.Sprintf("['cauce=arwdDxt/cauce', %s]", text(role+"=r/cauce"))
-		add("pg_class", "%d, %s, %d, %d, 0, 10, %d, %d, 0, %d, %g, 0, 0, %t, false, %s, %s, %d, 0, %t, false, false, false, true, %s, false, 0, %d, %d, %s",
-			oid, text(r.Name), ns, reltype, am, map[bool]int64{true: 0, false: oid}[r.View], pages, tuples, len(key) > 0, text(persistence), text(kind), len(r.Columns), r.View, text(rep), frozen, min(frozen, 1), acl)
-		add("pg_type", "%d, %s, %d, 10, -1, false, 'c', 'C', false, true, ',', %d, 0, 0, %d, 2290, 2291, 2402, 2403, 0, 0, 0, 'd', 'x', false, 0, -1, 0, 0", reltype, text(r.Name), ns, oid, oid+2)
-		add("pg_type", "%d, %s, %d, 10, -1, false, 'b', 'A', false, true, ',', 0, 6179, %d, 0, 750, 751, 2400, 2401, 0, 0, 3816, 'd', 'x', false, 0, -1, 0, 0", oid+2, text("_"+r.Name), ns, reltype)
+		add("pg_class", "%d, %s, %d, %d, 0, 10, %d, %d, 0, %d, %g, 0, %d, %t, false, %s, %s, %d, 0, %t, false, false, false, false, true, %s, false, 0, %d, %d, %s",
+			oid, text(r.Name), ns, reltype, am, map[bool]int64{true: 0, false: oid}[r.View], pages, tuples, long, len(key) > 0, text(persistence), text(kind), len(r.Columns), r.View, text(rep), frozen, min(frozen, 1), acl)
+		add("pg_type", "%d, %s, %d, 10, -1, false, 'c', 'C', false, true, ',', %d, 0, 0, %d, 2290, 2291, 2402, 2403, 0, 0, 0, 'd', 'x', false, 0, -1, 0, 0", reltype, text(r.Name), ns, oid, oid+arrayType)
+		add("pg_type", "%d, %s, %d, 10, -1, false, 'b', 'A', false, true, ',', 0, 6179, %d, 0, 750, 751, 2400, 2401, 0, 0, 3816, 'd', 'x', false, 0, -1, 0, 0", oid+arrayType, text("_"+r.Name), ns, reltype)
 		for i, col := range r.Columns {
 			c.attribute(add, oid, i+1, col, slices.Contains(key, i+1))
 		}
@@ -530,6 +583,43 @@ func (c *Catalogue) attribute(add adder, oid int64, number int, col Column, key 
 	}
 }
 
+// descriptions are PostgreSQL's comments on objects that clients list.
+var descriptions = []struct {
+	object, class int
+	text          string
+}{
+	{11, 2615, "system catalog schema"}, {99, 2615, "reserved schema for TOAST tables"}, {2200, 2615, "standard public schema"}, {13559, 3079, "PL/pgSQL procedural language"},
+}
+
+// hasLongValues tells whether PostgreSQL would keep values of a relation in a table beside it.
+func (r *Relation) hasLongValues() bool {
+	return slices.ContainsFunc(r.Columns, func(c Column) bool {
+		f, ok := typeFacts[c.Type]
+		return !ok || f.storage == "x"
+	})
+}
+
+// toast is the table of a relation's long values, with its index, as PostgreSQL makes them.
+func (c *Catalogue) toast(add adder, oid int64) {
+	table, index, name := oid+toast, oid+toastIndex, fmt.Sprintf("pg_toast_%d", oid)
+	add("pg_class", "%d, %s, 99, 0, 0, 10, 2, %d, 0, 0, -1, 0, 0, true, false, 'p', 't', 3, 0, false, false, false, false, false, true, 'n', false, 0, 717, 1, NULL", table, text(name), table)
+	add("pg_class", "%d, %s, 99, 0, 0, 10, 403, %d, 0, 1, 0, 0, 0, false, false, 'p', 'i', 2, 0, false, false, false, false, false, true, 'n', false, 0, 0, 0, NULL", index, text(name+"_index"), index)
+	for i, a := range []struct {
+		name   string
+		typ    int
+		length int
+		value  bool
+	}{{"chunk_id", 26, 4, true}, {"chunk_seq", 23, 4, true}, {"chunk_data", 17, -1, false}} {
+		for _, rel := range []int64{table, index} {
+			if rel == table || i < 2 {
+				add("pg_attribute", "%d, %s, %d, -1, %d, %d, 0, -1, -1, %t, 'i', 'p', '', false, false, false, '', '', false, true, 0, 0", rel, text(a.name), a.typ, a.length, i+1, a.value)
+			}
+		}
+	}
+	c.systemAttributes(add, table)
+	add("pg_index", "%d, %d, 2, 2, true, false, true, false, true, false, true, false, true, true, false, [1, 2]::SMALLINT[], [0, 0]::BIGINT[], [1981, 1978]::BIGINT[], [0, 0]::SMALLINT[]", index, table)
+}
+
 // systemAttributes are the columns that every table of PostgreSQL has.
 func (c *Catalogue) systemAttributes(add adder, oid int64) {
 	for i, a := range []struct {
@@ -544,7 +634,7 @@ func (c *Catalogue) systemAttributes(add adder, oid int64) {
 }
 
 func (c *Catalogue) primaryKey(add adder, r Relation, oid, ns int64, key []int) {
-	index, name := oid+3, r.Name+"_pkey"
+	index, name := oid+keyIndex, r.Name+"_pkey"
 	numbers := make([]string, len(key))
 	var collations, classes, options []string
 	for i, k := range key {
@@ -557,8 +647,8 @@ func (c *Catalogue) primaryKey(add adder, r Relation, oid, ns int64, key []int) 
 		c.attribute(add, index, i+1, Column{Name: col.Name, Type: col.Type, Modifier: col.Modifier}, false)
 	}
 	list := func(v []string, typ string) string { return "[" + strings.Join(v, ", ") + "]::" + typ + "[]" }
-	add("pg_class", "%d, %s, %d, 0, 0, 10, 403, %d, 0, 1, 0, 0, 0, false, false, 'p', 'i', %d, 0, false, false, false, false, true, 'n', false, 0, 0, 0, NULL", index, text(name), ns, index, len(key))
+	add("pg_class", "%d, %s, %d, 0, 0, 10, 403, %d, 0, 1, 0, 0, 0, false, false, 'p', 'i', %d, 0, false, false, false, false, false, true, 'n', false, 0, 0, 0, NULL", index, text(name), ns, index, len(key))
 	add("pg_index", "%d, %d, %d, %d, true, false, true, false, true, false, true, false, true, true, false, %s, %s, %s, %s",
 		index, oid, len(key), len(key), list(numbers, "SMALLINT"), list(collations, "BIGINT"), list(classes, "BIGINT"), list(options, "SMALLINT"))
-	add("pg_constraint", "%d, %s, %d, 'p', false, false, true, %d, 0, %d, 0, 0, ' ', ' ', ' ', true, 0, true, %s", oid+4, text(name), ns, oid, index, list(numbers, "SMALLINT"))
+	add("pg_constraint", "%d, %s, %d, 'p', false, false, true, %d, 0, %d, 0, 0, ' ', ' ', ' ', true, 0, true, %s", oid+keyConstraint, text(name), ns, oid, index, list(numbers, "SMALLINT"))
 }

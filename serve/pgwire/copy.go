@@ -202,6 +202,8 @@ func (c *conn) copyOut(rows *serve.Rows, o copyOptions) (n int64, err error) {
 			buf = o.value(buf, []byte(col.Name))
 		}
 		buf = append(buf, '\n')
+		c.send(&pgproto3.CopyData{Data: buf})
+		buf = buf[:0]
 	}
 	for batch != nil {
 		for row := range int(batch.NumRows()) {
@@ -235,12 +237,15 @@ func (c *conn) copyOut(rows *serve.Rows, o copyOptions) (n int64, err error) {
 				buf = append(buf, '\n')
 			}
 			n++
-			if len(buf) > 32<<10 {
-				if err := c.sendFlush(&pgproto3.CopyData{Data: buf}); err != nil {
+			// One message for each row, as PostgreSQL does it: drivers such as ADBC's read no more of a message. What the
+			// message holds is copied when it is sent.
+			c.send(&pgproto3.CopyData{Data: buf})
+			if c.unsent += len(buf) + 8; c.unsent > 32<<10 {
+				if err := c.flush(); err != nil {
 					return n, err
 				}
-				buf = buf[:0]
 			}
+			buf = buf[:0]
 		}
 		if batch, err = rows.Next(); err != nil {
 			return n, err

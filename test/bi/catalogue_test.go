@@ -1,6 +1,7 @@
 package bi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/cauce-data/cauce/internal/prereq"
+	"github.com/cauce-data/cauce/serve/pgcatalog"
 	"github.com/cauce-data/cauce/test/lab"
 )
 
@@ -54,7 +56,8 @@ sources:
 serve: {workers: 1, statement_timeout: 60s}
 `
 
-// shopInPostgreSQL makes the same in PostgreSQL. Cauce adds columns to each table.
+// shopInPostgreSQL makes the same in PostgreSQL. Cauce adds columns to each table. A line that begins with CREATE and those
+// after it make one relation: they are run in the order of the identifiers that Cauce gives, because PostgreSQL's grow.
 const shopInPostgreSQL = `
 CREATE TABLE public.orders (order_id bigint NOT NULL, customer_id bigint, status text, amount numeric(12,2), ordered_on timestamptz, ts timestamptz, tags text[], attrs text, lat float8,
   _rank integer, _generation bigint, _position bigint, _origin text, PRIMARY KEY (order_id));
@@ -64,8 +67,7 @@ CREATE TABLE public.orders_daily (day date NOT NULL, n bigint, _rank integer, _g
 CREATE TABLE public.quarantine ("table" text, source text, origin text, "position" bigint, generation bigint, file text, line bigint, topic text, partition integer, "offset" bigint, rule text, reason text,
   raw text, raw_bytes bigint, raw_offset bigint, plan text, epoch bigint, progress text, quarantined_at timestamptz, resolved_at timestamptz, raw_binary bytea, message_key bytea, message_time timestamptz);
 COMMENT ON TABLE public.quarantine IS 'records that did not fit, with the reason';
-CREATE SCHEMA lake;
-CREATE VIEW lake.quarantine AS SELECT * FROM public.quarantine;
+CREATE VIEW lake.quarantine AS SELECT NULL::text AS "table", NULL::text AS source, NULL::text AS origin, NULL::bigint AS "position", NULL::bigint AS generation, NULL::text AS file, NULL::bigint AS line, NULL::text AS topic, NULL::integer AS partition, NULL::bigint AS "offset", NULL::text AS rule, NULL::text AS reason, NULL::text AS raw, NULL::bigint AS raw_bytes, NULL::bigint AS raw_offset, NULL::text AS plan, NULL::bigint AS epoch, NULL::text AS progress, NULL::timestamptz AS quarantined_at, NULL::timestamptz AS resolved_at, NULL::bytea AS raw_binary, NULL::bytea AS message_key;
 COMMENT ON VIEW lake.quarantine IS 'records that did not fit, with the reason';
 CREATE VIEW lake.versions AS SELECT ''::text AS "table", 0::bigint AS version, now() AS committed_at, ''::text AS operation, 0::bigint AS files_added, 0::bigint AS files_removed, ''::text AS engine, ''::text AS parameters;
 COMMENT ON VIEW lake.versions IS 'the commits of each table, newest first';
@@ -206,10 +208,39 @@ func startPostgreSQL(t *testing.T) string {
 		t.Fatal(err)
 	}
 	defer c.Close(ctx)
-	if _, err := c.PgConn().Exec(ctx, shopInPostgreSQL).ReadAll(); err != nil {
+	if _, err := c.PgConn().Exec(ctx, inOrderOfOIDs(shopInPostgreSQL)).ReadAll(); err != nil {
 		t.Fatal(err)
 	}
 	return addr
+}
+
+var relationMade = regexp.MustCompile(`^CREATE (?:TABLE|VIEW) (\w+)\.(\w+)`)
+
+// inOrderOfOIDs sorts the pieces of shopInPostgreSQL that make relations.
+func inOrderOfOIDs(script string) string {
+	type piece struct {
+		oid  int64
+		text string
+	}
+	var pieces []piece
+	var rest strings.Builder
+	for line := range strings.Lines(script) {
+		m := relationMade.FindStringSubmatch(line)
+		switch {
+		case m != nil:
+			pieces = append(pieces, piece{pgcatalog.OID(m[1], m[2]), line})
+		case len(pieces) > 0 && (strings.HasPrefix(line, "COMMENT") || strings.HasPrefix(line, "  ")):
+			pieces[len(pieces)-1].text += line
+		default:
+			rest.WriteString(line)
+		}
+	}
+	slices.SortFunc(pieces, func(a, b piece) int { return cmp.Compare(a.oid, b.oid) })
+	out := "CREATE SCHEMA lake;\n"
+	for _, p := range pieces {
+		out += p.text
+	}
+	return out + rest.String()
 }
 
 // answer is what a server gives: rows of texts, or an error.
@@ -246,14 +277,15 @@ func ask(c *pgconn.PgConn, sql string) answer {
 		}
 	}
 	a.err = err
-	if !strings.Contains(strings.ToUpper(sql), "ORDER BY") {
+	named := func(row string) bool { return strings.Contains(row, "pg_toast_#") } // the order is that of identifiers
+	if !strings.Contains(strings.ToUpper(sql), "ORDER BY") || slices.ContainsFunc(a.rows, named) {
 		slices.Sort(a.rows)
 	}
 	return a
 }
 
 var (
-	ownOID = regexp.MustCompile(`\b(1[6-9]\d{3}|[2-9]\d{4}|\d{6,10})\b`)
+	ownOID = regexp.MustCompile(`(\b|pg_toast_)(1[6-9]\d{3}|[2-9]\d{4}|\d{6,10})(\b|_index)`)
 	sizes  = regexp.MustCompile(`^\d+ (bytes|kB|MB)$`)
 )
 
@@ -266,7 +298,7 @@ func normal(v string) string {
 	case sizes.MatchString(v):
 		return "size"
 	}
-	return ownOID.ReplaceAllString(v, "#")
+	return ownOID.ReplaceAllString(v, "${1}#${3}")
 }
 
 // tellPlaces gives the rows in PostgreSQL the places that those of the lake came from.
@@ -334,6 +366,9 @@ func TestCatalogueAnswersAsPostgreSQL(t *testing.T) {
 			continue
 		}
 		want, got := ask(theirs, toTheirs.Replace(st.sql)), ask(ours, toOurs.Replace(st.sql))
+		if strings.Contains(st.sql, "pg_backend_pid") && len(want.rows) == 1 && len(got.rows) == 1 { // each server has its own
+			got.rows[0] = want.rows[0]
+		}
 		all[st.file]++
 		if diff := differ(want, got); diff == "" {
 			same[st.file]++
@@ -365,7 +400,7 @@ func TestCatalogueAnswersAsPostgreSQL(t *testing.T) {
 }
 
 // answeredAtLeast is how many captured statements were answered right; fewer is a step back.
-const answeredAtLeast = 310
+const answeredAtLeast = 341
 
 func differ(want, got answer) string {
 	switch {
