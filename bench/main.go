@@ -3,7 +3,7 @@
 // and micro-batches of 10,000 events with 10 % updates, against delta-rs. All tables must have the same row hash at
 // the end, or there is no result. With -part log it measures package delta on logs of many files and commits
 // instead, with -part drain events that wait in Apache Kafka, against Spark Structured Streaming, and with -part freshness
-// how soon a reader sees what was produced, and with -part s3 history and micro-batches in a bucket, with requests and bytes. The peers run by the scripts in ../shared/bench; every program is timed from outside.
+// how soon a reader sees what was produced, with -part s3 history and micro-batches in a bucket, with requests and bytes, and with -part serve the doors for clients. The peers run by the scripts in ../shared/bench; every program is timed from outside.
 package main
 
 import (
@@ -49,11 +49,11 @@ func mainErr() error {
 	flag.StringVar(&load, "load", "1000000,5000000,20000000", "history sizes to load, in rows; empty: none")
 	flag.StringVar(&micro, "micro", "500000,5000000,20000000", "table sizes that micro-batches go into, in rows; empty: none")
 	flag.StringVar(&report, "report", "", "also write the report to this file")
-	flag.StringVar(&part, "part", "", "\"log\": only logs of many files and many commits, without peers; \"drain\": only events that wait in Kafka; \"freshness\": only how soon events are seen; \"s3\": only history and micro-batches in a bucket; empty: history and micro-batches")
+	flag.StringVar(&part, "part", "", "\"log\": only logs of many files and many commits, without peers; \"drain\": only events that wait in Kafka; \"freshness\": only how soon events are seen; \"s3\": only history and micro-batches in a bucket; \"serve\": only clients of cauce serve; empty: history and micro-batches")
 	flag.IntVar(&events, "events", 1_000_000, "events that wait in Kafka, with -part drain")
-	flag.IntVar(&rows, "rows", 5_000_000, "rows in the table before, with -part drain, freshness and s3")
-	flag.IntVar(&rate, "rate", 2000, "events a second, with -part freshness")
-	flag.DurationVar(&lasts, "lasts", 5*time.Minute, "how long events are produced, with -part freshness")
+	flag.IntVar(&rows, "rows", 5_000_000, "rows in the table before, with -part drain, freshness, s3 and serve")
+	flag.IntVar(&rate, "rate", 2000, "events a second, with -part freshness and serve")
+	flag.DurationVar(&lasts, "lasts", 5*time.Minute, "how long events are produced, with -part freshness, and each part with many sessions takes, with -part serve")
 	flag.DurationVar(&trigger, "trigger", 250*time.Millisecond, "the stream's trigger, with -part freshness")
 	flag.BoolVar(&peer, "peer", true, "also let Spark do it, with -part drain")
 	flag.StringVar(&files, "files", "100000,1000000", "numbers of files, with -part log")
@@ -100,7 +100,7 @@ func mainErr() error {
 		b.out = io.MultiWriter(os.Stdout, f)
 	}
 	switch part {
-	case "drain", "freshness", "s3":
+	case "drain", "freshness", "s3", "serve":
 		fmt.Fprintf(b.out, "%s, %d processors, %s; %s\n", time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), memory(), model())
 		if part == "drain" {
 			return b.drain(context.Background(), events, rows, peer)
@@ -108,10 +108,13 @@ func mainErr() error {
 		if part == "s3" {
 			return b.s3(rows)
 		}
+		if part == "serve" {
+			return b.serve(context.Background(), rows, rate, lasts)
+		}
 		return b.freshness(context.Background(), rate, rows, lasts, trigger)
 	case "":
 	default:
-		return fmt.Errorf("-part %q: it must be log, drain, freshness or s3", part)
+		return fmt.Errorf("-part %q: it must be log, drain, freshness, s3 or serve", part)
 	}
 	loads, err := sizes(load)
 	if err != nil {

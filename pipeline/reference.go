@@ -38,9 +38,11 @@ func Reference() string {
 	section("sources.\\*.pubsub", pubsubShape)
 	section("sources.\\*.produce", produceShape)
 	section("sources.\\*.repair", repairShape)
-	for _, name := range []string{"stream", "schedule", "maintenance", "store", "buffer", "engine", "metrics"} {
+	for _, name := range []string{"stream", "schedule", "maintenance", "store", "buffer", "engine", "metrics", "serve"} {
 		section(name, lakeShape.key(name).shape)
 	}
+	section("serve.tls", serveShape.key("tls").shape)
+	section("roles.*", roleShape)
 	tasks := lakeShape.key("schedule").shape
 	section("schedule.batch, schedule.maintenance", taskShape("`cauce run batch`; OPTIMIZE and VACUUM as maintenance says. Of maintenance, catch_up is none unless it is given.", CatchUpOnce))
 	section("schedule.tasks.*", tasks.key("tasks").shape.elem)

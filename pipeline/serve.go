@@ -11,6 +11,7 @@ import (
 // Serve configures `cauce serve`.
 type Serve struct {
 	PGListen         string // host:port of PostgreSQL's protocol; "": the command's default
+	FlightListen     string // host:port of Arrow Flight SQL; "": it is not served
 	TLSCert, TLSKey  string // PEM files, absolute; "": no TLS
 	MemoryLimit      int64  // bytes that DuckDB may hold in one worker
 	Workers          int    // 0: one per processor
@@ -36,7 +37,8 @@ type RoleTable struct {
 
 var serveShape = &shape{kind: kindObject, doc: "How `cauce serve` answers SQL.", example: "{pg_listen: \"127.0.0.1:5432\"}", keys: []keyShape{
 	{"pg_listen", text("Address (host:port) for PostgreSQL's protocol. `cauce up` serves it too where this is given. An address other than loopback needs roles and tls.", "127.0.0.1:5432"), false},
-	{"tls", &shape{kind: kindObject, doc: "Certificate of the server. With it, connections from other machines must be encrypted; loopback may be.", example: "{cert: server.crt, key: server.key}", keys: []keyShape{
+	{"flight_listen", text("Address (host:port) for Arrow Flight SQL, which is served only where this is given. An address other than loopback needs roles and tls.", "127.0.0.1:32010"), false},
+	{"tls", &shape{kind: kindObject, doc: "Certificate of the server. With it, PostgreSQL's connections from other machines must be encrypted, those of loopback may be, and Flight SQL is always.", example: "{cert: server.crt, key: server.key}", keys: []keyShape{
 		{"cert", text("PEM file with the certificate and those above it, relative to the lake file.", "server.crt"), true},
 		{"key", text("PEM file with its key.", "server.key"), true},
 	}}, false},
@@ -90,13 +92,15 @@ func (b *builder) serve(v *value) {
 		return filepath.Join(l.Dir, x.text)
 	}
 	l.Serve = Serve{
-		PGListen: s.get("pg_listen").str(""), TLSCert: file(s.get("tls").get("cert")), TLSKey: file(s.get("tls").get("key")),
+		PGListen: s.get("pg_listen").str(""), FlightListen: s.get("flight_listen").str(""), TLSCert: file(s.get("tls").get("cert")), TLSKey: file(s.get("tls").get("key")),
 		MemoryLimit: num("memory_limit"), Workers: int(num("workers")), SessionsMax: int(num("sessions_max")),
 		StatementTimeout: time.Duration(num("statement_timeout")), IdleTimeout: time.Duration(num("idle_timeout")),
 	}
-	if x := s.get("pg_listen"); x != nil {
-		if host, port, err := net.SplitHostPort(x.text); err != nil || host == "" || port == "" {
-			b.r.errorf(x.at, "host and port, such as 127.0.0.1:5432; 0.0.0.0 for every address of the machine", "serve.pg_listen: %s is no address to listen on", strconv.Quote(clip(x.shown)))
+	for _, key := range []string{"pg_listen", "flight_listen"} {
+		if x := s.get(key); x != nil {
+			if host, port, err := net.SplitHostPort(x.text); err != nil || host == "" || port == "" {
+				b.r.errorf(x.at, "host and port, such as 127.0.0.1:5432; 0.0.0.0 for every address of the machine", "serve.%s: %s is no address to listen on", key, strconv.Quote(clip(x.shown)))
+			}
 		}
 	}
 	roles := v.get("roles")

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/cauce-data/cauce/catalog"
 	"github.com/cauce-data/cauce/delta"
@@ -46,6 +47,16 @@ type Options struct {
 	RunsDir string
 	// CatalogueDir is where pgcatalog.Extract has put its files; workers must be able to read it.
 	CatalogueDir string
+}
+
+// Observer is told what happens; nil functions are not called.
+type Observer struct {
+	// Session is called with +1 and -1.
+	Session func(change int)
+	// Statement is called at the end of each statement: its code is "00000" or an SQLSTATE.
+	Statement func(took time.Duration, code string)
+	// Refused is called for a connection that was not accepted: "password", "sessions" …
+	Refused func(why string)
 }
 
 // Backend is what all sessions of a lake share.

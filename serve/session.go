@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -111,6 +112,30 @@ type Rows struct {
 	err     error
 }
 
+// open waits for the head of the worker's stream.
+func (r *Rows) open() error {
+	if r.reader == nil && r.err == nil {
+		if r.reader, r.err = r.result.Rows(); r.err != nil {
+			r.err = r.result.Err(r.err)
+		}
+	}
+	return r.err
+}
+
+// Schema gives the types of the batches. It waits for the first one, and is asked before it is taken.
+func (r *Rows) Schema() (*arrow.Schema, error) {
+	if r.result == nil {
+		if len(r.local) == 0 {
+			return arrow.NewSchema(nil, nil), nil
+		}
+		return r.local[0].Schema(), nil
+	}
+	if err := r.open(); err != nil {
+		return nil, err
+	}
+	return r.reader.Schema(), nil
+}
+
 // Next gives the next batch, good until the next call; nil at the end.
 func (r *Rows) Next() (arrow.RecordBatch, error) {
 	if r.result == nil {
@@ -124,11 +149,8 @@ func (r *Rows) Next() (arrow.RecordBatch, error) {
 	if r.err != nil {
 		return nil, r.err
 	}
-	if r.reader == nil {
-		if r.reader, r.err = r.result.Rows(); r.err != nil {
-			r.err = r.result.Err(r.err)
-			return nil, r.err
-		}
+	if err := r.open(); err != nil {
+		return nil, err
 	}
 	if r.reader.Next() {
 		return r.reader.RecordBatch(), nil
@@ -198,7 +220,27 @@ func (s *Session) Query(ctx context.Context, st *sqltext.Statement, params []Par
 		at := explained(st)
 		prefix, sql = "EXPLAIN ", st.Rest(at)
 	}
-	shipped, r, err := s.plan(ctx, withValues(sqltext.One(sql), params), true)
+	sql = withValues(sqltext.One(sql), params)
+	var out *Rows
+	for {
+		var err error
+		if out, err = s.query(ctx, sql, prefix); err == nil {
+			break
+		}
+		again, ok := withMidnight(sql, err)
+		if !ok {
+			return nil, err
+		}
+		sql = again
+	}
+	if prefix != "" {
+		return explainRows(out)
+	}
+	return out, nil
+}
+
+func (s *Session) query(ctx context.Context, sql, prefix string) (*Rows, error) {
+	shipped, r, err := s.plan(ctx, sql, true)
 	if err != nil {
 		return nil, err
 	}
@@ -212,10 +254,45 @@ func (s *Session) Query(ctx context.Context, st *sqltext.Statement, params []Par
 		return nil, errors.Join(err, shipped.Close())
 	}
 	out := &Rows{result: res, shipped: shipped, Read: r.read, Columns: columns(res.Columns, shipped, r, prefix != "")}
-	if prefix != "" {
-		return explainRows(out)
+	if dateAndZone.MatchString(sql) { // its error comes with the first rows
+		if err := out.open(); err != nil {
+			return nil, errors.Join(err, out.Close())
+		}
 	}
 	return out, nil
+}
+
+var (
+	badTime     = regexp.MustCompile(`invalid (timestamp|date) field format: "([^"]*)"`)
+	dateAndZone = regexp.MustCompile(`(\d{4}-\d\d-\d\d) ([+-]\d\d(?::?\d\d)?)`)
+)
+
+// withMidnight writes the text of a date with an offset, which PostgreSQL takes for a time (drivers for JDBC send dates so), as
+// DuckDB reads it. It is called with the error by which DuckDB says that it wants a time there.
+func withMidnight(sql string, err error) (string, bool) {
+	m := badTime.FindStringSubmatch(err.Error())
+	if m == nil {
+		return "", false
+	}
+	parts := dateAndZone.FindStringSubmatch(m[2])
+	if parts == nil || parts[0] != m[2] {
+		return "", false
+	}
+	with := parts[1]
+	if m[1] == "timestamp" {
+		with += " 00:00:00" + parts[2]
+	}
+	st := sqltext.One(sql)
+	changed := false
+	out := st.Replace(func(i int) (string, bool) {
+		v, ok := st.Literal(i)
+		if !ok || v != m[2] {
+			return "", false
+		}
+		changed = true
+		return sqltext.Quote(with), true
+	})
+	return out, changed
 }
 
 // Describe gives the types of a statement's parameters and columns. types are those that the client gave, "" for none.

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the tests compare Cauce with, from package registries and by name, into .cache/, and reuses it:
-# .cache/venv (test/requirements.txt), .cache/airflow (test/airflow/requirements.txt), .cache/clients (test/sharing/requirements.txt), .cache/checkov (test/infra/requirements.txt), .cache/jars (test/spark-pom.xml), .cache/s3a (test/s3a-pom.xml), .cache/kafka (test/kafka-pom.xml), .cache/registry and .cache/bin (programs in Go). What cannot be had is named and left out;
+# .cache/venv (test/requirements.txt), .cache/airflow (test/airflow/requirements.txt), .cache/clients (test/sharing/requirements.txt), .cache/checkov (test/infra/requirements.txt), .cache/jars (test/spark-pom.xml), .cache/jdbc, .cache/node, .cache/s3a (test/s3a-pom.xml), .cache/kafka (test/kafka-pom.xml), .cache/registry and .cache/bin (programs in Go). What cannot be had is named and left out;
 # the tests that need it are then skipped by that name (test/prerequisites.txt).
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -83,6 +83,31 @@ registry() {
 	echo "$want" >.cache/registry/.installed
 }
 
+# PostgreSQL's drivers for JDBC and for Node.js.
+pgjdbc() {
+	want=42.7.14
+	[ "$(cat .cache/jdbc/.installed 2>/dev/null)" = "$want" ] && return 0
+	system javac openjdk-17-jdk-headless || return 1
+	system mvn maven || return 1
+	echo "setup: a driver for JDBC into .cache/jdbc"
+	rm -rf .cache/jdbc
+	mvn -B -q dependency:copy -Dartifact="org.postgresql:postgresql:$want" -DoutputDirectory="$PWD/.cache/jdbc" \
+		>.cache/mvn-jdbc.log 2>&1 </dev/null || { rm -rf .cache/jdbc; tail -n 3 .cache/mvn-jdbc.log; return 1; }
+	echo "$want" >.cache/jdbc/.installed
+}
+
+node_postgres() {
+	want=8.23.1
+	[ "$(cat .cache/node/.installed 2>/dev/null)" = "$want" ] && return 0
+	has npm || return 1
+	echo "setup: a driver for Node.js into .cache/node"
+	rm -rf .cache/node
+	mkdir -p .cache/node
+	npm install --silent --no-fund --no-audit --prefix "$PWD/.cache/node" "pg@$want" \
+		>.cache/npm-pg.log 2>&1 </dev/null || { rm -rf .cache/node; tail -n 3 .cache/npm-pg.log; return 1; }
+	echo "$want" >.cache/node/.installed
+}
+
 # versitygw is a server of S3's protocol over a folder.
 versitygw() {
 	want=v1.8.0
@@ -103,6 +128,9 @@ registry || echo "setup: no schema registry: its test is skipped"
 python test/infra/requirements.txt .cache/checkov || echo "setup: no checkov: its test is skipped"
 s3a || echo "setup: no jars for S3: Spark's test on S3 is skipped"
 kafka || echo "setup: no Kafka: its tests are skipped"
+pgjdbc || echo "setup: no driver for JDBC: its tests are skipped"
+node_postgres || echo "setup: no driver for Node.js: its test is skipped"
+ls /usr/lib/*/odbc/psqlodbcw.so >/dev/null 2>&1 || system odbcinst unixodbc odbcinst odbc-postgresql || echo "setup: no driver for ODBC: its tests are skipped"
 system chromium chromium || echo "setup: no Chromium: its tests are skipped"
 versitygw || echo "setup: no versitygw: tests on S3 are skipped"
 exit 0

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -18,6 +19,7 @@ import (
 	"github.com/cauce-data/cauce/objstore"
 	"github.com/cauce-data/cauce/pipeline"
 	"github.com/cauce-data/cauce/serve"
+	"github.com/cauce-data/cauce/serve/flightsql"
 	"github.com/cauce-data/cauce/serve/pgcatalog"
 	"github.com/cauce-data/cauce/serve/pgwire"
 	"github.com/cauce-data/cauce/serve/web"
@@ -28,13 +30,14 @@ import (
 const defaultPGListen = "127.0.0.1:5432"
 
 func newServe(a *app) *cobra.Command {
-	var pgListen, metrics, pages string
+	var pgListen, flightListen, metrics, pages string
 	cmd := &cobra.Command{
 		Use:   "serve",
-		Short: "Answer SQL of BI tools, as PostgreSQL does",
+		Short: "Answer SQL of BI tools, as PostgreSQL does, and as Arrow Flight SQL",
 		Long: `Answer SQL (DuckDB's dialect) over PostgreSQL's wire protocol, so that psql, DBeaver, Tableau, Power BI, Superset,
 Grafana and every driver for PostgreSQL read the tables while they are being written. The database is "lake"; the lake
 file's roles say who may see what. Without roles the role "reader" connects from this machine, with no password.
+With --flight-listen the same is answered as Arrow Flight SQL too, for ADBC and other clients that take columns.
 
 A transaction reads one version of each table. Earlier versions: FROM unified_events AT (VERSION => 3), or
 AT (TIMESTAMP => '2024-08-20 12:00:00'); changes: FROM table_changes('unified_events', 3, 5). What the lake knows of itself
@@ -44,6 +47,7 @@ No statement writes to the lake or reads a file: each runs in a process of its o
 and no credentials. Temporary tables are allowed. Stops cleanly on SIGINT and SIGTERM. See docs/bi.md.`,
 		Example: `  cauce serve
   cauce serve --pg-listen 127.0.0.1:6543
+  cauce serve --flight-listen 127.0.0.1:32010
   psql -h 127.0.0.1 -U reader lake`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -53,14 +57,7 @@ and no credentials. Temporary tables are allowed. Stops cleanly on SIGINT and SI
 				return err
 			}
 			defer l.Close()
-			address := pgListen
-			if address == "" {
-				address = l.Lake.Serve.PGListen
-			}
-			if address == "" {
-				address = defaultPGListen
-			}
-			d, err := a.openDoor(l, address)
+			d, err := a.openDoor(l, cmp.Or(pgListen, l.Lake.Serve.PGListen, defaultPGListen), cmp.Or(flightListen, l.Lake.Serve.FlightListen))
 			if err != nil {
 				return err
 			}
@@ -84,6 +81,7 @@ and no credentials. Temporary tables are allowed. Stops cleanly on SIGINT and SI
 	}
 	f := cmd.Flags()
 	f.StringVar(&pgListen, "pg-listen", "", "`address` (host:port) of PostgreSQL's protocol; the lake file's serve.pg_listen, else "+defaultPGListen+", is the default")
+	f.StringVar(&flightListen, "flight-listen", "", "`address` (host:port) of Arrow Flight SQL, such as 127.0.0.1:32010; the lake file's serve.flight_listen is the default, else it is not served")
 	f.StringVar(&pages, "http-listen", "", httpListen)
 	f.StringVar(&metrics, "metrics-listen", "", metricsListen)
 	return cmd
@@ -101,31 +99,38 @@ func (d *door) asDoors() []web.Door {
 	return []web.Door{{Kind: "postgres", Address: d.listener.Addr().String(), User: user}}
 }
 
-// door is a lake that is served over PostgreSQL's protocol.
+// door is a lake that is served over PostgreSQL's protocol, as Arrow Flight SQL, or both: the same workers answer.
 type door struct {
 	a        *app
 	l        *lake
 	pool     *worker.Pool
 	backend  *serve.Backend
 	server   *pgwire.Server
-	listener net.Listener // nil: it is not served, only the pages ask
+	listener net.Listener // nil: PostgreSQL's protocol is not served
+	flight   *flightsql.Server
+	arrow    net.Listener // of flight; nil: it is not served
 	// catalogue is a folder with files of PostgreSQL's catalogue, for the workers.
 	catalogue string
 
 	sessions, statements atomic.Int64
 }
 
-// openDoor listens on an address, where it is not empty, and starts the first worker. The caller closes it.
-func (a *app) openDoor(l *lake, address string) (_ *door, err error) {
+// openDoor listens on the addresses that are not empty and starts the first worker. The caller closes it.
+func (a *app) openDoor(l *lake, pg, arrow string) (_ *door, err error) {
 	d := &door{a: a, l: l}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
 		}
 	}()
-	if address != "" {
-		if d.listener, err = net.Listen("tcp", address); err != nil {
-			return nil, usagef("serve.pg_listen: %s: %w", address, err)
+	if pg != "" {
+		if d.listener, err = net.Listen("tcp", pg); err != nil {
+			return nil, usagef("serve.pg_listen: %s: %w", pg, err)
+		}
+	}
+	if arrow != "" {
+		if d.arrow, err = net.Listen("tcp", arrow); err != nil {
+			return nil, usagef("serve.flight_listen: %s: %w", arrow, err)
 		}
 	}
 	exe, err := os.Executable()
@@ -152,25 +157,36 @@ func (a *app) openDoor(l *lake, address string) (_ *door, err error) {
 	d.backend = serve.New(serve.Options{
 		Lake: l.Lake, Ingest: l.ingest, Engine: l.engine, Pool: d.pool, Log: a.logger(), RunsDir: runsDir(l.Lake), CatalogueDir: d.catalogue,
 	})
-	if d.listener == nil {
-		return d, nil
+	if d.listener != nil {
+		if err := d.backend.CheckListen(d.listener.Addr(), cert != nil); err != nil {
+			return nil, usagef("serve.pg_listen: %w", err)
+		}
+		if d.server, err = pgwire.New(pgwire.Options{
+			Backend: d.backend, TLS: cert, StatementTimeout: settings.StatementTimeout, IdleTimeout: settings.IdleTimeout, SessionsMax: settings.SessionsMax, Observe: d.observer(),
+		}); err != nil {
+			return nil, err
+		}
 	}
-	o := pgwire.Options{
-		Backend: d.backend,
-		TLS:     cert, StatementTimeout: settings.StatementTimeout, IdleTimeout: settings.IdleTimeout, SessionsMax: settings.SessionsMax,
+	if d.arrow != nil {
+		if err := d.backend.CheckListen(d.arrow.Addr(), cert != nil); err != nil {
+			return nil, usagef("serve.flight_listen: %w", err)
+		}
+		if d.flight, err = flightsql.New(flightsql.Options{
+			Backend: d.backend, TLS: cert, StatementTimeout: settings.StatementTimeout, SessionsMax: settings.SessionsMax, Version: version, Observe: d.observer(),
+		}); err != nil {
+			return nil, err
+		}
 	}
-	o.Observe = d.observer()
-	if err := pgwire.CheckListen(d.listener.Addr(), o); err != nil {
-		return nil, usagef("serve.pg_listen: %w", err)
-	}
-	d.server, err = pgwire.New(o)
-	return d, err
+	return d, nil
 }
 
 func (d *door) close() error {
 	var errs []error
-	if d.listener != nil {
-		if err := d.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+	for _, l := range []net.Listener{d.listener, d.arrow} {
+		if l == nil {
+			continue
+		}
+		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)
 		}
 	}
@@ -185,26 +201,37 @@ func (d *door) close() error {
 
 // serve answers until ctx ends.
 func (d *door) serve(ctx context.Context) error {
-	if d.listener == nil {
-		<-ctx.Done()
-		return nil
-	}
-	host, port, err := net.SplitHostPort(d.listener.Addr().String())
-	if err != nil {
-		return err
-	}
 	log := d.a.logger()
-	log.Info("PostgreSQL's protocol is served", "address", d.listener.Addr().String(), "database", serve.Database, "workers", len(d.pool.Workers()))
-	if len(d.l.Lake.Roles) == 0 {
-		log.Info("the lake file has no roles: anybody on this machine reads the whole lake without a password",
-			"connect", fmt.Sprintf("psql -h %s -p %s -U %s %s", host, port, serve.ReaderRole, serve.Database))
+	g, ctx := errgroup.WithContext(ctx)
+	if d.listener != nil {
+		host, port, err := net.SplitHostPort(d.listener.Addr().String())
+		if err != nil {
+			return err
+		}
+		log.Info("PostgreSQL's protocol is served", "address", d.listener.Addr().String(), "database", serve.Database, "workers", len(d.pool.Workers()))
+		if len(d.l.Lake.Roles) == 0 {
+			log.Info("the lake file has no roles: anybody on this machine reads the whole lake without a password",
+				"connect", fmt.Sprintf("psql -h %s -p %s -U %s %s", host, port, serve.ReaderRole, serve.Database))
+		}
+		g.Go(func() error { return d.server.Serve(ctx, d.listener) })
 	}
-	return d.server.Serve(ctx, d.listener)
+	if d.arrow != nil {
+		scheme := "grpc"
+		if d.l.Lake.Serve.TLSCert != "" {
+			scheme = "grpc+tls"
+		}
+		log.Info("Arrow Flight SQL is served", "address", scheme+"://"+d.arrow.Addr().String())
+		g.Go(func() error { return d.flight.Serve(ctx, d.arrow) })
+	}
+	if d.listener == nil && d.arrow == nil { // only the pages ask
+		<-ctx.Done()
+	}
+	return g.Wait()
 }
 
-func (d *door) observer() pgwire.Observer {
+func (d *door) observer() serve.Observer {
 	watch := d.l.watch
-	return pgwire.Observer{
+	return serve.Observer{
 		Session: func(change int) {
 			if change > 0 {
 				d.sessions.Add(1)

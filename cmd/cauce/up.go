@@ -143,8 +143,8 @@ func (u *up) run(ctx context.Context) error {
 	if u.batchNow {
 		g.Go(func() error { return u.fatal(sched.Now(ctx, pipeline.RunBatch)) })
 	}
-	if address := u.l.Lake.Serve.PGListen; address != "" || u.pages != "" {
-		d, err := u.a.openDoor(u.l, address)
+	if o := u.l.Lake.Serve; o.PGListen != "" || o.FlightListen != "" || u.pages != "" {
+		d, err := u.a.openDoor(u.l, o.PGListen, o.FlightListen)
 		if err != nil {
 			return err
 		}

@@ -41,6 +41,13 @@ var prerequisites = []prerequisite{
 	{"fake-gcs-server", fakeGCS},
 	{"moto", func() (string, error) { return file(filepath.Join(root(), ".cache", "venv", "bin", "moto_server")) }},
 	{"node", func() (string, error) { return exec.LookPath("node") }},
+	{"node-postgres", func() (string, error) {
+		at := filepath.Join(root(), ".cache", "node", "node_modules")
+		_, err := file(filepath.Join(at, "pg", "package.json"))
+		return at, err
+	}},
+	{"pgjdbc", func() (string, error) { return dir(filepath.Join(root(), ".cache", "jdbc")) }},
+	{"psqlodbc", psqlodbc},
 	{"chromium", func() (string, error) { return exec.LookPath("chromium") }},
 	{"psql", func() (string, error) { return exec.LookPath("psql") }},
 	{"terraform", terraform},
@@ -137,6 +144,15 @@ func postgres() (string, error) {
 		return "", err
 	}
 	return where, nil
+}
+
+// psqlodbc gives PostgreSQL's driver for ODBC (the one for Unicode), as Debian's package odbc-postgresql installs it.
+func psqlodbc() (string, error) {
+	found, err := filepath.Glob("/usr/lib/*/odbc/psqlodbcw.so")
+	if err != nil || len(found) == 0 {
+		return "", errors.Join(errors.New("psqlodbcw.so is absent: Debian's package odbc-postgresql has it"), err)
+	}
+	return found[0], nil
 }
 
 // fakeGCS is the program inside the Python package of that name.

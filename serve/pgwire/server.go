@@ -29,17 +29,7 @@ type Options struct {
 	// StatementTimeout bounds every statement, IdleTimeout a session that asks nothing; 0: none.
 	StatementTimeout, IdleTimeout time.Duration
 	SessionsMax                   int // 0: 400
-	Observe                       Observer
-}
-
-// Observer is told what happens; nil functions are not called.
-type Observer struct {
-	// Session is called with +1 and -1.
-	Session func(change int)
-	// Statement is called at the end of each statement: its code is "00000" or an SQLSTATE.
-	Statement func(took time.Duration, code string)
-	// Refused is called for a connection that was not accepted: "password", "sessions" …
-	Refused func(why string)
+	Observe                       serve.Observer
 }
 
 // Server accepts connections. Serve runs it.
@@ -92,24 +82,9 @@ func credentials(password string) (scram.StoredCredentials, error) {
 	return client.GetStoredCredentialsWithError(scram.KeyFactors{Salt: string(salt), Iters: 4096})
 }
 
-// CheckListen refuses an address that others than this machine reach, unless there are roles and a certificate.
-func CheckListen(addr net.Addr, o Options) error {
-	tcp, ok := addr.(*net.TCPAddr)
-	if !ok || tcp.IP.IsLoopback() {
-		return nil
-	}
-	switch {
-	case o.Backend.Open():
-		return fmt.Errorf("%s is reachable from other machines, and the lake file has no roles: add roles with passwords, or listen on 127.0.0.1", addr)
-	case o.TLS == nil:
-		return fmt.Errorf("%s is reachable from other machines, and the lake file has no serve.tls: name a certificate, or listen on 127.0.0.1", addr)
-	}
-	return nil
-}
-
 // Serve accepts connections until ctx ends; then it ends all sessions and waits for them.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	if err := CheckListen(l.Addr(), s.o); err != nil {
+	if err := s.o.Backend.CheckListen(l.Addr(), s.o.TLS != nil); err != nil {
 		return errors.Join(err, l.Close())
 	}
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })

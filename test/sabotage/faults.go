@@ -654,6 +654,16 @@ var faults = []fault{
 		pkg:   "./test/web", test: "^TestPagesRefuse$",
 	},
 	{
+		name: "like-without-escape", what: "the names that clients escape in patterns are not found",
+		edits: []edit{{"serve/dialect.go", "constant && !strings.Contains(s, `\\`)", "constant && len(s) > 0"}},
+		pkg:   "./test/bi", test: "^TestMetadataOfDriversIsPostgreSQLs$",
+	},
+	{
+		name: "ticket-of-any-role", what: "who has another role's ticket of Flight SQL gets its rows",
+		edits: []edit{{"serve/flightsql/statements.go", "ok := r != nil && r.role == roleOf(ctx) && !r.taken", "ok := r != nil && !r.taken"}},
+		pkg:   "./test/bi", test: "^TestFlightSQLRefuses$",
+	},
+	{
 		name: "empty-text-is-null", what: "clients get a null where a row begins with an empty text",
 		edits: []edit{{"serve/pgwire/query.go", "buf := make([]byte, 0, 1024)", "var buf []byte"}},
 		pkg:   "./test/bi", test: "^TestDriversReadWhatIsWritten$",
