@@ -651,6 +651,8 @@ func (r *resolver) cast(n duckdb.Node) error {
 	return nil
 }
 
+func isBlank(c byte) bool { return strings.IndexByte(" \t\n\r\v\f", c) >= 0 }
+
 // arrayLiteral reads the text of a one-dimensional array, {a,"b c",NULL}.
 func arrayLiteral(s string) ([]*string, error) {
 	bad := errorf("22P02", "malformed array literal: %q", s)
@@ -665,8 +667,14 @@ func arrayLiteral(s string) ([]*string, error) {
 	for at := 0; ; {
 		var b strings.Builder
 		quoted := false
+		for at < len(s) && isBlank(s[at]) {
+			at++
+		}
 		for at < len(s) && s[at] != ',' {
 			switch c := s[at]; {
+			case quoted && isBlank(c): // between the closing quote and the comma
+			case quoted:
+				return nil, bad
 			case c == '"':
 				quoted = true
 				for at++; at < len(s) && s[at] != '"'; at++ {
