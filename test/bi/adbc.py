@@ -98,7 +98,8 @@ with connect(autocommit=True) as c, c.cursor() as cur:
     schemas = {s["db_schema_name"]: s for s in found[0]["catalog_db_schemas"]}
     tables = {t["table_name"]: t for t in schemas["public"]["db_schema_tables"]}
     assert list(tables) == ["unified_events"], tables
-    assert [x["column_name"] for x in tables["unified_events"]["table_columns"]][:2] == ["event_id", "source"], tables
+    columns = sorted(tables["unified_events"]["table_columns"], key=lambda x: x["ordinal_position"])
+    assert [x["column_name"] for x in columns][:2] == ["event_id", "source"], tables
     info = c.adbc_get_info()
     assert info["vendor_name"], info
 
