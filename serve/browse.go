@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/apache/arrow-go/v18/arrow"
+
 	"github.com/cauce-data/cauce/catalog"
 	"github.com/cauce-data/cauce/delta"
 )
@@ -18,6 +20,8 @@ type Relation struct {
 	View    bool             `json:"view"`
 	Comment string           `json:"comment,omitempty"`
 	Columns []RelationColumn `json:"columns"`
+	Key     []string         `json:"-"` // of the lake file; nil where the role does not see all of it
+	Arrow   *arrow.Schema    `json:"-"` // of its rows
 }
 
 // RelationColumn is a column of a Relation.
@@ -41,10 +45,14 @@ func (b *Backend) Relations(ctx context.Context, r *Role) ([]Relation, error) {
 	}
 	out := []Relation{}
 	for _, s := range shapes {
-		out = append(out, Relation{Schema: SchemaPublic, Name: s.name, Comment: s.comment, Columns: columns(s.fields)})
+		rel := Relation{Schema: SchemaPublic, Name: s.name, Comment: s.comment, Columns: columns(s.fields), Key: s.key, Arrow: arrowOf(s.fields)}
+		if slices.ContainsFunc(s.key, func(k string) bool { return len(rel.Arrow.FieldIndices(k)) == 0 }) {
+			rel.Key = nil
+		}
+		out = append(out, rel)
 	}
 	for _, v := range b.views(r) {
-		out = append(out, Relation{Schema: SchemaPublic, Name: v.Name, View: true, Comment: v.Comment, Columns: columns(v.Columns)})
+		out = append(out, Relation{Schema: SchemaPublic, Name: v.Name, View: true, Comment: v.Comment, Columns: columns(v.Columns), Arrow: arrowOf(v.Columns)})
 	}
 	// What was declared comes before the lake's own table of quarantined records.
 	own := func(r Relation) int {
@@ -61,7 +69,7 @@ func (b *Backend) Relations(ctx context.Context, r *Role) ([]Relation, error) {
 			continue
 		}
 		v := systemViews[name]
-		rel := Relation{Schema: SchemaLake, Name: name, View: true, Comment: v.comment, Columns: []RelationColumn{}}
+		rel := Relation{Schema: SchemaLake, Name: name, View: true, Comment: v.comment, Columns: []RelationColumn{}, Arrow: arrow.NewSchema(v.fields, nil)}
 		for _, f := range v.fields {
 			rel.Columns = append(rel.Columns, RelationColumn{f.Name, f.Type.String()})
 		}
@@ -69,3 +77,5 @@ func (b *Backend) Relations(ctx context.Context, r *Role) ([]Relation, error) {
 	}
 	return out, nil
 }
+
+func arrowOf(fields []delta.Field) *arrow.Schema { return (&delta.Schema{Fields: fields}).Arrow() }

@@ -1,6 +1,7 @@
 package flightsql
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -100,12 +101,26 @@ func (s *Server) DoGetDBSchemas(_ context.Context, q fsql.GetDBSchemas) (*arrow.
 	})
 }
 
-// relations lists what the caller sees.
+// relations lists what the caller sees, by schema and name, as the protocol orders tables.
 func (s *Server) relations(ctx context.Context) ([]serve.Relation, error) {
-	session := s.o.Backend.Session(roleOf(ctx), 0)
-	defer session.Close()
-	list, err := session.Relations(ctx)
+	list, err := s.o.Backend.Relations(ctx, roleOf(ctx))
+	slices.SortFunc(list, func(a, b serve.Relation) int {
+		return cmp.Or(strings.Compare(a.Schema, b.Schema), strings.Compare(a.Name, b.Name))
+	})
 	return list, statusOf(err)
+}
+
+// Kinds of relations.
+const (
+	kindTable = "TABLE"
+	kindView  = "VIEW"
+)
+
+func kindOf(r serve.Relation) string {
+	if r.View {
+		return kindView
+	}
+	return kindTable
 }
 
 func tablesColumns(q fsql.GetTables) *arrow.Schema {
@@ -129,14 +144,14 @@ func (s *Server) DoGetTables(ctx context.Context, q fsql.GetTables) (*arrow.Sche
 	return s.batch(tablesColumns(q), func(b *array.RecordBuilder) {
 		for _, r := range list {
 			if !ours(q.GetCatalog()) || !matches(q.GetDBSchemaFilterPattern(), r.Schema) || !matches(q.GetTableNameFilterPattern(), r.Name) ||
-				len(q.GetTableTypes()) > 0 && !slices.Contains(q.GetTableTypes(), r.Kind) {
+				len(q.GetTableTypes()) > 0 && !slices.Contains(q.GetTableTypes(), kindOf(r)) {
 				continue
 			}
-			for i, v := range []string{serve.Database, r.Schema, r.Name, r.Kind} {
+			for i, v := range []string{serve.Database, r.Schema, r.Name, kindOf(r)} {
 				put(b, i, v)
 			}
 			if q.GetIncludeSchema() {
-				fields := slices.Clone(r.Columns.Fields())
+				fields := slices.Clone(r.Arrow.Fields())
 				for i := range fields {
 					m := fsql.NewColumnMetadataBuilder().CatalogName(serve.Database).SchemaName(r.Schema).TableName(r.Name).IsReadOnly(true)
 					if t, ok := fields[i].Type.(*arrow.Decimal128Type); ok {
@@ -158,8 +173,8 @@ func (s *Server) GetFlightInfoTableTypes(_ context.Context, desc *flight.FlightD
 // DoGetTableTypes gives the kinds of relations.
 func (s *Server) DoGetTableTypes(context.Context) (*arrow.Schema, <-chan flight.StreamChunk, error) {
 	return s.batch(schema_ref.TableTypes, func(b *array.RecordBuilder) {
-		put(b, 0, serve.KindTable)
-		put(b, 0, serve.KindView)
+		put(b, 0, kindTable)
+		put(b, 0, kindView)
 	})
 }
 
