@@ -288,8 +288,13 @@ func (p *program) render(in input) (*rendering, error) {
 		for i, c := range p.columns {
 			if c.constant {
 				if changed(i) {
-					out.constants[i] = r.cast(mapped[i], c.Type).value
-					mapped[i] = rendered{value: out.constants[i], kind: c.kind, plain: true}
+					y := r.cast(mapped[i], c.Type)
+					if y.fail != "" {
+						e, fromRaw := exprOf(i)
+						checks.add(y.fail, addRule(rule{name: "cast:" + c.Name, column: i, expr: e, fromRaw: fromRaw, describe: "is no " + typeName(c.Type)}))
+					}
+					out.constants[i] = y.value
+					mapped[i] = rendered{value: y.value, kind: c.kind, plain: true}
 				}
 				continue
 			}

@@ -540,6 +540,9 @@ func (r *renderer) call(c pipeline.Call) (rendered, error) {
 			vals[0] = "CAST(" + vals[0] + " AS HUGEINT)"
 			return r.guarded("CAST(round("+strings.Join(vals, ", ")+") AS BIGINT)", kindInt, fail, args), nil
 		}
+		if args[0].kind == kindFloat { // DuckDB's round before the point makes 0 of infinity
+			return r.guarded("CASE WHEN isfinite("+vals[0]+") THEN round("+list+") ELSE "+vals[0]+" END", kindFloat, fail, args), nil
+		}
 		return r.guarded("round("+list+")", args[0].kind, fail, args), nil
 	case "to_event_time":
 		return r.eventTime(c, args, fail)
@@ -563,7 +566,15 @@ func (r *renderer) call(c pipeline.Call) (rendered, error) {
 		return mk(kindText, "(%s || %s)", textOf(args[0]), textOf(args[1]))
 	case "+", "-", "*":
 		k := max(args[0].kind, args[1].kind)
-		return r.guarded("("+typed(args[0])+" "+c.Func+" "+typed(args[1])+")", k, fail, args), nil
+		left, right := typed(args[0]), typed(args[1])
+		if k == kindFloat { // of two FLOATs DuckDB makes a FLOAT
+			left, right = "CAST("+left+" AS DOUBLE)", "CAST("+right+" AS DOUBLE)"
+		}
+		if args[0].kind == kindDecimal && args[1].kind == kindDecimal {
+			// DuckDB keeps a result within 18 digits where both sides are, and fails beyond; a neutral one of 19 makes room.
+			left = "(" + map[string]string{"+": "CAST(0 AS DECIMAL(19,0)) + ", "-": "CAST(0 AS DECIMAL(19,0)) + ", "*": "CAST(1 AS DECIMAL(19,0)) * "}[c.Func] + left + ")"
+		}
+		return r.guarded("("+left+" "+c.Func+" "+right+")", k, fail, args), nil
 	case "%":
 		k := max(args[0].kind, args[1].kind)
 		return r.guarded("("+typed(args[0])+" % NULLIF("+typed(args[1])+", 0))", k, fail, args), nil

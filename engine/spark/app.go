@@ -432,6 +432,8 @@ func shown(t delta.Type, x string) string {
 	switch kindOf(t) {
 	case kindText:
 		return x
+	case kindDate:
+		return dateText(x)
 	case kindFloat:
 		if t == delta.Float {
 			return "cauce_float_text(CAST(" + x + " AS DOUBLE), true)"
@@ -508,7 +510,9 @@ func canonical(t delta.Type, x string) (string, error) {
 	switch kindOf(t) {
 	case kindText:
 		return x, nil
-	case kindBool, kindInt, kindDecimal, kindDate:
+	case kindDate:
+		return dateText(x), nil
+	case kindBool, kindInt, kindDecimal:
 		return "CAST(" + x + " AS STRING)", nil
 	case kindTime:
 		return "CAST(unix_micros(" + x + ") AS STRING)", nil

@@ -79,6 +79,8 @@ func provedText(plan *pipeline.Plan, col pipeline.Column) [2]string {
 		return [2]string{"CAST(unix_micros(" + x + ") AS STRING)", ""}
 	case kindWall:
 		return [2]string{"CAST(unix_micros(CAST(" + x + " AS TIMESTAMP)) AS STRING)", ""}
+	case kindDate:
+		return [2]string{dateText(x), ""}
 	case kindBinary:
 		return [2]string{"lower(hex(" + x + "))", ""}
 	}

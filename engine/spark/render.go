@@ -263,6 +263,8 @@ func (r *renderer) cast(a rendered, t delta.Type) rendered {
 		out.value = "date_format(" + x + `, "yyyy-MM-dd'T'HH:mm:ss.SSSSSS'Z'")`
 	case to == kindText && a.kind == kindWall:
 		out.value = "date_format(" + x + `, "yyyy-MM-dd'T'HH:mm:ss.SSSSSS")`
+	case to == kindText && a.kind == kindDate:
+		out.value = dateText(x)
 	case to == kindText:
 		out.value = "CAST(" + x + " AS STRING)"
 	case a.kind == kindInt && (to == kindInt || to == kindDecimal || to == kindFloat):
@@ -271,6 +273,9 @@ func (r *renderer) cast(a rendered, t delta.Type) rendered {
 		back := try
 		if a.kind == kindFloat {
 			back = "CAST(" + try + " AS DOUBLE)"
+			if t == delta.Type(delta.Long) { // Spark takes 2^63 for the greatest BIGINT
+				try = "CASE WHEN " + x + " < CAST('9223372036854775807' AS DOUBLE) THEN " + try + " END"
+			}
 		}
 		exact(try, back)
 	case (a.kind == kindDecimal || a.kind == kindFloat) && to == kindFloat:
@@ -560,9 +565,16 @@ func (r *renderer) call(c pipeline.Call) (rendered, error) {
 	return rendered{}, fmt.Errorf("BUG: no rendering for function %s", c.Func)
 }
 
+// dateText is the text of a date. Spark writes a + before years beyond 9999, which a day of the last hours of that year may
+// have in a zone.
+func dateText(x string) string { return "trim(LEADING '+' FROM CAST(" + x + " AS STRING))" }
+
 func textOf(a rendered) string {
-	if a.kind == kindText {
+	switch a.kind {
+	case kindText:
 		return a.value
+	case kindDate:
+		return dateText(a.value)
 	}
 	return "CAST(" + a.value + " AS STRING)"
 }

@@ -139,6 +139,13 @@ func TestBothEnginesGiveEveryRecordTheSameFate(t *testing.T) {
 		}
 		add(name, string(lake))
 	}
+	// What random lake files have found.
+	add("found once", one("Europe/Madrid", []string{"STRING", "LONG", "DECIMAL(38,10)", "DECIMAL(38,16)", "DOUBLE", "DOUBLE", "STRING"}, []string{
+		"CAST(to_date(to_event_time('9999-12-31T23:59:59Z')) AS STRING)", "TRY_CAST(TRY_CAST('9223372036854775807' AS DOUBLE) AS LONG)",
+		"CAST('-9999999999.99999999' AS DECIMAL(18,8)) - CAST('1' AS DECIMAL(18,8))", "CAST('99999999' AS DECIMAL(18,8)) * CAST('99999999' AS DECIMAL(18,8))",
+		"TRY_CAST('3.4028235e38' AS FLOAT) + TRY_CAST('3.4028235e38' AS FLOAT)", "round(TRY_CAST('Infinity' AS FLOAT), -1)", "a",
+	}))
+	add("constant that does not fit", one("UTC", []string{"INT", "STRING"}, []string{"3000000000", "a"}))
 	for i := range testscale.Count(t, "prove-plans") {
 		seed := rng.Uint64()
 		add(fmt.Sprintf("random-%d", i), prove.Lake(rand.New(rand.NewPCG(seed, 0))))
