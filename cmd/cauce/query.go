@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,6 +20,7 @@ import (
 	"github.com/cauce-data/cauce/engine/duckdb"
 	"github.com/cauce-data/cauce/objstore"
 	"github.com/cauce-data/cauce/objstore/usage"
+	"github.com/cauce-data/cauce/pipeline"
 )
 
 func newQuery(a *app) *cobra.Command {
@@ -169,11 +171,11 @@ func (l *lake) query(ctx context.Context, sql, asOf string) (*result, error) {
 	if err != nil {
 		return nil, &usageError{err: err}
 	}
+	named, tables := l.expandViews(named)
 	if asOf != "" && len(named) != 1 {
 		return nil, usagef("--as-of needs a query over one table; this one names %s", list(named))
 	}
 	r := &result{versions: map[string]int64{}}
-	var tables []duckdb.QueryTable
 	for _, name := range named {
 		t, q, err := l.openNamed(ctx, name)
 		if err != nil {
@@ -216,6 +218,30 @@ func (l *lake) openNamed(ctx context.Context, name string) (*delta.Table, duckdb
 		}
 	}
 	return t, q, err
+}
+
+// expandViews puts the tables that views read in the place of the views' names.
+func (l *lake) expandViews(named []string) (tables []string, views []duckdb.QueryTable) {
+	add := func(name string) {
+		if !slices.ContainsFunc(tables, func(n string) bool { return strings.EqualFold(n, name) }) {
+			tables = append(tables, name)
+		}
+	}
+	for _, name := range named {
+		var v *pipeline.View
+		if l.Lake != nil { // tables by their paths need none
+			v = l.View(name)
+		}
+		if v == nil {
+			add(name)
+			continue
+		}
+		views = append(views, duckdb.QueryTable{Name: v.Name, View: v.SQL, Reads: v.Tables})
+		for _, t := range v.Tables {
+			add(t)
+		}
+	}
+	return tables, views
 }
 
 // snapshotAsOf reads --as-of: a version number, or a time.

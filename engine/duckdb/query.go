@@ -18,12 +18,15 @@ import (
 	"github.com/cauce-data/cauce/pipeline"
 )
 
-// QueryTable is a table that a query may name.
+// QueryTable is a table or a view that a query may name.
 type QueryTable struct {
 	Name     string
-	Snapshot *delta.Snapshot
+	Snapshot *delta.Snapshot // of a table
 	// Hide is an SQL condition that rows must meet to be seen, such as "NOT coalesce(_deleted, false)"; "" shows all.
 	Hide string
+	// View is the SELECT of a view, Reads the tables that it names; they must be among the query's.
+	View  string
+	Reads []string
 }
 
 // ErrStatement is returned (wrapped) for SQL that is not one SELECT over known tables.
@@ -161,9 +164,27 @@ func (e *Engine) query(ctx context.Context, sql string, tables []QueryTable, res
 			return nil, fmt.Errorf("%w: no table %q; there are: %s", ErrStatement, ref.table, tableList(tables))
 		}
 	}
-	wanted, err := q.predicates(ctx, c, byName)
+	snapshots := map[string]*QueryTable{}
+	for name, t := range byName {
+		if t.View == "" {
+			snapshots[name] = t
+		}
+	}
+	wanted, err := q.predicates(ctx, c, snapshots)
 	if err != nil {
 		return nil, err
+	}
+	var views []*QueryTable
+	for name := range wanted {
+		if t := byName[name]; t.View != "" {
+			views = append(views, t)
+		}
+	}
+	for _, v := range views {
+		delete(wanted, strings.ToLower(v.Name))
+		for _, name := range v.Reads { // its own conditions are not looked at
+			wanted[strings.ToLower(name)] = nil
+		}
 	}
 	for name, where := range wanted {
 		t := byName[name]
@@ -191,6 +212,11 @@ func (e *Engine) query(ctx context.Context, sql string, tables []QueryTable, res
 		}
 		if err := c.exec(ctx, "CREATE OR REPLACE TEMP VIEW "+quoteName(t.Name)+" AS "+body); err != nil {
 			return nil, fmt.Errorf("table %s: %w", t.Name, err)
+		}
+	}
+	for _, v := range views {
+		if err := c.exec(ctx, "CREATE OR REPLACE TEMP VIEW "+quoteName(v.Name)+" AS "+v.View); err != nil {
+			return nil, fmt.Errorf("view %s: %w", v.Name, err)
 		}
 	}
 	if r.reader, err = c.arrow(ctx, sql); err != nil {
