@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the tests compare Cauce with, from package registries and by name, into .cache/, and reuses it:
-# .cache/venv (test/requirements.txt), .cache/airflow (test/airflow/requirements.txt), .cache/clients (test/sharing/requirements.txt), .cache/checkov (test/infra/requirements.txt), .cache/jars (test/spark-pom.xml), .cache/jdbc, .cache/node, .cache/s3a (test/s3a-pom.xml), .cache/kafka (test/kafka-pom.xml), .cache/registry and .cache/bin (programs in Go). What cannot be had is named and left out;
+# .cache/venv (test/requirements.txt), .cache/airflow (test/airflow/requirements.txt), .cache/clients (test/sharing/requirements.txt), .cache/superset (test/superset/requirements.txt), .cache/checkov (test/infra/requirements.txt), .cache/jars (test/spark-pom.xml), .cache/jdbc, .cache/node, .cache/s3a (test/s3a-pom.xml), .cache/kafka (test/kafka-pom.xml), .cache/registry and .cache/bin (programs in Go). What cannot be had is named and left out;
 # the tests that need it are then skipped by that name (test/prerequisites.txt).
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -123,6 +123,7 @@ versitygw() {
 python test/requirements.txt .cache/venv || echo "setup: no Python packages: their tests are skipped"
 python test/airflow/requirements.txt .cache/airflow || echo "setup: no Airflow: its tests are skipped"
 python test/sharing/requirements.txt .cache/clients || echo "setup: no Python clients of shares: their tests are skipped"
+python test/superset/requirements.txt .cache/superset || echo "setup: no Superset: its test is skipped"
 jars || echo "setup: no jars: their tests are skipped"
 registry || echo "setup: no schema registry: its test is skipped"
 python test/infra/requirements.txt .cache/checkov || echo "setup: no checkov: its test is skipped"

@@ -29,6 +29,7 @@ var prerequisites = []prerequisite{
 	{"python", func() (string, error) { return exec.LookPath("python3") }},
 	{"venv", func() (string, error) { return file(filepath.Join(root(), ".cache", "venv", "bin", "python")) }},
 	{"airflow", func() (string, error) { return file(filepath.Join(root(), ".cache", "airflow", "bin", "airflow")) }},
+	{"superset", func() (string, error) { return file(filepath.Join(root(), ".cache", "superset", "bin", "superset")) }},
 	{"clients", func() (string, error) { return file(filepath.Join(root(), ".cache", "clients", "bin", "python")) }},
 	{"java", java},
 	{"javac", func() (string, error) { return exec.LookPath("javac") }},
@@ -60,7 +61,7 @@ var prerequisites = []prerequisite{
 
 // slow are those that take longer to start, or to work with, than a glance has: at size short their tests are left out.
 var slow = []string{
-	"venv", "airflow", "clients", "java", "javac", "jars", "s3a", "kafka", "registry", "postgres", "versitygw", "fake-gcs-server", "moto", "chromium", "terraform", "checkov",
+	"venv", "airflow", "clients", "superset", "java", "javac", "jars", "s3a", "kafka", "registry", "postgres", "versitygw", "fake-gcs-server", "moto", "chromium", "terraform", "checkov",
 }
 
 // Names lists every prerequisite in a fixed order.
