@@ -87,8 +87,9 @@ export function plot(x, series, {what, kind = 'bars', time = false}) {
   };
   // The width is known once the chart stands in the page; when it is taken out of it, uPlot must let go of the window.
   const size = new ResizeObserver(() => {
-    if (!holder.isConnected) { chart?.destroy(); size.disconnect(); }
-    else if (!chart) draw();
+    if (!holder.isConnected) {
+      if (chart) { chart.destroy(); size.disconnect(); } // else it does not stand in the page yet
+    } else if (!chart) draw();
     else if (chart.width !== holder.clientWidth) chart.setSize({width: holder.clientWidth, height: 190});
   });
   size.observe(holder);
