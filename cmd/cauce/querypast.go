@@ -19,7 +19,6 @@ var past = regexp.MustCompile(`(?i)\bat\s*\(\s*(version|timestamp)\b|\btable_cha
 type pastResolver struct {
 	l        *lake
 	needLake func(name string) error
-	asOf     string
 	versions map[string]int64
 }
 

@@ -423,11 +423,6 @@ func (c *conn) flush() error {
 	return c.be.Flush()
 }
 
-func (c *conn) sendFlush(m pgproto3.BackendMessage) error {
-	c.send(m)
-	return c.flush()
-}
-
 func (c *conn) zone() *time.Location {
 	if loc, err := time.LoadLocation(c.session.Zone()); err == nil {
 		return loc
