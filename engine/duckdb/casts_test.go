@@ -54,7 +54,7 @@ func TestCastsFromText(t *testing.T) {
 		{"decimal(28,8)", "12345678901234567890.12345678", "12345678901234567890.12345678"}, {"decimal(28,8)", "1.5", "1.50000000"}, {"decimal(38,0)", strings.Repeat("9", 38), strings.Repeat("9", 38)},
 		{"boolean", "TRUE", "true"}, {"boolean", " t", "true"}, {"boolean", "Off", "false"}, {"boolean", "2", "fails"},
 		{"double", "1.5e3", "1500.0"}, {"double", "1_0", "fails"}, {"double", "1e400", "fails"}, {"double", "NaN", "nan"}, {"float", "1e39", "fails"},
-		{"date", "2024-08-20", "2024-08-20"}, {"date", "2024-8-20", "fails"}, {"date", "2023-02-29", "fails"}, {"date", "epoch", "fails"}, {"date", "2024-08-20 10:00:00", "fails"},
+		{"date", "2024-08-20", "2024-08-20"}, {"date", "2024-8-20", "fails"}, {"date", "2023-02-29", "fails"}, {"date", "epoch", "fails"}, {"date", "2024-08-20 10:00:00", "fails"}, {"date", "10000-01-01", "fails"}, {"date", "0044-03-15 (BC)", "fails"},
 		{"timestamp", "2024-08-20T02:00:00+02:00", "2024-08-20 00:00:00"}, {"timestamp", "2024-08-20", "2024-08-20 00:00:00"}, {"timestamp", "1724112000", "fails"}, {"timestamp", "infinity", "fails"},
 		{"timestamp_ntz", "2024-08-20 01:02:03.5", "2024-08-20 01:02:03.5"}, {"timestamp_ntz", "2024-08-20T01:02:03Z", "fails"},
 	} {

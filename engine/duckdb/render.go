@@ -346,7 +346,8 @@ func (r *renderer) fromText(x string, t delta.Type) string {
 		case delta.Boolean:
 			return "COALESCE(" + fast + ", cauce_boolean(" + x + "))"
 		case delta.Date:
-			return "CASE WHEN CAST(" + fast + " AS VARCHAR) = " + x + " THEN " + fast + " ELSE DATE '1970-01-01' + cauce_date(" + x + ") END"
+			// DuckDB also writes and reads days beyond the year 9999 and before 1.
+			return "CASE WHEN length(" + x + ") = 10 AND CAST(" + fast + " AS VARCHAR) = " + x + " THEN " + fast + " ELSE DATE '1970-01-01' + cauce_date(" + x + ") END"
 		case delta.Timestamp:
 			return "make_timestamp(cauce_timestamp(" + x + ", " + quoteText(r.zone) + "))"
 		case delta.TimestampNTZ:
