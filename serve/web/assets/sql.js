@@ -81,7 +81,8 @@ async function make(go) {
     const kinds = ['none', 'line', 'bars', 'points'];
     const kind = kinds.includes(q.get('chart')) ? q.get('chart') : 'none';
     const at = (key, def) => { const i = columns.findIndex(c => c.name === q.get(key)); return i < 0 ? def : i; };
-    const x = at('x', Math.max(columns.findIndex(c => temporal(c.type)), 0)), y = at('y', columns.findIndex((c, i) => numeric(c.type) && i !== x));
+    const x = at('x', Math.max(columns.findIndex(c => temporal(c.type)), 0));
+    const other = columns.findIndex((c, i) => numeric(c.type) && i !== x), y = at('y', other < 0 ? x : other); // one number alone is drawn over itself
     const choose = (label, key, options, value) => el('label', label, el('select', {name: key, on: {change: e => {
       const next = query();
       next.set(key, e.target.value);
