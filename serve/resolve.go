@@ -26,7 +26,7 @@ type resolver struct {
 	cat           *pgcatalog.Catalogue
 	selects       int                      // SELECTs seen so far
 	views         bool                     // a view is read
-	dated         string                   // what is read as of the session\'s AT
+	dated         string                   // what is read as of the session's AT
 	read          map[string]delta.Version // versions of the tables that are read, by name
 }
 
@@ -190,34 +190,13 @@ func (r *resolver) Function(ctx context.Context, fn duckdb.Node) (duckdb.Relatio
 
 // changes is table_changes('table', from [, to]): the change feed.
 func (r *resolver) changes(ctx context.Context, fn duckdb.Node) (duckdb.Relation, error) {
-	var args []string
-	items, _ := fn["children"].([]any)
-	for _, a := range items {
-		text, ok := duckdb.ConstantText(a)
-		if !ok {
-			return duckdb.Relation{}, errorf(CodeInvalidParameter, "table_changes wants constants: table_changes('table', from_version [, to_version])")
-		}
-		args = append(args, text)
+	name, o, err := duckdb.ChangesCall(fn)
+	if err != nil {
+		return duckdb.Relation{}, errorf(CodeInvalidParameter, "%v", err)
 	}
-	if len(args) < 2 || len(args) > 3 {
-		return duckdb.Relation{}, errorf(CodeFunction, "table_changes has the arguments ('table', from_version [, to_version])")
-	}
-	name := strings.TrimPrefix(args[0], SchemaPublic+".")
-	t, ok := r.s.b.table(r.s.Role, name)
+	t, ok := r.s.b.table(r.s.Role, strings.TrimPrefix(name, SchemaPublic+"."))
 	if !ok {
-		return duckdb.Relation{}, errorf(CodeTable, "relation %q does not exist", args[0])
-	}
-	o := delta.ChangesOptions{To: -1}
-	for i, v := range args[1:] {
-		n, err := strconv.ParseInt(v, 10, 64)
-		if err != nil {
-			return duckdb.Relation{}, errorf(CodeInvalidParameter, "table_changes: version %q is no whole number", v)
-		}
-		if i == 0 {
-			o.From = delta.Version(n)
-		} else {
-			o.To = delta.Version(n)
-		}
+		return duckdb.Relation{}, errorf(CodeTable, "relation %q does not exist", name)
 	}
 	return r.s.changes(ctx, t, o, r.run)
 }

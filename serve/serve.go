@@ -61,14 +61,17 @@ type Observer struct {
 
 // Backend is what all sessions of a lake share.
 type Backend struct {
-	o Options
+	o     Options
+	roles []*Role
 
 	mu         sync.Mutex
 	catalogues map[string]*pgcatalog.Catalogue // by what they show
 }
 
 // New returns the backend of a lake.
-func New(o Options) *Backend { return &Backend{o: o, catalogues: map[string]*pgcatalog.Catalogue{}} }
+func New(o Options) *Backend {
+	return &Backend{o: o, roles: rolesOf(o.Lake), catalogues: map[string]*pgcatalog.Catalogue{}}
+}
 
 // Pool gives the workers.
 func (b *Backend) Pool() *worker.Pool { return b.o.Pool }
@@ -117,10 +120,12 @@ func (b *Backend) view(r *Role, name string) *pipeline.View {
 }
 
 // Roles lists the roles of the lake file; without any there is ReaderRole, which needs no password.
-func (b *Backend) Roles() []Role {
-	var out []Role
-	for _, r := range b.o.Lake.Roles {
-		role := Role{Name: r.Name, Password: r.Password}
+func (b *Backend) Roles() []*Role { return b.roles }
+
+func rolesOf(l *pipeline.Lake) []*Role {
+	var out []*Role
+	for _, r := range l.Roles {
+		role := &Role{Name: r.Name, Password: r.Password}
 		if len(r.Tables) > 0 {
 			role.Tables = map[string][]string{}
 			for _, t := range r.Tables {
@@ -136,21 +141,22 @@ func (b *Backend) Roles() []Role {
 		out = append(out, role)
 	}
 	if len(out) == 0 {
-		out = append(out, Role{Name: ReaderRole})
+		out = append(out, &Role{Name: ReaderRole})
 	}
 	return out
 }
 
-// Authenticate gives the role of a name whose password it is.
-func (b *Backend) Authenticate(name, password string) (*Role, bool) {
+// Authenticate gives the role of a name whose password it is; nil: there is none. It is the same *Role each time.
+func (b *Backend) Authenticate(name, password string) *Role {
+	// Hashes have one length, so that the comparison tells nothing of the password's.
 	given := sha256.Sum256([]byte(password))
-	for _, r := range b.Roles() {
+	for _, r := range b.roles {
 		want := sha256.Sum256([]byte(r.Password))
 		if strings.EqualFold(r.Name, name) && subtle.ConstantTimeCompare(given[:], want[:]) == 1 && r.Password != "" {
-			return &r, true
+			return r
 		}
 	}
-	return nil, false
+	return nil
 }
 
 // Open tells whether anybody may connect without a password.

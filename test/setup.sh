@@ -21,10 +21,13 @@ system() {
 	has "$program"
 }
 
+# installed FOLDER VERSION: it is there already.
+installed() { [ "$(cat "$1/.installed" 2>/dev/null)" = "$2" ]; }
+
 # python REQUIREMENTS FOLDER: the packages of a file in a virtual environment of their own.
 python() {
 	want=$(cksum "$1")
-	[ "$(cat "$2/.installed" 2>/dev/null)" = "$want" ] && return 0
+	installed "$2" "$want" && return 0
 	system python3 python3 python3-venv || return 1
 	echo "setup: Python packages into $2"
 	rm -rf "$2"
@@ -33,47 +36,39 @@ python() {
 	echo "$want" >"$2/.installed"
 }
 
+# dependencies POM FOLDER WHAT [FLAG…]: the jars that a project of Maven depends on.
+dependencies() {
+	pom=$1
+	folder=$2
+	what=$3
+	shift 3
+	want=$(cksum "$pom")
+	installed "$folder" "$want" && return 0
+	system mvn maven || return 1
+	echo "setup: $what into $folder"
+	rm -rf "$folder"
+	mvn -B -q -f "$pom" dependency:copy-dependencies -DoutputDirectory="$PWD/$folder" -DincludeScope=runtime "$@" \
+		>"$folder.log" 2>&1 </dev/null || { rm -rf "$folder"; tail -n 3 "$folder.log"; return 1; }
+	echo "$want" >"$folder/.installed"
+}
+
+java_runtime() { system java openjdk-17-jre-headless; }
+
 jars() {
-	want=$(cksum test/spark-pom.xml)
-	[ "$(cat .cache/jars/.installed 2>/dev/null)" = "$want" ] && return 0
-	system javac openjdk-17-jdk-headless || system java openjdk-17-jre-headless || return 1
-	system mvn maven || return 1
-	echo "setup: jars into .cache/jars"
-	rm -rf .cache/jars
-	mvn -B -q -f test/spark-pom.xml dependency:copy-dependencies -DoutputDirectory="$PWD/.cache/jars" -DincludeScope=runtime \
-		-DincludeArtifactIds=delta-spark_4.2_2.13,delta-storage,delta-kernel-api,delta-kernel-defaults,delta-kernel-unitycatalog,unitycatalog-client,unitycatalog-hadoop,jackson-datatype-jdk8,shims,spark-sql-kafka-0-10_2.13,spark-token-provider-kafka-0-10_2.13,kafka-clients,commons-pool2 \
-		>.cache/mvn.log 2>&1 </dev/null || { rm -rf .cache/jars; tail -n 3 .cache/mvn.log; return 1; }
-	echo "$want" >.cache/jars/.installed
+	system javac openjdk-17-jdk-headless || java_runtime || return 1
+	dependencies test/spark-pom.xml .cache/jars "jars of Spark" \
+		-DincludeArtifactIds=delta-spark_4.2_2.13,delta-storage,delta-kernel-api,delta-kernel-defaults,delta-kernel-unitycatalog,unitycatalog-client,unitycatalog-hadoop,jackson-datatype-jdk8,shims,spark-sql-kafka-0-10_2.13,spark-token-provider-kafka-0-10_2.13,kafka-clients,commons-pool2
 }
 
-s3a() {
-	want=$(cksum test/s3a-pom.xml)
-	[ "$(cat .cache/s3a/.installed 2>/dev/null)" = "$want" ] && return 0
-	system mvn maven || return 1
-	echo "setup: Hadoop's S3 client into .cache/s3a"
-	rm -rf .cache/s3a
-	mvn -B -q -f test/s3a-pom.xml dependency:copy-dependencies -DoutputDirectory="$PWD/.cache/s3a" -DincludeScope=runtime \
-		>.cache/mvn-s3a.log 2>&1 </dev/null || { rm -rf .cache/s3a; tail -n 3 .cache/mvn-s3a.log; return 1; }
-	echo "$want" >.cache/s3a/.installed
-}
+s3a() { dependencies test/s3a-pom.xml .cache/s3a "Hadoop's S3 client"; }
 
-kafka() {
-	want=$(cksum test/kafka-pom.xml)
-	[ "$(cat .cache/kafka/.installed 2>/dev/null)" = "$want" ] && return 0
-	system java openjdk-17-jre-headless || return 1
-	system mvn maven || return 1
-	echo "setup: Apache Kafka into .cache/kafka"
-	rm -rf .cache/kafka
-	mvn -B -q -f test/kafka-pom.xml dependency:copy-dependencies -DoutputDirectory="$PWD/.cache/kafka" -DincludeScope=runtime \
-		>.cache/mvn-kafka.log 2>&1 </dev/null || { rm -rf .cache/kafka; tail -n 3 .cache/mvn-kafka.log; return 1; }
-	echo "$want" >.cache/kafka/.installed
-}
+kafka() { java_runtime && dependencies test/kafka-pom.xml .cache/kafka "Apache Kafka"; }
 
 # A schema registry, Apicurio, whose next line needs Java 21.
 registry() {
 	want=3.0.9
-	[ "$(cat .cache/registry/.installed 2>/dev/null)" = "$want" ] && return 0
-	system java openjdk-17-jre-headless || return 1
+	installed .cache/registry "$want" && return 0
+	java_runtime || return 1
 	system mvn maven || return 1
 	echo "setup: a schema registry into .cache/registry"
 	rm -rf .cache/registry
@@ -86,7 +81,7 @@ registry() {
 # PostgreSQL's drivers for JDBC and for Node.js.
 pgjdbc() {
 	want=42.7.14
-	[ "$(cat .cache/jdbc/.installed 2>/dev/null)" = "$want" ] && return 0
+	installed .cache/jdbc "$want" && return 0
 	system javac openjdk-17-jdk-headless || return 1
 	system mvn maven || return 1
 	echo "setup: a driver for JDBC into .cache/jdbc"
@@ -98,7 +93,7 @@ pgjdbc() {
 
 node_postgres() {
 	want=8.23.1
-	[ "$(cat .cache/node/.installed 2>/dev/null)" = "$want" ] && return 0
+	installed .cache/node "$want" && return 0
 	has npm || return 1
 	echo "setup: a driver for Node.js into .cache/node"
 	rm -rf .cache/node

@@ -88,41 +88,27 @@ func (p *pastResolver) Function(ctx context.Context, fn duckdb.Node) (duckdb.Rel
 	if name, _ := fn["function_name"].(string); !strings.EqualFold(name, "table_changes") {
 		return duckdb.Relation{}, false, nil
 	}
-	var args []string
-	items, _ := fn["children"].([]any)
-	for _, a := range items {
-		if text, ok := duckdb.ConstantText(a); ok {
-			args = append(args, text)
-		}
+	name, o, err := duckdb.ChangesCall(fn)
+	if err != nil {
+		return duckdb.Relation{}, true, &usageError{err: err}
 	}
-	if len(args) != len(items) || len(args) < 2 || len(args) > 3 {
-		return duckdb.Relation{}, true, usagef("table_changes takes constants: table_changes('TABLE', FROM_VERSION [, TO_VERSION])")
-	}
-	o := delta.ChangesOptions{To: -1}
-	for i, to := range []*delta.Version{&o.From, &o.To}[:len(args)-1] {
-		v, err := strconv.ParseInt(args[i+1], 10, 64)
-		if err != nil || v < 0 {
-			return duckdb.Relation{}, true, usagef("table_changes: version %q is no whole number from 0 on", args[i+1])
-		}
-		*to = delta.Version(v)
-	}
-	t, _, err := p.open(ctx, args[0])
+	t, _, err := p.open(ctx, name)
 	if err != nil {
 		return duckdb.Relation{}, true, err
 	}
 	feed, err := t.Changes(ctx, o)
 	if err != nil {
-		return duckdb.Relation{}, true, fmt.Errorf("table %s: %w", args[0], err)
+		return duckdb.Relation{}, true, fmt.Errorf("table %s: %w", name, err)
 	}
 	rel := duckdb.Relation{Schema: feed.Schema.Arrow()}
 	for b, err := range feed.Batches(ctx) {
 		if err != nil {
-			return duckdb.Relation{}, true, fmt.Errorf("table %s: %w", args[0], err)
+			return duckdb.Relation{}, true, fmt.Errorf("table %s: %w", name, err)
 		}
 		b.Retain() // to the end of the command
 		rel.Schema, rel.Rows = b.Schema(), append(rel.Rows, b)
 	}
-	p.versions["table_changes of "+args[0]] = int64(feed.To)
+	p.versions["table_changes of "+name] = int64(feed.To)
 	return rel, true, nil
 }
 

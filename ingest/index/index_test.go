@@ -228,17 +228,7 @@ func TestLocate(t *testing.T) {
 	for i := range 40_000 {
 		rows = append(rows, row{k: fmt.Sprint("key-", i%30_000), n: int64(i), day: int32(i % 3), v: int64(i)})
 	}
-	if _, err := tbl.Append(ctx, rowsOf(rows), delta.AppendOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	s, err := tbl.Snapshot(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	files, err := s.Files(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s, files := appended(t, tbl, rows)
 	x := index.New(inner, eng.Reader, index.Options{})
 	var src []row
 	for i := 0; i < 35_000; i += 7 {
@@ -369,17 +359,7 @@ func TestSegmentsOutliveTheProcess(t *testing.T) {
 			src = append(src, row{k: fmt.Sprint("key-", i*2)})
 		}
 	}
-	if _, err := tbl.Append(ctx, rowsOf(rows), delta.AppendOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	s, err := tbl.Snapshot(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	files, err := s.Files(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s, files := appended(t, tbl, rows)
 	dir := filepath.Join(t.TempDir(), "index")
 	var log bytes.Buffer
 	inner := &counting{Locator: delta.PureGo().Locator}
@@ -508,4 +488,21 @@ func TestFolderThatCannotBeUsed(t *testing.T) {
 			t.Errorf("logged: %s", &log)
 		}
 	}
+}
+
+// appended gives a table more rows, and then its snapshot and files.
+func appended(t *testing.T, tbl *delta.Table, rows []row) (*delta.Snapshot, []delta.File) {
+	t.Helper()
+	if _, err := tbl.Append(t.Context(), rowsOf(rows), delta.AppendOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s, err := tbl.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := s.Files(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, files
 }

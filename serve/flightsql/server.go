@@ -61,7 +61,7 @@ type Options struct {
 type Server struct {
 	fsql.BaseServer
 	o      Options
-	tokens tokens
+	tokens *serve.Tokens // what handshakes have given out
 
 	mu           sync.Mutex
 	results      map[string]*result
@@ -75,8 +75,7 @@ func New(o Options) (*Server, error) {
 	if o.SessionsMax <= 0 {
 		o.SessionsMax = 400
 	}
-	s := &Server{o: o, results: map[string]*result{}, prepared: map[string]*prepared{}, transactions: map[string]*transaction{}, info: map[uint32]bool{}}
-	s.tokens.init(o.Backend)
+	s := &Server{o: o, tokens: serve.NewTokens(tokenLifetime, false), results: map[string]*result{}, prepared: map[string]*prepared{}, transactions: map[string]*transaction{}, info: map[uint32]bool{}}
 	s.Alloc = memory.DefaultAllocator
 	return s, s.registerInfo()
 }

@@ -274,7 +274,7 @@ func (c *conn) start(m *pgproto3.StartupMessage) error {
 	if err := c.s.register(c); err != nil {
 		return err
 	}
-	c.session = c.s.o.Backend.Session(&r.Role, int(c.pid))
+	c.session = c.s.o.Backend.Session(r.Role, int(c.pid))
 	if err := c.startupSettings(m.Parameters); err != nil {
 		c.session.Close()
 		c.session = nil

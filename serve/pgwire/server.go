@@ -46,7 +46,7 @@ type Server struct {
 
 // role is a role with what SCRAM needs.
 type role struct {
-	serve.Role
+	*serve.Role
 	credentials scram.StoredCredentials
 }
 

@@ -16,14 +16,16 @@ import (
 	"github.com/cauce-data/cauce/ingest"
 	"github.com/cauce-data/cauce/pipeline"
 	"github.com/cauce-data/cauce/schedule"
+	"github.com/cauce-data/cauce/serve"
 )
 
 // LagFunc asks how much of each stream waits; see Options.
 type LagFunc func(ctx context.Context, s *ingest.Status) map[string]any
 
 type server struct {
-	o      Options
-	logins *logins
+	o       Options
+	logins  *serve.Tokens
+	guesses *guesses
 }
 
 // Bounds of one answer.

@@ -2,9 +2,6 @@ package web
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
 	"net"
 	"net/http"
@@ -17,29 +14,21 @@ import (
 	"github.com/cauce-data/cauce/serve"
 )
 
-// A login makes a random token, which only the browser knows: here its hash names the session. The cookie is of no use to
-// scripts (HttpOnly) and not sent along with what other sites ask for (SameSite=Strict).
 const (
+	// cookieName is the cookie with the token of a login. It is of no use to scripts (HttpOnly) and not sent along with what
+	// other sites ask for (SameSite=Strict).
 	cookieName   = "cauce_session"
 	sessionTime  = 12 * time.Hour // since the last request
-	sessionsMax  = 10_000
-	failuresMax  = 5 // of one address before it has to wait
+	failuresMax  = 5              // of one address before it has to wait
 	failuresKept = 10_000
 	// failurePause is how long one failure counts.
 	failurePause = 20 * time.Second
 )
 
-type login struct {
-	role *serve.Role
-	ends time.Time
-}
-
-// logins holds who is signed in, and which addresses have failed to of late.
-type logins struct {
+// guesses holds which addresses have failed to sign in of late.
+type guesses struct {
 	mu       sync.Mutex
-	sessions map[[sha256.Size]byte]*login
 	failures map[string]*failures // by address
-	now      func() time.Time
 }
 
 // failures is a leaky bucket: full at failuresMax, it loses one in failurePause.
@@ -48,52 +37,7 @@ type failures struct {
 	at    time.Time
 }
 
-func newLogins() *logins {
-	return &logins{sessions: map[[sha256.Size]byte]*login{}, failures: map[string]*failures{}, now: time.Now}
-}
-
-// open makes a session and gives its token.
-func (l *logins) open(role *serve.Role) (string, error) {
-	raw := make([]byte, 32)
-	if _, err := rand.Read(raw); err != nil {
-		return "", err
-	}
-	token := base64.RawURLEncoding.EncodeToString(raw)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	now := l.now()
-	for k, s := range l.sessions {
-		if now.After(s.ends) || len(l.sessions) >= sessionsMax {
-			delete(l.sessions, k)
-		}
-	}
-	l.sessions[sha256.Sum256([]byte(token))] = &login{role, now.Add(sessionTime)}
-	return token, nil
-}
-
-// of gives the role of a request's session; nil without one.
-func (l *logins) of(r *http.Request) *serve.Role {
-	c, err := r.Cookie(cookieName)
-	if err != nil {
-		return nil
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s := l.sessions[sha256.Sum256([]byte(c.Value))]
-	if s == nil || l.now().After(s.ends) {
-		return nil
-	}
-	s.ends = l.now().Add(sessionTime)
-	return s.role
-}
-
-func (l *logins) close(r *http.Request) {
-	if c, err := r.Cookie(cookieName); err == nil {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		delete(l.sessions, sha256.Sum256([]byte(c.Value)))
-	}
-}
+func newGuesses() *guesses { return &guesses{failures: map[string]*failures{}} }
 
 // client is whom failures are counted for: an address, or the network of one of IPv6, which has many.
 func client(r *http.Request) string {
@@ -114,24 +58,24 @@ func client(r *http.Request) string {
 
 // wait tells how long a client has to wait before it may try again. A try counts as a failure until it is forgiven, so that
 // many at once are no way around.
-func (l *logins) wait(who string) time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	now := l.now()
-	f := l.failures[who]
+func (g *guesses) wait(who string) time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now()
+	f := g.failures[who]
 	if f == nil {
-		if len(l.failures) >= failuresKept {
-			for k, o := range l.failures {
+		if len(g.failures) >= failuresKept {
+			for k, o := range g.failures {
 				if o.leak(now); o.level == 0 {
-					delete(l.failures, k)
+					delete(g.failures, k)
 				}
 			}
-			if len(l.failures) >= failuresKept { // so many addresses at once are an attack
+			if len(g.failures) >= failuresKept { // so many addresses at once are an attack
 				return failurePause
 			}
 		}
 		f = &failures{at: now}
-		l.failures[who] = f
+		g.failures[who] = f
 	}
 	f.leak(now)
 	if f.level+1 > failuresMax {
@@ -147,10 +91,10 @@ func (f *failures) leak(now time.Time) {
 }
 
 // forgive takes back the count of a try that was none.
-func (l *logins) forgive(who string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if f := l.failures[who]; f != nil {
+func (g *guesses) forgive(who string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if f := g.failures[who]; f != nil {
 		f.level = max(0, f.level-1)
 	}
 }
@@ -183,21 +127,21 @@ func (s *server) loginRoutes(mux *http.ServeMux) {
 			return
 		}
 		who := client(r)
-		if wait := s.logins.wait(who); wait > 0 {
+		if wait := s.guesses.wait(who); wait > 0 {
 			seconds := int(wait.Seconds()) + 1
 			w.Header().Set("Retry-After", strconv.Itoa(seconds))
 			s.o.Log.Warn("web: too many failed logins", "client", who, "role", in.Name)
 			fail(w, http.StatusTooManyRequests, "too many failed logins; try again in "+strconv.Itoa(seconds)+" s")
 			return
 		}
-		role, ok := s.o.SQL.Authenticate(in.Name, in.Password)
-		if !ok {
+		role := s.o.SQL.Authenticate(in.Name, in.Password)
+		if role == nil {
 			s.o.Log.Warn("web: login failed", "client", who, "role", in.Name)
 			fail(w, http.StatusUnauthorized, "this name and password do not belong together")
 			return
 		}
-		s.logins.forgive(who)
-		token, err := s.logins.open(role)
+		s.guesses.forgive(who)
+		token, err := s.logins.Give(role)
 		if err != nil {
 			fail(w, http.StatusInternalServerError, err.Error())
 			return
@@ -207,7 +151,9 @@ func (s *server) loginRoutes(mux *http.ServeMux) {
 		answer(w, http.StatusOK, map[string]any{"user": role.Name})
 	})
 	mux.HandleFunc("POST /api/logout", func(w http.ResponseWriter, r *http.Request) {
-		s.logins.close(r)
+		if c, err := r.Cookie(cookieName); err == nil {
+			s.logins.Revoke(c.Value)
+		}
 		http.SetCookie(w, s.cookie("", -1))
 		answer(w, http.StatusOK, map[string]any{})
 	})
@@ -220,9 +166,13 @@ func (s *server) cookie(value string, age int) *http.Cookie {
 // role gives who asks; nil: nobody who has signed in.
 func (s *server) role(r *http.Request) *serve.Role {
 	if s.o.SQL.Open() {
-		return &serve.Role{Name: serve.ReaderRole}
+		return s.o.SQL.Roles()[0]
 	}
-	return s.logins.of(r)
+	c, err := r.Cookie(cookieName)
+	if err != nil {
+		return nil
+	}
+	return s.logins.Role(c.Value)
 }
 
 // admit lets requests below /api/ pass that the role who asks may make: roles that see some tables or views have the page SQL

@@ -72,7 +72,7 @@ func Handler(o Options) http.Handler {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &server{o: o, logins: newLogins()}
+	s := &server{o: o, logins: serve.NewTokens(sessionTime, true), guesses: newGuesses()}
 	mux := http.NewServeMux()
 	s.routes(mux)
 	s.sqlRoutes(mux)
