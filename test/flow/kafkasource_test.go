@@ -21,28 +21,6 @@ import (
 	"github.com/cauce-data/cauce/test/lab"
 )
 
-// ticksLake has one table that a topic of Kafka feeds; the kafka block's keys beside the brokers, and more keys of the
-// source, are the test's.
-const ticksLake = `version: 1
-storage: file:./data
-tables:
-  ticks:
-    columns: {id: {type: STRING, not_null: true}, price: "DECIMAL(18,4)", at: TIMESTAMP}
-    key: [id]
-    sequence: [at]
-    expect: [{name: price_positive, check: "price > 0", on_fail: quarantine}]
-sources:
-  live:
-    table: ticks
-    kind: kafka
-    topic: %s
-    kafka: {brokers: [%s]%s}
-    fields: {id: id, price: p, at: to_event_time(T)}
-    filter: "id <> 'none'"
-%s
-stream: {trigger: 100ms}
-`
-
 // forever keeps messages whose time is long past.
 var forever = map[string]string{"retention.ms": "-1"}
 
@@ -114,7 +92,7 @@ func TestKafkaSourceOptions(t *testing.T) {
 		}
 	}
 	lake := func(topic, more string, source ...string) *lab.Lake {
-		return lab.NewLakeOf(t, fmt.Appendf(nil, ticksLake, topic, b.Admin, more, strings.Join(source, "\n")))
+		return lab.NewLakeOf(t, fmt.Appendf(nil, lab.TicksLake, topic, b.Admin, more, strings.Join(source, "\n")))
 	}
 	read := func(l *lab.Lake) { t.Helper(); l.Run("run", "stream", "--available-now") }
 	fails := func(what string, l *lab.Lake, code int, words ...string) {
@@ -352,7 +330,7 @@ func TestKafkaWithASchemaRegistry(t *testing.T) {
 	put("", []byte{0, 0, 0, 0, byte(one), 0xff, 0xff})
 	put("", tick("g", "3", base)) // JSON as it is
 
-	l := lab.NewLakeOf(t, []byte(strings.Replace(fmt.Sprintf(ticksLake, topic, b.Addr, fmt.Sprintf(", registry: {url: %q}, tombstones: {time: T}", url), "    format: avro"),
+	l := lab.NewLakeOf(t, []byte(strings.Replace(fmt.Sprintf(lab.TicksLake, topic, b.Addr, fmt.Sprintf(", registry: {url: %q}, tombstones: {time: T}", url), "    format: avro"),
 		"price: p, at: to_event_time(T)", `price: "coalesce(p, price.amount)", at: to_event_time(T)`, 1)))
 	l.Run("run", "stream", "--available-now")
 	sameIDs(t, "Avro", l, "a", "b", "c", "g")

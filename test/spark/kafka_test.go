@@ -24,27 +24,6 @@ import (
 	"github.com/cauce-data/cauce/test/lab"
 )
 
-// ticksLake is a lake whose topic deletes: by messages without value, and by those that say so.
-const ticksLake = `version: 1
-storage: file:./data
-tables:
-  ticks:
-    columns: {id: {type: STRING, not_null: true}, price: "DECIMAL(18,4)", at: TIMESTAMP}
-    key: [id]
-    sequence: [at]
-    expect: [{name: price_positive, check: "price > 0", on_fail: quarantine}]
-sources:
-  live:
-    table: ticks
-    kind: kafka
-    topic: ticks
-    kafka: {brokers: [%q], tls: {ca: %q, cert: %q, key: %q}, tombstones: {time: T}}
-    fields: {id: id, price: p, at: to_event_time(T)}
-    filter: "id <> 'none'"
-    delete: "gone = 'yes'"
-    unknown_fields: keep
-`
-
 // oddKeys are keys of messages that delete: names, objects, and what is neither.
 var oddKeys = []string{
 	"\xff", "", " ", "none", "a<&>\"\\\u2028\u007f\x01b", "{}", "{ }", "null", "[]", "1", `{"id":"a"} x`, `{"id":"\u0061","id":"e"}`, "{\"id\":\"\xff\"}", `{"id":NaN}`, `{"id":{"id":"a"}}`,
@@ -93,7 +72,9 @@ func TestTombstonesOverTLSOnSpark(t *testing.T) {
 		records = nil
 	}
 	lake := func() *lab.Lake {
-		return lab.NewLakeOf(t, fmt.Appendf(nil, ticksLake, b.Addr, b.CA, b.ClientCert, b.ClientKey))
+		return lab.NewLakeOf(t, fmt.Appendf(nil, lab.TicksLake, "ticks", b.Addr,
+			fmt.Sprintf(", tls: {ca: %q, cert: %q, key: %q}, tombstones: {time: T}", b.CA, b.ClientCert, b.ClientKey),
+			"    delete: \"gone = 'yes'\" # messages that say so delete, beside those without value\n    unknown_fields: keep"))
 	}
 	lines := func(l *lab.Lake, query string) []string {
 		return strings.Split(strings.TrimSpace(l.Run("query", query, "--format", "jsonl")), "\n")
