@@ -342,7 +342,7 @@ var faults = []fault{
 	},
 	{
 		name: "merge-takes-any-source-row", what: "of several source rows that change one row of the table a MERGE takes the first",
-		edits: []edit{{"delta/mergeinto.go", "\t\t\t\tif onlyDelete {\n", "\t\t\t\tif onlyDelete || true {\n"}},
+		edits: []edit{{"delta/mergematch.go", "\t\t\t\tif onlyDelete {\n", "\t\t\t\tif onlyDelete || true {\n"}},
 		pkg:   "./delta", test: "^TestMergeInto$",
 	},
 	{
