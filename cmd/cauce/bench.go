@@ -298,17 +298,16 @@ func (b *bench) optimize(ctx context.Context) error {
 }
 
 func (b *bench) report() error {
-	where := b.l.Storage
 	result := struct {
 		Storage string      `json:"storage"`
 		Kept    string      `json:"kept,omitempty"` // folder of the lake file, with --keep
 		Steps   []benchStep `json:"steps"`
-	}{Storage: where, Steps: b.steps}
+	}{Storage: b.l.Storage, Steps: b.steps}
 	if b.keep {
 		result.Kept = b.dir
 	}
 	return b.a.print(result, func(w io.Writer) error {
-		fmt.Fprintf(w, "storage %s\n", where)
+		fmt.Fprintf(w, "storage %s\n", b.l.Storage)
 		g := newGrid("step", "rows", "seconds", "rows a second", "median ms", "max ms", "files", "requests", "bytes").right(1, 2, 3, 4, 5, 6, 7, 8)
 		for _, s := range b.steps {
 			row := []string{s.Step, thousands(s.Rows), fmt.Sprintf("%.3f", s.Seconds), "", "", "", "", "", ""}
