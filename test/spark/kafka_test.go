@@ -114,7 +114,6 @@ func TestTombstonesOverTLSOnSpark(t *testing.T) {
 
 // What a message without value stands for is the same in the driver's Python as here, whatever its key is.
 func TestTombstonesMeanTheSameInTheDriver(t *testing.T) {
-	python := prereq.Need(t, "venv")
 	rng := testscale.Rand(t)
 	keys := slices.Clone(oddKeys)
 	for range testscale.Count(t, "prove-records") {
@@ -146,35 +145,15 @@ func TestTombstonesMeanTheSameInTheDriver(t *testing.T) {
 			asks, want = append(asks, ask{spec, base64.StdEncoding.EncodeToString([]byte(k)), at}), append(want, string(text))
 		}
 	}
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "driver.py"), spark.Driver(), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	in, err := json.Marshal(asks)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(python, "-c", `import base64, json, sys
-sys.dont_write_bytecode = True
-import driver
-sys.setrecursionlimit(5000)
-out = []
+	var got []string
+	inDriver(t, `out = []
 for x in json.load(sys.stdin):
     try:
         text = driver.tombstone(x["spec"], base64.b64decode(x["key"]), x["time"])
     except driver.JSONError as e:
         text = b"refused: " + str(e).encode()
     out.append(base64.b64encode(text).decode())
-print(json.dumps(out))`)
-	cmd.Dir, cmd.Stdin = dir, bytes.NewReader(in)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("%v: %s", err, stderr.Bytes())
-	}
-	var got []string
-	decode(t, string(out), &got)
+print(json.dumps(out))`, asks, &got)
 	objects := 0
 	for i, w := range want {
 		g, err := base64.StdEncoding.DecodeString(got[i])
@@ -195,4 +174,40 @@ print(json.dumps(out))`)
 	if objects*10 < len(want) {
 		t.Errorf("only %d of %d keys stand for objects: that proves little", objects, len(want))
 	}
+}
+
+// A byte that no JSON has there is named alike.
+func TestCharactersAreShownAlikeInTheDriver(t *testing.T) {
+	var got []string
+	inDriver(t, `print(json.dumps([driver.go_char(c) for c in range(256)]))`, nil, &got)
+	for c, g := range got {
+		if want := fmt.Sprintf("%q", rune(c)); g != want {
+			t.Errorf("byte %d is %s in the driver, %s here", c, g, want)
+		}
+	}
+	if len(got) != 256 {
+		t.Errorf("%d bytes", len(got))
+	}
+}
+
+// inDriver runs a program of Python beside the driver's code, with a value as JSON on its standard input and another on its
+// standard output.
+func inDriver(t *testing.T, program string, in, out any) {
+	t.Helper()
+	python, dir := prereq.Need(t, "venv"), t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "driver.py"), spark.Driver(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(python, "-c", "import base64, json, sys\nsys.dont_write_bytecode = True\nsys.setrecursionlimit(5000)\nimport driver\n"+program)
+	var stderr bytes.Buffer
+	cmd.Dir, cmd.Stdin, cmd.Stderr = dir, bytes.NewReader(text), &stderr
+	answer, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %s", err, stderr.Bytes())
+	}
+	decode(t, string(answer), out)
 }

@@ -10,7 +10,7 @@ def go_char(byte):
     c = chr(byte)
     if c == "'":
         return "'\\''"
-    return "'" + quote(c).replace('\\"', '"')[1:-1] + "'"
+    return "'" + ('"' if c == '"' else quote(c)[1:-1]) + "'"
 
 
 class JSONScanner:
