@@ -10,7 +10,6 @@ import (
 
 	"github.com/cauce-data/cauce/connect/pubsub"
 	"github.com/cauce-data/cauce/internal/pubsubtest"
-	"github.com/cauce-data/cauce/internal/testscale"
 	"github.com/cauce-data/cauce/pipeline"
 )
 
@@ -76,7 +75,6 @@ func fetch(t *testing.T, s *pubsub.Source, n int) []pipeline.Record {
 }
 
 func TestMessagesArriveInTheOrderOfTheirKey(t *testing.T) {
-	testscale.NotAtShort(t, "the server that is up at once keeps no order")
 	pubsubtest.New(t)
 	create(t, pubsub.TopicOptions{Ordering: true})
 	publish(t, true, 4, 100)

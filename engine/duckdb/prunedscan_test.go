@@ -141,7 +141,7 @@ func TestPrunedScanEqualsFullScan(t *testing.T) {
 		}
 	}
 	t.Logf("%d conditions over %d tables; files were left out for %d", conditions, tables, pruned)
-	if pruned == 0 { // how many is a matter of luck
+	if pruned == 0 && testscale.Current() != testscale.Short { // how many is a matter of luck, and few conditions may have none
 		t.Errorf("of %d conditions only %d left out a file", conditions, pruned)
 	}
 }

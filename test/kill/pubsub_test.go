@@ -20,7 +20,6 @@ import (
 // a key has each trade once, the one without each message that the service took once. Two jobs read the first, by mistake:
 // nothing is doubled.
 func TestPubSubUnderFire(t *testing.T) {
-	testscale.NotAtShort(t, "a service that is killed takes its time to come back")
 	srv := pubsubtest.New(t)
 	rnd := testscale.Rand(t)
 	const topic, trades, files = "crypto_trades", 2000, 10
