@@ -545,6 +545,10 @@ func (x *epoch) brokenRows(ctx context.Context, p *part) iter.Seq2[[]broken, err
 			if s, ok := p.r.constants[i]; ok {
 				v = s
 			}
+			if x.p.columns[i].Type == delta.Float {
+				sel = append(sel, "cauce_float_text(CAST("+v+" AS DOUBLE))")
+				continue
+			}
 			sel = append(sel, "CAST("+v+" AS VARCHAR)")
 		}
 		var quarantined []string

@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"strings"
 	"sync"
@@ -99,6 +100,10 @@ func registerFunctions(c *sql.Conn) error {
 			f, _ := v[0].(float64)
 			return delta.FloatHash(f), nil
 		}},
+		{"cauce_float_text", []duckdb.Type{f64}, str, func(v []driver.Value) (any, error) {
+			f, _ := v[0].(float64)
+			return floatText(float32(f)), nil
+		}},
 		{"cauce_boolean", []duckdb.Type{str}, bol, func(v []driver.Value) (any, error) { return orNull(parseBoolean(text(v[0]))) }},
 		{"cauce_date", []duckdb.Type{str}, i32, func(v []driver.Value) (any, error) { return orNull(parseDate(text(v[0]))) }},
 		{"cauce_decimal", []duckdb.Type{str, i32, i32}, str, func(v []driver.Value) (any, error) {
@@ -122,6 +127,37 @@ func registerFunctions(c *sql.Conn) error {
 		}
 	}
 	return nil
+}
+
+// floatText is the shortest text of a FLOAT that reads back the same. DuckDB writes more of its digits where it has no
+// decimals: 666295232.0 for 666295230.0.
+func floatText(f float32) string {
+	x := float64(f)
+	switch {
+	case math.IsNaN(x):
+		return "nan"
+	case math.IsInf(x, 1):
+		return "inf"
+	case math.IsInf(x, -1):
+		return "-inf"
+	}
+	var text string
+	for digits := range 9 {
+		text = strconv.FormatFloat(x, 'e', digits, 32)
+		if y, err := strconv.ParseFloat(text, 32); err == nil && float32(y) == f {
+			break
+		}
+	}
+	_, exponent, _ := strings.Cut(text, "e")
+	e, err := strconv.Atoi(exponent)
+	short, serr := strconv.ParseFloat(text, 64)
+	if err != nil || serr != nil || x != 0 && (e < -4 || e >= 16) {
+		return text
+	}
+	if text = strconv.FormatFloat(short, 'f', -1, 64); !strings.Contains(text, ".") {
+		text += ".0"
+	}
+	return text
 }
 
 // parseWall reads an ISO 8601 date or time without zone as what a clock shows.

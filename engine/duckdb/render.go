@@ -282,7 +282,9 @@ func (r *renderer) cast(a rendered, t delta.Type) rendered {
 			back = "CAST(" + tryCast + " AS DOUBLE)"
 		}
 		exact(tryCast, back)
-	case (a.kind == kindDecimal || a.kind == kindFloat) && to == kindFloat:
+	case a.kind == kindDecimal && to == kindFloat:
+		exact("TRY_CAST("+nearest(x)+" AS "+typ+")", "")
+	case a.kind == kindFloat && to == kindFloat:
 		exact(tryCast, "")
 	case a.kind == kindBool && to == kindInt:
 		out.value = "CAST(" + x + " AS " + typ + ")"
@@ -383,6 +385,8 @@ func (r *renderer) caseExpr(c pipeline.Case) (rendered, error) {
 	value.WriteString("CASE")
 	fail.WriteString("CASE")
 	failing := false
+	var conds []string
+	var thens []rendered
 	branch := func(x rendered) string {
 		if x.kind > out.kind || out.kind == kindNull {
 			out.kind = x.kind
@@ -406,7 +410,7 @@ func (r *renderer) caseExpr(c pipeline.Case) (rendered, error) {
 			failing = true
 			fail.WriteString(" WHEN " + cond.fail + " THEN true")
 		}
-		value.WriteString(" WHEN " + cond.value + " THEN " + typed(then))
+		conds, thens = append(conds, cond.value), append(thens, then)
 		fail.WriteString(" WHEN " + cond.value + " THEN " + branch(then))
 	}
 	rest := rendered{value: "NULL"}
@@ -416,7 +420,11 @@ func (r *renderer) caseExpr(c pipeline.Case) (rendered, error) {
 			return out, err
 		}
 	}
-	value.WriteString(" ELSE " + typed(rest) + " END")
+	values := alike(append(thens, rest))
+	for i, cond := range conds {
+		value.WriteString(" WHEN " + cond + " THEN " + values[i])
+	}
+	value.WriteString(" ELSE " + values[len(conds)] + " END")
 	fail.WriteString(" ELSE " + branch(rest) + " END")
 	out.value = "(" + value.String() + ")"
 	if failing {
@@ -432,6 +440,50 @@ func typed(x rendered) string {
 	}
 	return x.value
 }
+
+// mixed tells whether floating-point numbers stand beside integers or decimals.
+func mixed(xs []rendered) bool {
+	floats, others := false, false
+	for _, x := range xs {
+		floats = floats || x.kind == kindFloat
+		others = others || x.kind == kindInt || x.kind == kindDecimal
+	}
+	return floats && others
+}
+
+// alike gives values of which one is chosen as ones of one type.
+func alike(xs []rendered) []string {
+	if mixed(xs) {
+		return doubles(xs)
+	}
+	out := make([]string, len(xs))
+	for i, x := range xs {
+		out[i] = typed(x)
+	}
+	return out
+}
+
+// doubles gives mixed numbers as DOUBLEs. Beside a FLOAT, DuckDB would make FLOATs of integers and decimals and compare
+// in single precision.
+func doubles(xs []rendered) []string {
+	out := make([]string, len(xs))
+	for i, x := range xs {
+		out[i] = asDouble(x)
+	}
+	return out
+}
+
+// asDouble is a number as DOUBLE, the nearest one.
+func asDouble(x rendered) string {
+	if x.kind == kindDecimal {
+		return "CAST(" + nearest(x.value) + " AS DOUBLE)"
+	}
+	return "CAST(" + x.value + " AS DOUBLE)"
+}
+
+// nearest is the form of a decimal of which DuckDB makes the nearest floating-point number: it divides a decimal itself
+// by a power of ten in binary, which rounds twice.
+func nearest(x string) string { return "CAST(" + x + " AS VARCHAR)" }
 
 func (r *renderer) call(c pipeline.Call) (rendered, error) {
 	switch c.Func {
@@ -485,16 +537,16 @@ func (r *renderer) call(c pipeline.Call) (rendered, error) {
 		if err := need(2); err != nil {
 			return rendered{}, err
 		}
+		if mixed(args) {
+			vals = doubles(args)
+		}
 		return mk(kindBool, "(%s IN (%s))", vals[0], strings.Join(vals[1:], ", "))
 	case "greatest", "least":
 		k := kindNull
 		for _, a := range args {
 			k = max(k, a.kind)
 		}
-		for i := range args {
-			vals[i] = typed(args[i])
-		}
-		return mk(k, "%s(%s)", c.Func, strings.Join(vals, ", "))
+		return mk(k, "%s(%s)", c.Func, strings.Join(alike(args), ", "))
 	case "concat":
 		for i, a := range args {
 			vals[i] = textOf(a)
@@ -542,7 +594,9 @@ func (r *renderer) call(c pipeline.Call) (rendered, error) {
 			return r.guarded("CAST(round("+strings.Join(vals, ", ")+") AS BIGINT)", kindInt, fail, args), nil
 		}
 		if args[0].kind == kindFloat { // DuckDB's round before the point makes 0 of infinity
-			return r.guarded("CASE WHEN isfinite("+vals[0]+") THEN round("+list+") ELSE "+vals[0]+" END", kindFloat, fail, args), nil
+			x := asDouble(args[0]) // of a FLOAT it makes a FLOAT
+			list = strings.Join(append([]string{x}, vals[1:]...), ", ")
+			return r.guarded("CASE WHEN isfinite("+x+") THEN round("+list+") ELSE "+x+" END", kindFloat, fail, args), nil
 		}
 		return r.guarded("round("+list+")", args[0].kind, fail, args), nil
 	case "to_event_time":
@@ -560,6 +614,9 @@ func (r *renderer) call(c pipeline.Call) (rendered, error) {
 	}
 	switch c.Func {
 	case "=", "<>", "<", "<=", ">", ">=":
+		if mixed(args) {
+			vals = doubles(args)
+		}
 		return mk(kindBool, "(%s %s %s)", vals[0], c.Func, vals[1])
 	case "like":
 		return mk(kindBool, "(%s LIKE %s)", vals[0], vals[1])
@@ -569,7 +626,7 @@ func (r *renderer) call(c pipeline.Call) (rendered, error) {
 		k := max(args[0].kind, args[1].kind)
 		left, right := typed(args[0]), typed(args[1])
 		if k == kindFloat { // of two FLOATs DuckDB makes a FLOAT
-			left, right = "CAST("+left+" AS DOUBLE)", "CAST("+right+" AS DOUBLE)"
+			left, right = asDouble(args[0]), asDouble(args[1])
 		}
 		if args[0].kind == kindDecimal && args[1].kind == kindDecimal {
 			// DuckDB keeps a result within 18 digits where both sides are, and fails beyond; a neutral one of 19 makes room.
@@ -578,11 +635,19 @@ func (r *renderer) call(c pipeline.Call) (rendered, error) {
 		return r.guarded("("+left+" "+c.Func+" "+right+")", k, fail, args), nil
 	case "%":
 		k := max(args[0].kind, args[1].kind)
-		return r.guarded("("+typed(args[0])+" % NULLIF("+typed(args[1])+", 0))", k, fail, args), nil
+		left, right := typed(args[0]), typed(args[1])
+		if k == kindFloat {
+			left, right = asDouble(args[0]), asDouble(args[1])
+		}
+		return r.guarded("("+left+" % NULLIF("+right+", 0))", k, fail, args), nil
 	case "/":
 		// A division by zero has no value: the row fails, as it does in Spark's ANSI mode.
-		return r.guarded("(CAST("+vals[0]+" AS DOUBLE) / NULLIF(CAST("+vals[1]+" AS DOUBLE), 0))", kindFloat, fail, args), nil
+		return r.guarded("("+asDouble(args[0])+" / NULLIF("+asDouble(args[1])+", 0))", kindFloat, fail, args), nil
 	case "nullif":
+		if mixed(args) {
+			x := doubles(args)
+			return mk(args[0].kind, "(CASE WHEN %s = %s THEN NULL ELSE %s END)", x[0], x[1], vals[0])
+		}
 		return mk(args[0].kind, "NULLIF(%s, %s)", vals[0], vals[1])
 	case "substr":
 		return mk(kindText, "substr(%s)", list)
@@ -623,12 +688,11 @@ func (r *renderer) guarded(v string, k kind, fail string, args []rendered) rende
 
 func (r *renderer) coalesce(args []rendered) (rendered, error) {
 	out := rendered{}
-	vals := make([]string, len(args))
+	vals := alike(args)
 	var fails []string
 	earlier := ""
-	for i, a := range args {
+	for _, a := range args {
 		out.kind = max(out.kind, a.kind)
-		vals[i] = typed(a)
 		if a.fail != "" {
 			fails = append(fails, "("+earlier+a.fail+")")
 		}

@@ -78,26 +78,35 @@ func mainCode(tags string, listOnly bool, names []string) int {
 			return 1
 		}
 	}
-	done, green := 0, 0
+	done, green, skipped := 0, 0, 0
 	for _, f := range faults {
 		if len(names) > 0 && !slices.Contains(names, f.name) {
 			continue
 		}
 		start := time.Now()
-		verdict, err := f.try(root, tree, tags)
+		verdict, why, err := f.try(root, tree, tags)
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "sabotage: %s: %v\n", f.name, err)
 			return 1
 		}
 		done++
-		if verdict != "red" {
+		says := "NOT CAUGHT"
+		switch verdict {
+		case red:
+			says = "caught"
+		case skip:
+			skipped++
+			says = "NOT TRIED: the test was skipped: " + why
+		default:
 			green++
+			if why != "" {
+				says += ", and a part of the test was skipped: " + why
+			}
 		}
-		fmt.Printf("%-5s  %-28s %s: %s (%s %s, %s)\n", verdict, f.name, f.what, map[bool]string{true: "caught", false: "NOT CAUGHT"}[verdict == "red"],
-			f.pkg, f.test, time.Since(start).Round(time.Second))
+		fmt.Printf("%-5s  %-28s %s: %s (%s %s, %s)\n", verdict, f.name, f.what, says, f.pkg, f.test, time.Since(start).Round(time.Second))
 	}
-	fmt.Printf("\n%d faults, %d caught, %d not caught\n", done, done-green, green)
-	if green > 0 || done == 0 {
+	fmt.Printf("\n%d faults, %d caught, %d not caught, %d not tried\n", done, done-green-skipped, green, skipped)
+	if green+skipped > 0 || done == 0 {
 		return 1
 	}
 	return 0
@@ -122,17 +131,24 @@ func (f fault) fits(root string) error {
 	return nil
 }
 
-// try makes the fault in the copy, runs its tests and takes the fault back. The verdict is red when a test failed,
-// green when they passed, and "build" when the broken program does not compile, which proves nothing.
-func (f fault) try(root, tree, tags string) (verdict string, err error) {
+// What the tests say of a fault.
+const (
+	red   = "red"   // a test failed
+	green = "green" // all passed
+	skip  = "skip"  // none ran
+	build = "build" // the broken program does not compile, which proves nothing
+)
+
+// try makes the fault in the copy, runs its tests and takes the fault back; why is the reason of a test that was skipped.
+func (f fault) try(root, tree, tags string) (verdict, why string, err error) {
 	for _, e := range f.edits {
 		path := filepath.Join(tree, e.file)
 		text, err := os.ReadFile(path)
 		if err != nil {
-			return "", err
+			return "", "", err
 		}
 		if err := os.WriteFile(path, []byte(strings.Replace(string(text), e.old, e.new, 1)), 0o644); err != nil {
-			return "", err
+			return "", "", err
 		}
 	}
 	defer func() {
@@ -143,26 +159,50 @@ func (f fault) try(root, tree, tags string) (verdict string, err error) {
 	// vet would complain of what the fault leaves unused; only the tests shall speak.
 	if out, err := command(tree, "go", "test", "-vet=off", "-tags", tags, "-run", "^$", f.pkg).CombinedOutput(); err != nil {
 		fmt.Printf("%s\n", out)
-		return "build", nil
+		return build, "", nil
 	}
 	if strings.HasPrefix(f.pkg, "./test/") || strings.HasPrefix(f.pkg, "./cmd/") {
 		if out, err := command(tree, "make", "-s", "build").CombinedOutput(); err != nil {
 			fmt.Printf("%s\n", out)
-			return "build", nil
+			return build, "", nil
 		}
 	}
-	cmd := command(tree, "go", "test", "-vet=off", "-count=1", "-failfast", "-timeout", "10m", "-tags", tags, "-run", f.test, f.pkg)
+	cmd := command(tree, "go", "test", "-v", "-vet=off", "-count=1", "-failfast", "-timeout", "10m", "-tags", tags, "-run", f.test, f.pkg)
 	cmd.Env = append(cmd.Env, testscale.SizeEnv+"=test", testscale.SeedEnv+"=1", "CAUCE_BIN="+filepath.Join(tree, "bin", "cauce"))
 	out, err := cmd.CombinedOutput()
-	switch {
-	case strings.Contains(string(out), "--- FAIL"), strings.Contains(string(out), "panic: "):
-		return "red", nil
-	case err != nil:
-		return "", fmt.Errorf("%w\n%s", err, out)
-	case strings.Contains(string(out), "no tests to run"):
-		return "", fmt.Errorf("%s has no test %s", f.pkg, f.test)
+	if strings.Contains(string(out), "no tests to run") {
+		return "", "", fmt.Errorf("%s has no test %s", f.pkg, f.test)
 	}
-	return "green", nil
+	verdict, why = judge(string(out), err != nil)
+	if verdict == "" {
+		return "", "", fmt.Errorf("%w\n%s", err, out)
+	}
+	return verdict, why, nil
+}
+
+// judge reads what go test -v wrote; failed is whether it ended with an error. The verdict is "" where no test is to
+// blame for that. why is the last reason for which a test or a part of one was skipped.
+func judge(out string, failed bool) (verdict, why string) {
+	if failed {
+		if strings.Contains(out, "--- FAIL") || strings.Contains(out, "panic: ") {
+			return red, ""
+		}
+		return "", ""
+	}
+	verdict = skip
+	before := ""
+	for line := range strings.Lines(out) {
+		switch {
+		case strings.HasPrefix(line, "--- PASS: "):
+			verdict = green
+		case strings.HasPrefix(strings.TrimSpace(line), "--- SKIP: "):
+			if why = before; why == "" {
+				why = strings.TrimSpace(line)
+			}
+		}
+		before = strings.TrimSpace(line)
+	}
+	return verdict, why
 }
 
 func command(dir, name string, args ...string) *exec.Cmd {

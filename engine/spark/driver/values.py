@@ -35,8 +35,10 @@ def parse_number(s):
     frac = m[3] or ""
     exp = 0
     if m[4]:
-        exp = int(m[4]) if len(m[4]) < 9 else (-1000000 if m[4][0] == "-" else 1000000)
-        exp = max(-1000000, min(1000000, exp))
+        size = m[4].lstrip("+-").lstrip("0")
+        exp = min(int(size or "0"), 1000000) if len(size) < 9 else 1000000  # beyond every type; only zero survives it
+        if m[4][0] == "-":
+            exp = -exp
     digits = m[2] + frac
     exp -= len(frac)
     digits = digits.lstrip("0")
