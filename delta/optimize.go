@@ -27,8 +27,12 @@ type OptimizeOptions struct {
 	// Tiered leaves a file of a partition alone as long as it is larger than all smaller ones together, and counts only
 	// the others for MinFiles. So a partition that grows all the time is not rewritten for each few files that are added:
 	// a row is rewritten once each time that what holds it has doubled. It leaves a few more files, each twice as large
-	// as the one before. Z-order, clustering and Purge choose files by other rules.
-	Tiered      bool
+	// as the one before. A larger file with many marked rows is rewritten by itself, so that a writer who marks rows in
+	// it meanwhile does not undo the packing of the small ones. Groups that were given up are left for the next call.
+	// Z-order, clustering and Purge choose files by other rules.
+	Tiered bool
+	// KeepMarked, with Tiered, leaves such larger files with many marked rows as they are.
+	KeepMarked  bool
 	Compression string // "snappy" (default) or "zstd"
 	// Purge rewrites the files that have a deletion vector, and only those, so that the marked rows are gone from the
 	// files (REORG TABLE … APPLY (PURGE)); Vacuum then deletes the old ones.
@@ -95,7 +99,7 @@ func (t *Table) Optimize(ctx context.Context, o OptimizeOptions) (*OptimizeResul
 		if err != nil {
 			return nil, fmt.Errorf("optimize %s: %w", t, err)
 		}
-		if yielded == 0 || round == optimizeRounds {
+		if yielded == 0 || round == optimizeRounds || o.Tiered {
 			res.Yielded = yielded
 			return res, nil
 		}
@@ -168,7 +172,7 @@ func (s *Snapshot) planBins(ctx context.Context, o OptimizeOptions) ([]*bin, err
 	var bins []*bin
 	for _, k := range sortedKeys(parts) {
 		adds := parts[k]
-		var pick []*Add
+		var pick, alone []*Add
 		limit := o.TargetBytes
 		least := o.MinFiles
 		if len(o.ZOrderBy) > 0 {
@@ -196,8 +200,16 @@ func (s *Snapshot) planBins(ctx context.Context, o OptimizeOptions) ([]*bin, err
 				}
 			}
 			if o.Tiered {
-				pick = tier(pick, o.MinFiles)
+				pick, alone = tier(pick, o.MinFiles)
+				if o.KeepMarked {
+					alone = nil
+				}
 			}
+		}
+		put := func(b *bin, group []*Add) (err error) {
+			b.files, err = s.load(ctx, group)
+			bins = append(bins, b)
+			return err
 		}
 		// Ascending by size: the smallest files gain most, and equal ones stay together.
 		pick = slices.Clone(pick)
@@ -213,41 +225,41 @@ func (s *Snapshot) planBins(ctx context.Context, o OptimizeOptions) ([]*bin, err
 			if len(group) < least && !(len(group) == 1 && markedShare(group[0]) > optimizeVectorShare) {
 				continue
 			}
-			files, err := s.load(ctx, group)
-			if err != nil {
+			if err := put(b, group); err != nil {
 				return nil, err
 			}
-			b.files = files
-			bins = append(bins, b)
+		}
+		for _, a := range alone {
+			if err := put(&bin{bytes: a.Size}, []*Add{a}); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return bins, nil
 }
 
 // tier chooses among the small files of a partition those that are worth packing together: the smallest ones, up to the
-// largest that is no larger than all before it together, if they are at least so many. Files with many marked rows go
-// along; they are rewritten for their vectors.
-func tier(files []*Add, least int) []*Add {
-	var marked, plain []*Add
-	for _, a := range files {
-		if markedShare(a) > optimizeVectorShare {
-			marked = append(marked, a)
-		} else {
-			plain = append(plain, a)
-		}
-	}
-	sort.SliceStable(plain, func(i, j int) bool { return plain[i].Size < plain[j].Size })
+// largest that is no larger than all before it together, if they are at least so many. Of the larger ones those with
+// many marked rows are to be rewritten for their vectors, each alone.
+func tier(files []*Add, least int) (together, alone []*Add) {
+	files = slices.Clone(files)
+	sort.SliceStable(files, func(i, j int) bool { return files[i].Size < files[j].Size })
 	n, sum := 0, int64(0)
-	for i, a := range plain {
+	for i, a := range files {
 		if a.Size <= sum {
 			n = i + 1
 		}
 		sum += a.Size
 	}
-	if n+len(marked) < least {
+	for _, a := range files[n:] {
+		if markedShare(a) > optimizeVectorShare {
+			alone = append(alone, a)
+		}
+	}
+	if n < least {
 		n = 0
 	}
-	return append(marked, plain[:n]...)
+	return files[:n], alone
 }
 
 // partitionKey is equal for files of one partition.

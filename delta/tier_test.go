@@ -25,7 +25,7 @@ func TestTieredPackingRewritesLittle(t *testing.T) {
 			if i%3 != 0 { // compaction comes now and then
 				continue
 			}
-			if group := tier(files, least); len(group) >= least {
+			if group, _ := tier(files, least); len(group) >= least {
 				in := map[*Add]bool{}
 				packed := &Add{Path: fmt.Sprint("packed ", i)}
 				for _, a := range group {
@@ -117,4 +117,62 @@ func TestTieredOptimizeLeavesTheLargeFileAlone(t *testing.T) {
 	s, _ := snapshot()
 	hash = hashOf(t, tab, s)
 	optimize(OptimizeOptions{Tiered: true}, 10, 1)
+}
+
+// TestLargeMarkedFileDoesNotStopThePacking: a writer marks rows of a large file while it is rewritten for its vector; the
+// small files are packed all the same, and the large one waits for another time.
+func TestLargeMarkedFileDoesNotStopThePacking(t *testing.T) {
+	ctx := context.Background()
+	tab := newItems(t, tempStore(t), true, nil)
+	seq := int64(1)
+	put := func(from, n int) {
+		var items []item
+		for i := range n {
+			items = append(items, item{ID: fmt.Sprintf("k%06d", from+i), Day: 1, Seq: seq, Val: fmt.Sprint("v", from+i)})
+		}
+		seq++
+		mustMerge(t, tab, itemMerge(), items...)
+	}
+	put(0, 20_000)
+	put(0, 2_000) // a tenth of the large file is marked
+	for i := range 8 {
+		put(20_000+5*i, 5)
+	}
+	files := func() (n int) { return snap(t, tab).NumFiles() }
+	before, marked := files(), 2_000
+	optimize := func(o OptimizeOptions) *OptimizeResult {
+		t.Helper()
+		o.Tiered, o.MinFiles = true, 8
+		hash := ""
+		o.Hook = func(phase string) {
+			if phase == "before-commit" && hash == "" {
+				if !o.KeepMarked {
+					put(marked, 1)
+					marked++
+				}
+				hash = hashOf(t, tab, snap(t, tab))
+			}
+		}
+		res, err := tab.Optimize(ctx, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if hashOf(t, tab, snap(t, tab)) != hash {
+			t.Error("other rows than before")
+		}
+		return res
+	}
+	if res := optimize(OptimizeOptions{}); res.Yielded != 1 || res.FilesRemoved != 8 || res.FilesAdded != 1 {
+		t.Fatalf("%d files, then %+v", before, res)
+	}
+	for i := range 8 {
+		put(30_000+5*i, 5)
+	}
+	if res := optimize(OptimizeOptions{KeepMarked: true}); res.Yielded != 0 || res.VectorsRemoved != 0 || res.FilesAdded != 1 {
+		t.Fatalf("%+v", res)
+	}
+	res, err := tab.Optimize(ctx, OptimizeOptions{Tiered: true, MinFiles: 8})
+	if err != nil || res.VectorsRemoved != 1 || res.FilesRemoved != 1 || res.FilesAdded != 1 {
+		t.Fatalf("nobody writes, and the large file keeps its vector: %+v %v", res, err)
+	}
 }

@@ -54,6 +54,8 @@ type Lake struct {
 	clock   func() time.Time
 	hook    func(string)
 	observe Observer
+
+	gaveWay *giveWay // compactions
 }
 
 // New returns a lake that is ready to run. It does no I/O.
@@ -66,7 +68,7 @@ func New(c Config) (*Lake, error) {
 	case c.Engine == nil:
 		return nil, errors.New("ingest: no engine")
 	}
-	l := &Lake{lake: c.Lake, store: c.Store, engine: c.Engine, opener: c.Opener, decode: c.Decoders, log: c.Log, clock: c.Clock, hook: c.Hook, observe: c.Observe}
+	l := &Lake{lake: c.Lake, store: c.Store, engine: c.Engine, opener: c.Opener, decode: c.Decoders, log: c.Log, clock: c.Clock, hook: c.Hook, observe: c.Observe, gaveWay: &giveWay{}}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}

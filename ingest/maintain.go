@@ -138,6 +138,7 @@ func (l *Lake) purgeAll(ctx context.Context) error {
 
 // partitionWork says how many files of a partition compaction would gather.
 type partitionWork struct {
+	key    string
 	values map[string]*string
 	small  int
 }
@@ -154,7 +155,7 @@ func worthCompacting(s *delta.Snapshot, filesMin int, target int64) []partitionW
 		key := partitionKey(by, a)
 		w := byKey[key]
 		if w == nil {
-			w = &partitionWork{values: a.PartitionValues}
+			w = &partitionWork{key: key, values: a.PartitionValues}
 			byKey[key] = w
 		}
 		w.small++
@@ -189,7 +190,10 @@ func (l *Lake) compact(ctx context.Context, name string, t *delta.Table, m *Tabl
 		if err != nil {
 			return err
 		}
-		res, err := t.Optimize(ctx, delta.OptimizeOptions{Where: where, TargetBytes: target, MinFiles: filesMin, Tiered: true, SortBy: sortBy, Hook: l.hook})
+		key := name + "\x00" + w.key
+		res, err := t.Optimize(ctx, delta.OptimizeOptions{
+			Where: where, TargetBytes: target, MinFiles: filesMin, Tiered: true, KeepMarked: l.gaveWay.waits(key, l.clock()), SortBy: sortBy, Hook: l.hook,
+		})
 		if errors.Is(err, delta.ErrConflict) {
 			l.log.Debug("compaction gave way to a writer", "table", t.Path(), "error", err)
 			continue
@@ -197,6 +201,7 @@ func (l *Lake) compact(ctx context.Context, name string, t *delta.Table, m *Tabl
 		if err != nil {
 			return err
 		}
+		l.gaveWay.note(key, res.Yielded > 0, l.clock())
 		l.index.Gone(res.Removed)
 		if res.FilesRemoved > 0 {
 			m.Partitions++

@@ -80,8 +80,7 @@ func TestAnyOrderSameTable(t *testing.T) {
 	rng := testscale.Rand(t)
 	ctx := context.Background()
 	lake := newWorld(t, deletingLake)
-	rounds := map[testscale.Size]int{testscale.Short: 3, testscale.Test: 12, testscale.Soak: 200}[testscale.Current()]
-	for round := range rounds {
+	for round := range testscale.Count(t, "source-orders") {
 		files, events := history(rng)
 		var want string
 		var wantRows []string

@@ -11,11 +11,14 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/cauce-data/cauce/internal/testscale"
 )
 
 // TestDemoFiguresAreQueries runs the demo with a seed of its own, repeats each closing command as printed and wants the
 // same answer; then it runs what the demo says to try next.
 func TestDemoFiguresAreQueries(t *testing.T) {
+	testscale.NotAtShort(t, "the first block of README.md runs the demo")
 	dir := t.TempDir()
 	demo := shell(t, dir, "cauce demo 'my lake' --seed 20240820")
 	lines := strings.Split(demo, "\n")

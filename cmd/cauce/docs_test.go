@@ -17,6 +17,7 @@ import (
 // TestDocumentationBlocksRun runs the shell blocks of every document, block after block in an empty folder of its own.
 // Blocks marked "sh set-up" (installation, other programs) are left out.
 func TestDocumentationBlocksRun(t *testing.T) {
+	t.Parallel()
 	root := prereq.Root()
 	docs, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
 	if err != nil {

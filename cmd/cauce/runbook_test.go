@@ -71,6 +71,7 @@ func TestRunbook(t *testing.T) {
 	if len(sections) < 7 {
 		t.Errorf("the runbook has %d sections", len(sections))
 	}
+	t.Parallel()
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/runbook",
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){

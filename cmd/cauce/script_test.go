@@ -25,6 +25,7 @@ func TestMain(m *testing.M) {
 
 // TestScript runs the command line through testdata/script.
 func TestScript(t *testing.T) {
+	t.Parallel()
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata/script",
 		UpdateScripts: os.Getenv("CAUCE_UPDATE_SCRIPTS") != "",

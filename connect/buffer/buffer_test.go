@@ -74,10 +74,10 @@ func play(role, dir, name string) error {
 		}
 	case "read":
 		s, err := b.Source(ctx, "t", SourceOptions{Name: name})
-		if err != nil {
-			return err
+		if err == nil {
+			err = s.Seek(ctx, nil)
 		}
-		if err := s.Seek(ctx, nil); err != nil {
+		if err != nil && ctx.Err() == nil { // else it was told to end before it began to read
 			return err
 		}
 		for ctx.Err() == nil {

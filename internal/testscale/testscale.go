@@ -77,10 +77,12 @@ var table = map[string]scale{
 	"pubsub-kills":       {short: 0, test: 5, soak: 50, testTime: 20 * time.Second, why: "kill -9 of producer and stream jobs of Pub/Sub"},
 	"pruned-scans":       {short: 50, test: 300, soak: 5000, why: "random conditions over random tables, with files left out and without"},
 	"orders":             {short: 20, test: 100, soak: 1000, why: "permuted, repeated and interrupted inputs compared by logical hash"},
+	"source-orders":      {short: 2, test: 12, soak: 200, why: "histories that files and a stream bring in four orders each"},
+	"crash-share":        {short: 4, test: 25, soak: 100, why: "percent of the calls of the store, drawn at random, at which the process dies in turn"},
 	"purges":             {short: 1, test: 12, soak: 400, why: "histories with deletions that are forgotten, in any order and interrupted"},
 	"faults":             {short: 50, test: 300, soak: 3000, why: "store calls that fail, tear or stop in turn"},
 	"writers":            {short: 20, test: 60, soak: 600, why: "commits of concurrent writers of one table"},
-	"schedules":          {short: 30, test: 1_000, soak: 10_000, why: "seed-driven histories of many writers over a faulty store"},
+	"schedules":          {short: 10, test: 1_000, soak: 10_000, why: "seed-driven histories of many writers over a faulty store"},
 	"peer-rows":          {short: 2_000, test: 20_000, soak: 200_000, why: "rows of the table that other engines read"},
 	"flow-rows":          {short: 15_000, test: 30_000, soak: 300_000, why: "rows of a history that is compared row by row"},
 	"expressions":        {short: 500, test: 3000, soak: 30_000, why: "random expressions that Go and DuckDB evaluate alike"},
@@ -92,7 +94,6 @@ var table = map[string]scale{
 	"prove-records":      {short: 50, test: 200, soak: 400, why: "adversarial records that go through each of them"},
 	"optimize-files":     {short: 50, test: 500, soak: 500, why: "small files that one OPTIMIZE packs"},
 	"long-record-mb":     {short: 8, test: 64, soak: 1024, why: "length of one line of bad input"},
-	"bounded-mem-rows":   {short: 50_000, test: 1_000_000, soak: 20_000_000, why: "rows that pass through bounded memory"},
 }
 
 // NotAtShort skips, at size short, a test that takes more time than a glance has; what says why it does.

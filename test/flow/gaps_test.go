@@ -23,6 +23,7 @@ import (
 // events, and leaves ids out altogether; `up` fetches what was lost by itself, and in the end the table holds what the
 // exchange's journal holds, each trade once.
 func TestLostIDsAreRepaired(t *testing.T) {
+	testscale.NotAtShort(t, "trades are made and lost in real time")
 	l := lab.NewLake(t)
 	address := freeAddress(t)
 	withLedger(t, l, address, "300ms")

@@ -17,8 +17,10 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -49,9 +51,6 @@ func mainCode(size, tags, run string, timeout time.Duration, packages []string) 
 		return 2
 	}
 	base := []string{"test", "-json", "-count=1", "-tags", tags, "-timeout", timeout.String()}
-	if size == testscale.Short.String() {
-		base = append(base, "-short")
-	}
 	if run != "" {
 		base = append(base, "-run", run)
 	}
@@ -61,21 +60,49 @@ func mainCode(size, tags, run string, timeout time.Duration, packages []string) 
 		return 2
 	}
 	r := newResult(os.Stdout)
+	everything := len(packages) == 1 && packages[0] == "./..."
 	// Tests under test/ start several processes and measure how they get on together: one package at a time.
-	for _, part := range []struct {
-		args, pkgs []string
-	}{{nil, beside}, {[]string{"-p=1"}, alone}} {
-		if len(part.pkgs) == 0 {
+	parts := []part{{base, beside}, {with(base, "-p=1"), alone}}
+	if size == testscale.Short.String() {
+		// Vetting is what `make lint` does; it costs as much as compiling.
+		// Many tests wait more than they compute, so that more of them run at once than there are processors.
+		base = with(base, "-short", "-vet=off", "-p="+strconv.Itoa(runtime.NumCPU()+1), "-parallel=4")
+		if everything {
+			alone, r.leftOut = glance(alone)
+		}
+		parts = []part{{base, append(beside, alone...)}}
+	}
+	for _, p := range parts {
+		if len(p.pkgs) == 0 {
 			continue
 		}
-		args := append(append(append([]string{}, base...), part.args...), part.pkgs...)
-		if err := goTest(args, size, r); err != nil {
+		if err := goTest(with(p.args, p.pkgs...), size, r); err != nil {
 			fmt.Fprintln(os.Stderr, "test/run:", err)
 			return 2
 		}
 	}
-	whole := run == "" && len(packages) == 1 && packages[0] == "./..." && size != testscale.Short.String()
+	whole := run == "" && everything && size != testscale.Short.String()
 	return r.summary(listed, size, whole)
+}
+
+// part is one call of go test.
+type part struct{ args, pkgs []string }
+
+// with is args and more, in an array of its own.
+func with(args []string, more ...string) []string { return append(slices.Clone(args), more...) }
+
+// glance parts the packages under test/ into those that a glance runs and those that it leaves out: tests whose whole
+// work is other programs, which would compile and link only to skip most of what they have.
+func glance(pkgs []string) (run, leftOut []string) {
+	for _, p := range pkgs {
+		switch strings.TrimPrefix(p, module) {
+		case "test/flow", "test/golden", "test/run":
+			run = append(run, p)
+		default:
+			leftOut = append(leftOut, strings.TrimPrefix(p, module))
+		}
+	}
+	return run, leftOut
 }
 
 // split parts the packages into those that may run beside each other and those under test/.
@@ -101,6 +128,9 @@ func split(tags string, patterns []string) (beside, alone []string, err error) {
 func goTest(args []string, size string, r *result) error {
 	cmd := exec.Command("go", args...)
 	cmd.Env = append(os.Environ(), testscale.SizeEnv+"="+size)
+	if size == testscale.Short.String() {
+		cmd.Env = append(cmd.Env, "GOGC=400") // small tests: memory is there, time is not
+	}
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -140,6 +170,7 @@ type result struct {
 	passed, failed, skipped int
 	failures                []string
 	skips                   []skip
+	leftOut                 []string          // packages of other programs, at size short
 	state                   map[string]string // "package.Test" -> pass, fail, skip
 	text                    map[string]*strings.Builder
 }
@@ -273,6 +304,9 @@ func (r *result) summary(listed map[string][]string, size string, whole bool) in
 	}
 	for _, reason := range slices.Sorted(maps.Keys(short)) {
 		fmt.Fprintf(r.out, "  %s: %d tests\n", reason, short[reason])
+	}
+	if len(r.leftOut) > 0 {
+		fmt.Fprintf(r.out, "  short: packages of other programs did not run: %s\n", strings.Join(r.leftOut, ", "))
 	}
 	if whole {
 		more, err := r.unproved(filepath.Join(prereq.Root(), "docs", "requirements.md"), listed, size)

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -108,5 +109,18 @@ func TestPrerequisitesFileIsReadable(t *testing.T) {
 		if _, ok := listed[name]; !ok {
 			t.Errorf("test/prerequisites.txt has no entry %q", name)
 		}
+	}
+}
+
+func TestGlanceLeavesOutOtherPrograms(t *testing.T) {
+	run, leftOut := glance([]string{module + "test/bi", module + "test/flow", module + "test/spark"})
+	if !slices.Equal(run, []string{module + "test/flow"}) || !slices.Equal(leftOut, []string{"test/bi", "test/spark"}) {
+		t.Errorf("runs %v, leaves out %v", run, leftOut)
+	}
+	var out strings.Builder
+	r := newResult(&out)
+	r.passed, r.leftOut = 1, leftOut
+	if r.summary(nil, "short", false) != 0 || !strings.Contains(out.String(), "test/bi, test/spark") {
+		t.Errorf("what was left out is not told:\n%s", out.String())
 	}
 }
