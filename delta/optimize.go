@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sort"
 	"strconv"
@@ -28,7 +29,8 @@ type OptimizeOptions struct {
 	// the others for MinFiles. So a partition that grows all the time is not rewritten for each few files that are added:
 	// a row is rewritten once each time that what holds it has doubled. It leaves a few more files, each twice as large
 	// as the one before. A larger file with many marked rows is rewritten by itself, so that a writer who marks rows in
-	// it meanwhile does not undo the packing of the small ones. Groups that were given up are left for the next call.
+	// it meanwhile does not undo the packing of the small ones. Small files are packed up to twice MinFiles at a time, each
+	// time in a commit of its own: a writer who marks rows in many of them would else undo every packing that takes long.
 	// Z-order, clustering and Purge choose files by other rules.
 	Tiered bool
 	// KeepMarked, with Tiered, leaves such larger files with many marked rows as they are.
@@ -79,6 +81,7 @@ type bin struct {
 	files   []File
 	bytes   int64
 	written []WrittenFile
+	marked  bool   // one large file that is rewritten for its vector, with Tiered
 	cube    string // id of the group of files that are clustered together
 }
 
@@ -94,33 +97,46 @@ func (t *Table) Optimize(ctx context.Context, o OptimizeOptions) (*OptimizeResul
 		o.MinFiles = 2
 	}
 	res := &OptimizeResult{}
-	for round := 1; ; round++ {
-		yielded, err := t.optimizeRound(ctx, o, res)
+	inVain := 0
+	for {
+		commits := res.Commits
+		yielded, marked, err := t.optimizeRound(ctx, o, res)
 		if err != nil {
 			return nil, fmt.Errorf("optimize %s: %w", t, err)
 		}
-		if yielded == 0 || round == optimizeRounds || o.Tiered {
-			res.Yielded = yielded
+		if yielded > 0 {
+			inVain++
+		}
+		switch {
+		case o.Tiered && marked && yielded > 0:
+			res.Yielded++
+			o.KeepMarked, inVain = true, 0
+		case o.Tiered && res.Commits > commits:
+			inVain = 0
+		case yielded == 0, inVain == optimizeRounds:
+			res.Yielded += yielded
 			return res, nil
 		}
 	}
 }
 
-func (t *Table) optimizeRound(ctx context.Context, o OptimizeOptions, res *OptimizeResult) (yielded int, err error) {
+// optimizeRound rewrites what is worth it in the newest snapshot, with Tiered the first group of it, and says how many
+// groups were given up; marked is whether the one group was a large file with many marked rows.
+func (t *Table) optimizeRound(ctx context.Context, o OptimizeOptions, res *OptimizeResult) (yielded int, marked bool, err error) {
 	s, err := t.Snapshot(ctx)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	if err := s.CheckWrite(); err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	for i, c := range o.ZOrderBy {
 		f, ok := s.Schema().Field(c)
 		if !ok {
-			return 0, fmt.Errorf("%w: %q", ErrNoSuchColumn, c)
+			return 0, false, fmt.Errorf("%w: %q", ErrNoSuchColumn, c)
 		}
 		if slices.Contains(s.PartitionBy(), f.Name) {
-			return 0, fmt.Errorf("%w: %q is a partition column, by which rows are apart already", ErrNoSuchColumn, c)
+			return 0, false, fmt.Errorf("%w: %q is a partition column, by which rows are apart already", ErrNoSuchColumn, c)
 		}
 		if i == 0 {
 			o.ZOrderBy = slices.Clone(o.ZOrderBy)
@@ -131,11 +147,11 @@ func (t *Table) optimizeRound(ctx context.Context, o OptimizeOptions, res *Optim
 	cluster, err := s.ClusterBy()
 	switch {
 	case err != nil && !o.Purge:
-		return 0, err
+		return 0, false, err
 	case len(cluster) > 0 && len(o.ZOrderBy) > 0:
-		return 0, fmt.Errorf("%w: the table is clustered by %s: Z-order does not go with it", ErrClustered, strings.Join(cluster, ", "))
+		return 0, false, fmt.Errorf("%w: the table is clustered by %s: Z-order does not go with it", ErrClustered, strings.Join(cluster, ", "))
 	case len(cluster) == 0 && o.Full:
-		return 0, fmt.Errorf("%w: only a clustered table can be optimized in full", ErrClustered)
+		return 0, false, fmt.Errorf("%w: only a clustered table can be optimized in full", ErrClustered)
 	}
 	var bins []*bin
 	if len(cluster) > 0 && !o.Purge {
@@ -145,8 +161,12 @@ func (t *Table) optimizeRound(ctx context.Context, o OptimizeOptions, res *Optim
 		bins, err = s.planBins(ctx, o)
 	}
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
+	if o.Tiered && len(bins) > 1 {
+		bins = bins[:1]
+	}
+	marked = len(bins) == 1 && bins[0].marked
 	for len(bins) > 0 {
 		n, bytes := 0, int64(0)
 		for n < len(bins) && (n == 0 || bytes+bins[n].bytes <= optimizeCommitBytes) {
@@ -155,12 +175,12 @@ func (t *Table) optimizeRound(ctx context.Context, o OptimizeOptions, res *Optim
 		}
 		y, err := t.optimizeCommit(ctx, s, bins[:n], o, res)
 		if err != nil {
-			return 0, err
+			return 0, false, err
 		}
 		yielded += y
 		bins = bins[n:]
 	}
-	return yielded, nil
+	return yielded, marked, nil
 }
 
 // planBins groups the files that are worth rewriting.
@@ -174,7 +194,7 @@ func (s *Snapshot) planBins(ctx context.Context, o OptimizeOptions) ([]*bin, err
 		adds := parts[k]
 		var pick, alone []*Add
 		limit := o.TargetBytes
-		least := o.MinFiles
+		least, most := o.MinFiles, math.MaxInt
 		if len(o.ZOrderBy) > 0 {
 			tag := strings.Join(o.ZOrderBy, ",")
 			done := true
@@ -201,6 +221,7 @@ func (s *Snapshot) planBins(ctx context.Context, o OptimizeOptions) ([]*bin, err
 			}
 			if o.Tiered {
 				pick, alone = tier(pick, o.MinFiles)
+				most = 2 * o.MinFiles
 				if o.KeepMarked {
 					alone = nil
 				}
@@ -217,7 +238,7 @@ func (s *Snapshot) planBins(ctx context.Context, o OptimizeOptions) ([]*bin, err
 		for len(pick) > 0 {
 			b := &bin{}
 			var group []*Add
-			for len(pick) > 0 && (len(group) == 0 || b.bytes+pick[0].Size <= limit) {
+			for len(pick) > 0 && (len(group) == 0 || b.bytes+pick[0].Size <= limit && len(group) < most) {
 				group = append(group, pick[0])
 				b.bytes += pick[0].Size
 				pick = pick[1:]
@@ -230,7 +251,7 @@ func (s *Snapshot) planBins(ctx context.Context, o OptimizeOptions) ([]*bin, err
 			}
 		}
 		for _, a := range alone {
-			if err := put(&bin{bytes: a.Size}, []*Add{a}); err != nil {
+			if err := put(&bin{bytes: a.Size, marked: true}, []*Add{a}); err != nil {
 				return nil, err
 			}
 		}
