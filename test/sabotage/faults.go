@@ -376,6 +376,11 @@ var faults = []fault{
 		pkg:   "./delta", test: "^TestTiered",
 	},
 	{
+		name: "compaction-packs-all-at-once", what: "compaction beside a stream packs all small files of a partition in one group, which the stream undoes",
+		edits: []edit{{"delta/optimize.go", "most = 2 * o.MinFiles", "most = math.MaxInt"}},
+		pkg:   "./delta", test: "^TestWriterWhoMarksSmallFilesDoesNotStopThePacking$",
+	},
+	{
 		name: "ledger-overlooks-one", what: "a hole of a single id is overlooked",
 		edits: []edit{{"ingest/ledger.go", "if next.From > last.To+1 {", "if next.From > last.To+2 {"}},
 		pkg:   "./ingest", test: "^TestLedgerAgainstSets$",
