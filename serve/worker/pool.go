@@ -205,7 +205,7 @@ func (p *Pool) start() (*proc, error) {
 func (p *Pool) spawn(dir string, plain bool) (*proc, error) {
 	text, err := json.Marshal(config{
 		Readable: p.o.Readable, Temp: dir, MemoryLimit: p.o.MemoryBytes, TempLimit: p.o.TempBytes,
-		Threads: max(1, runtime.GOMAXPROCS(0)/p.o.Workers),
+		Threads: runtime.GOMAXPROCS(0),
 	})
 	if err != nil {
 		return nil, err
