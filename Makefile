@@ -37,7 +37,7 @@ setup: ## install what the tests compare Cauce with into .cache/ (the other targ
 test: lint setup build ## every behaviour and the real peers, counts scaled down; at most an hour on 2 cores
 	$(RUN) -size test ./...
 
-test-short: build ## a glance of about two minutes: no other programs, small counts
+test-short: ## a glance in under two minutes: the packages by themselves, with small counts
 	$(RUN) -size short ./...
 
 golden: ## read the tables of other engines in ../shared/delta-golden by every reader; prints counts by kind of oracle

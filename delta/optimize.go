@@ -96,77 +96,83 @@ func (t *Table) Optimize(ctx context.Context, o OptimizeOptions) (*OptimizeResul
 	if o.MinFiles <= 0 {
 		o.MinFiles = 2
 	}
+	o.Tiered = o.Tiered && len(o.ZOrderBy) == 0 && !o.Purge
 	res := &OptimizeResult{}
-	inVain := 0
-	for {
-		commits := res.Commits
-		yielded, marked, err := t.optimizeRound(ctx, o, res)
+	yielded := 0
+	for inVain := 0; inVain < optimizeRounds; {
+		s, bins, err := t.planOptimize(ctx, &o, res)
+		if err == nil {
+			if o.Tiered && len(bins) > 1 {
+				bins = bins[:1] // the others are planned anew when this one is in the table
+			}
+			yielded, err = t.rewriteBins(ctx, s, bins, o, res)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("optimize %s: %w", t, err)
 		}
-		if yielded > 0 {
-			inVain++
-		}
 		switch {
-		case o.Tiered && marked && yielded > 0:
+		case yielded > 0 && bins[0].marked:
 			res.Yielded++
-			o.KeepMarked, inVain = true, 0
-		case o.Tiered && res.Commits > commits:
+			o.KeepMarked = true
+		case yielded > 0:
+			inVain++
+		case o.Tiered && len(bins) > 0:
 			inVain = 0
-		case yielded == 0, inVain == optimizeRounds:
-			res.Yielded += yielded
+		default:
 			return res, nil
 		}
 	}
+	res.Yielded += yielded
+	return res, nil
 }
 
-// optimizeRound rewrites what is worth it in the newest snapshot, with Tiered the first group of it, and says how many
-// groups were given up; marked is whether the one group was a large file with many marked rows.
-func (t *Table) optimizeRound(ctx context.Context, o OptimizeOptions, res *OptimizeResult) (yielded int, marked bool, err error) {
+// planOptimize groups the files of the newest snapshot that are worth rewriting. It puts the clustering columns and the
+// names of the others, as the schema has them, into o.
+func (t *Table) planOptimize(ctx context.Context, o *OptimizeOptions, res *OptimizeResult) (*Snapshot, []*bin, error) {
 	s, err := t.Snapshot(ctx)
 	if err != nil {
-		return 0, false, err
+		return nil, nil, err
 	}
 	if err := s.CheckWrite(); err != nil {
-		return 0, false, err
+		return nil, nil, err
 	}
 	for i, c := range o.ZOrderBy {
 		f, ok := s.Schema().Field(c)
 		if !ok {
-			return 0, false, fmt.Errorf("%w: %q", ErrNoSuchColumn, c)
+			return nil, nil, fmt.Errorf("%w: %q", ErrNoSuchColumn, c)
 		}
 		if slices.Contains(s.PartitionBy(), f.Name) {
-			return 0, false, fmt.Errorf("%w: %q is a partition column, by which rows are apart already", ErrNoSuchColumn, c)
+			return nil, nil, fmt.Errorf("%w: %q is a partition column, by which rows are apart already", ErrNoSuchColumn, c)
 		}
 		if i == 0 {
 			o.ZOrderBy = slices.Clone(o.ZOrderBy)
 		}
 		o.ZOrderBy[i] = f.Name
 	}
-	res.Version = s.Version()
+	if res.Commits == 0 {
+		res.Version = s.Version()
+	}
 	cluster, err := s.ClusterBy()
 	switch {
 	case err != nil && !o.Purge:
-		return 0, false, err
+		return nil, nil, err
 	case len(cluster) > 0 && len(o.ZOrderBy) > 0:
-		return 0, false, fmt.Errorf("%w: the table is clustered by %s: Z-order does not go with it", ErrClustered, strings.Join(cluster, ", "))
+		return nil, nil, fmt.Errorf("%w: the table is clustered by %s: Z-order does not go with it", ErrClustered, strings.Join(cluster, ", "))
 	case len(cluster) == 0 && o.Full:
-		return 0, false, fmt.Errorf("%w: only a clustered table can be optimized in full", ErrClustered)
+		return nil, nil, fmt.Errorf("%w: only a clustered table can be optimized in full", ErrClustered)
 	}
 	var bins []*bin
 	if len(cluster) > 0 && !o.Purge {
-		o.clusterBy = cluster
-		bins, err = s.planClusters(ctx, o, cluster)
+		o.clusterBy, o.Tiered = cluster, false
+		bins, err = s.planClusters(ctx, *o, cluster)
 	} else {
-		bins, err = s.planBins(ctx, o)
+		bins, err = s.planBins(ctx, *o)
 	}
-	if err != nil {
-		return 0, false, err
-	}
-	if o.Tiered && len(bins) > 1 {
-		bins = bins[:1]
-	}
-	marked = len(bins) == 1 && bins[0].marked
+	return s, bins, err
+}
+
+// rewriteBins rewrites groups of files, as many in a commit as its bounds allow, and says how many were given up.
+func (t *Table) rewriteBins(ctx context.Context, s *Snapshot, bins []*bin, o OptimizeOptions, res *OptimizeResult) (yielded int, err error) {
 	for len(bins) > 0 {
 		n, bytes := 0, int64(0)
 		for n < len(bins) && (n == 0 || bytes+bins[n].bytes <= optimizeCommitBytes) {
@@ -175,12 +181,12 @@ func (t *Table) optimizeRound(ctx context.Context, o OptimizeOptions, res *Optim
 		}
 		y, err := t.optimizeCommit(ctx, s, bins[:n], o, res)
 		if err != nil {
-			return 0, false, err
+			return 0, err
 		}
 		yielded += y
 		bins = bins[n:]
 	}
-	return yielded, marked, nil
+	return yielded, nil
 }
 
 // planBins groups the files that are worth rewriting.
@@ -222,9 +228,9 @@ func (s *Snapshot) planBins(ctx context.Context, o OptimizeOptions) ([]*bin, err
 			if o.Tiered {
 				pick, alone = tier(pick, o.MinFiles)
 				most = 2 * o.MinFiles
-				if o.KeepMarked {
-					alone = nil
-				}
+			}
+			if o.KeepMarked {
+				alone = nil
 			}
 		}
 		put := func(b *bin, group []*Add) (err error) {

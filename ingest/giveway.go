@@ -32,7 +32,8 @@ func (g *giveWay) waits(partition string, now time.Time) bool {
 	return now.Before(g.until[partition].at)
 }
 
-// note tells how a compaction ended that did not leave them alone, or one that did; only the first kind can be in vain.
+// note takes down how a compaction of a partition ended. One that left the large files alone, and was not in vain, does
+// not shorten their wait.
 func (g *giveWay) note(partition string, inVain bool, now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

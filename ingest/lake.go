@@ -55,7 +55,7 @@ type Lake struct {
 	hook    func(string)
 	observe Observer
 
-	gaveWay *giveWay // compactions
+	gaveWay *giveWay // of compactions
 }
 
 // New returns a lake that is ready to run. It does no I/O.

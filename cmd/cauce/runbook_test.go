@@ -50,6 +50,7 @@ func runbook(t *testing.T) map[string]*runbookSection {
 // TestRunbook types the commands of each section of the runbook, after testdata/runbook has made what is wrong, and
 // compares what is answered with what the section says. "…" stands for any text, alone on a line for any lines.
 func TestRunbook(t *testing.T) {
+	t.Parallel()
 	sections := runbook(t)
 	files, err := filepath.Glob("testdata/runbook/*.txtar")
 	if err != nil {
@@ -71,7 +72,6 @@ func TestRunbook(t *testing.T) {
 	if len(sections) < 7 {
 		t.Errorf("the runbook has %d sections", len(sections))
 	}
-	t.Parallel()
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/runbook",
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){

@@ -141,20 +141,11 @@ func floatText(f float32) string {
 	case math.IsInf(x, -1):
 		return "-inf"
 	}
-	var text string
-	for digits := range 9 {
-		text = strconv.FormatFloat(x, 'e', digits, 32)
-		if y, err := strconv.ParseFloat(text, 32); err == nil && float32(y) == f {
-			break
-		}
+	if a := math.Abs(x); f != 0 && (float32(a) < 1e-4 || a >= 1e16) {
+		return strconv.FormatFloat(x, 'e', -1, 32)
 	}
-	_, exponent, _ := strings.Cut(text, "e")
-	e, err := strconv.Atoi(exponent)
-	short, serr := strconv.ParseFloat(text, 64)
-	if err != nil || serr != nil || x != 0 && (e < -4 || e >= 16) {
-		return text
-	}
-	if text = strconv.FormatFloat(short, 'f', -1, 64); !strings.Contains(text, ".") {
+	text := strconv.FormatFloat(x, 'f', -1, 32)
+	if !strings.Contains(text, ".") {
 		text += ".0"
 	}
 	return text

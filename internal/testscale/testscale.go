@@ -78,7 +78,7 @@ var table = map[string]scale{
 	"pruned-scans":       {short: 50, test: 300, soak: 5000, why: "random conditions over random tables, with files left out and without"},
 	"orders":             {short: 20, test: 100, soak: 1000, why: "permuted, repeated and interrupted inputs compared by logical hash"},
 	"source-orders":      {short: 2, test: 12, soak: 200, why: "histories that files and a stream bring in four orders each"},
-	"crash-share":        {short: 4, test: 25, soak: 100, why: "percent of the calls of the store, drawn at random, at which the process dies in turn"},
+	"crash-share":        {short: 8, test: 25, soak: 100, why: "percent of the calls of the store, drawn at random, at which the process dies in turn"},
 	"purges":             {short: 1, test: 12, soak: 400, why: "histories with deletions that are forgotten, in any order and interrupted"},
 	"faults":             {short: 50, test: 300, soak: 3000, why: "store calls that fail, tear or stop in turn"},
 	"writers":            {short: 20, test: 60, soak: 600, why: "commits of concurrent writers of one table"},

@@ -205,7 +205,6 @@ func (p *Pool) start() (*proc, error) {
 func (p *Pool) spawn(dir string, plain bool) (*proc, error) {
 	text, err := json.Marshal(config{
 		Readable: p.o.Readable, Temp: dir, MemoryLimit: p.o.MemoryBytes, TempLimit: p.o.TempBytes,
-		Threads: runtime.GOMAXPROCS(0),
 	})
 	if err != nil {
 		return nil, err

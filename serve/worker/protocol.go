@@ -62,7 +62,6 @@ type config struct {
 	Readable    []string // folders
 	Temp        string   // its own folder
 	MemoryLimit int64    // bytes for DuckDB
-	Threads     int
-	TempLimit   int64 // bytes in Temp
-	Inside      bool  // the limits are set; this is the second stage
+	TempLimit   int64    // bytes in Temp
+	Inside      bool     // the limits are set; this is the second stage
 }

@@ -253,8 +253,8 @@ func TestGoldenTables(t *testing.T) {
 			})
 		}
 	}
-	for _, w := range readers {
-		w := w.name
+	for _, reader := range readers {
+		w := reader.name
 		for _, oracle := range []string{sparkRows, upstreamRows, filesOnly, mustFail, disputed} {
 			n := counts[w][oracle]
 			line := fmt.Sprintf("%-13s %-13s %3d of %3d tables right", w, oracle, n.tables, sizes[oracle])

@@ -61,7 +61,8 @@ func mainCode(size, tags, run string, timeout time.Duration, packages []string) 
 	}
 	r := newResult(os.Stdout)
 	everything := len(packages) == 1 && packages[0] == "./..."
-	// Tests under test/ start several processes and measure how they get on together: one package at a time.
+	// Tests under test/ start several processes and measure how they get on together: one package at a time. A glance runs
+	// none of those.
 	parts := []part{{base, beside}, {with(base, "-p=1"), alone}}
 	if size == testscale.Short.String() {
 		// Vetting is what `make lint` does; it costs as much as compiling.
@@ -91,12 +92,12 @@ type part struct{ args, pkgs []string }
 // with is args and more, in an array of its own.
 func with(args []string, more ...string) []string { return append(slices.Clone(args), more...) }
 
-// glance parts the packages under test/ into those that a glance runs and those that it leaves out: tests whose whole
-// work is other programs, which would compile and link only to skip most of what they have.
+// glance parts the packages under test/ into those that a glance runs and those that it leaves out: tests of the built
+// program and of foreign ones, which would compile and link only to skip most of what they have.
 func glance(pkgs []string) (run, leftOut []string) {
 	for _, p := range pkgs {
 		switch strings.TrimPrefix(p, module) {
-		case "test/flow", "test/golden", "test/run":
+		case "test/golden", "test/run":
 			run = append(run, p)
 		default:
 			leftOut = append(leftOut, strings.TrimPrefix(p, module))
@@ -170,7 +171,7 @@ type result struct {
 	passed, failed, skipped int
 	failures                []string
 	skips                   []skip
-	leftOut                 []string          // packages of other programs, at size short
+	leftOut                 []string          // packages of whole programs, at size short
 	state                   map[string]string // "package.Test" -> pass, fail, skip
 	text                    map[string]*strings.Builder
 }
@@ -306,7 +307,7 @@ func (r *result) summary(listed map[string][]string, size string, whole bool) in
 		fmt.Fprintf(r.out, "  %s: %d tests\n", reason, short[reason])
 	}
 	if len(r.leftOut) > 0 {
-		fmt.Fprintf(r.out, "  short: packages of other programs did not run: %s\n", strings.Join(r.leftOut, ", "))
+		fmt.Fprintf(r.out, "  short: tests of whole programs did not run: %s\n", strings.Join(r.leftOut, ", "))
 	}
 	if whole {
 		more, err := r.unproved(filepath.Join(prereq.Root(), "docs", "requirements.md"), listed, size)

@@ -112,9 +112,9 @@ func TestPrerequisitesFileIsReadable(t *testing.T) {
 	}
 }
 
-func TestGlanceLeavesOutOtherPrograms(t *testing.T) {
-	run, leftOut := glance([]string{module + "test/bi", module + "test/flow", module + "test/spark"})
-	if !slices.Equal(run, []string{module + "test/flow"}) || !slices.Equal(leftOut, []string{"test/bi", "test/spark"}) {
+func TestGlanceLeavesOutWholePrograms(t *testing.T) {
+	run, leftOut := glance([]string{module + "test/bi", module + "test/golden", module + "test/spark"})
+	if !slices.Equal(run, []string{module + "test/golden"}) || !slices.Equal(leftOut, []string{"test/bi", "test/spark"}) {
 		t.Errorf("runs %v, leaves out %v", run, leftOut)
 	}
 	var out strings.Builder
