@@ -149,6 +149,37 @@ func TestDeleteWhere(t *testing.T) {
 	}
 }
 
+func TestTruncate(t *testing.T) {
+	ctx := context.Background()
+	bothWays(t, func(t *testing.T, config map[string]string) {
+		tab := dmlTable(t, config, []string{`{"id":1,"v":"a","p":"x"}`, `{"id":2,"k":20,"v":"b","p":"x"}`}, []string{`{"id":4,"k":40,"v":"d","p":"y"}`})
+		if _, err := tab.DeleteWhere(ctx, fn("=", expr.Col("id"), expr.Lit(2)), ChangeOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		before := tableText(t, tab)
+		if dry, err := tab.Truncate(ctx, ChangeOptions{DryRun: true}); err != nil || dry.Committed || dry.Deleted != 2 || tableText(t, tab) != before {
+			t.Errorf("dry run: %+v, %v", dry, err)
+		}
+		res, err := tab.Truncate(ctx, ChangeOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := tableText(t, tab); got != "" || res.Deleted != 2 || res.FilesRemoved != 2 || res.FilesAdded != 0 {
+			t.Errorf("%+v leaves\n%s", res, got)
+		}
+		h, err := tab.History(ctx, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m := h[0].Info.OperationMetrics; h[0].Info.Operation != "TRUNCATE" || len(h[0].Info.OperationParameters) != 0 || len(m) != 2 || m["numRemovedFiles"] != "2" || m["executionTimeMs"] == "" {
+			t.Errorf("commit: %+v", h[0].Info)
+		}
+		if again, err := tab.Truncate(ctx, ChangeOptions{}); err != nil || again.Committed {
+			t.Errorf("an empty table: %+v, %v", again, err)
+		}
+	})
+}
+
 func TestUpdate(t *testing.T) {
 	ctx := context.Background()
 	bothWays(t, func(t *testing.T, config map[string]string) {
@@ -198,6 +229,9 @@ func TestAppendOnlyRefusesChanges(t *testing.T) {
 	tab := dmlTable(t, map[string]string{"delta.appendOnly": "true"}, []string{`{"id":1,"p":"x"}`})
 	if _, err := tab.DeleteWhere(context.Background(), nil, ChangeOptions{}); !errors.Is(err, ErrAppendOnly) {
 		t.Errorf("delete: %v", err)
+	}
+	if _, err := tab.Truncate(context.Background(), ChangeOptions{}); !errors.Is(err, ErrAppendOnly) {
+		t.Errorf("truncate: %v", err)
 	}
 }
 

@@ -34,8 +34,8 @@ A path in quotes is a table too: SELECT * FROM 'data/processed/unified-events'. 
 matching rows are opened. Without SQL it reads a statement from standard input,
 and on a terminal it is an interactive shell.
 
-With --write it also runs statements that change one table: DELETE, UPDATE, INSERT, MERGE INTO, OPTIMIZE, REORG, VACUUM,
-RESTORE and ALTER TABLE … ADD or DROP CONSTRAINT, in Delta's spelling; --dry-run says what they would do. Expressions in
+With --write it also runs statements that change one table: DELETE, TRUNCATE, UPDATE, INSERT, MERGE INTO, OPTIMIZE, REORG,
+VACUUM, RESTORE, CREATE TABLE and ALTER TABLE, in Delta's spelling; --dry-run says what they would do. Expressions in
 them mean what they mean in Spark (ANSI mode). Without a lake file tables are named by their paths.
 
 --as-of reads a table as it was: a version number, or a time (2024-08-20, 2024-08-20T13:45:00Z). In SQL:

@@ -62,7 +62,7 @@ func (r *statementResult) write(w io.Writer) error {
 			}
 		}
 		parts = []string{count(int64(len(r.Files)), "file") + " " + would + "deleted"}
-	case "DELETE", "UPDATE", "INSERT", "MERGE", "OPTIMIZE", "REORG", "RESTORE":
+	case "DELETE", "TRUNCATE", "UPDATE", "INSERT", "MERGE", "OPTIMIZE", "REORG", "RESTORE":
 	default:
 		switch {
 		case r.DryRun:
@@ -180,6 +180,8 @@ func (a *app) execute(ctx context.Context, l *lake, s *duckdb.Statement, dryRun 
 	switch s.Kind {
 	case "DELETE":
 		err = changed(t.DeleteWhere(ctx, s.Where, o))
+	case "TRUNCATE":
+		err = changed(t.Truncate(ctx, o))
 	case "UPDATE":
 		err = changed(t.Update(ctx, delta.UpdateOptions{ChangeOptions: o, Where: s.Where, Set: s.Set}))
 	case "INSERT":

@@ -26,7 +26,7 @@ func newTable(a *app) *cobra.Command {
 		Use:   "table",
 		Short: "Read and look after single Delta tables, the lake's by name or any by path",
 	}, newTableScan(a), newTableFiles(a), newTableCDF(a), newTableHistory(a), newTableDescribe(a),
-		newTableInsert(a), newTableDelete(a), newTableUpdate(a), newTableMerge(a), newTableCreate(a), newTableAlter(a), newTableProperties(a), newTableOptimize(a), newTableReorg(a), newTableVacuum(a), newTablePurge(a), newTableRestore(a),
+		newTableInsert(a), newTableDelete(a), newTableTruncate(a), newTableUpdate(a), newTableMerge(a), newTableCreate(a), newTableAlter(a), newTableProperties(a), newTableOptimize(a), newTableReorg(a), newTableVacuum(a), newTablePurge(a), newTableRestore(a),
 		newTableCheckpoint(a), newTableCleanup(a), newTableHash(a))
 }
 

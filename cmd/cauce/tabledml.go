@@ -57,6 +57,23 @@ cauce query --write "DELETE FROM TABLE WHERE …".`,
 	return cmd
 }
 
+func newTableTruncate(a *app) *cobra.Command {
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use:   "truncate TABLE",
+		Short: "Delete every row of a table",
+		Long: `Delete every row of a table, in one commit; its schema and properties stay, and earlier versions can be read and restored
+until cauce table vacuum deletes their files. The same as cauce query --write "TRUNCATE TABLE TABLE".`,
+		Example: `  cauce table truncate ./staging --dry-run`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.runStatement(cmd, "TRUNCATE TABLE "+quotedTable(args[0]), dryRun)
+		},
+	}
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say how many rows")
+	return cmd
+}
+
 func newTableUpdate(a *app) *cobra.Command {
 	var where string
 	var set []string

@@ -20,7 +20,7 @@ import (
 // DuckDB's parser gives out the trees of SELECT statements only and knows neither OPTIMIZE nor RESTORE; every expression
 // and query in it is parsed by DuckDB.
 type Statement struct {
-	// Kind is DELETE, UPDATE, INSERT, MERGE, OPTIMIZE, REORG, VACUUM, RESTORE, CREATE TABLE, or what ALTER TABLE does: ADD
+	// Kind is DELETE, TRUNCATE, UPDATE, INSERT, MERGE, OPTIMIZE, REORG, VACUUM, RESTORE, CREATE TABLE, or what ALTER TABLE does: ADD
 	// CONSTRAINT, DROP CONSTRAINT, ADD COLUMNS, RENAME COLUMN, DROP COLUMNS, CHANGE COLUMN, SET TBLPROPERTIES, UNSET
 	// TBLPROPERTIES, CLUSTER BY, DROP FEATURE.
 	Kind  string
@@ -76,6 +76,8 @@ func (e *Engine) ParseStatement(sql string) (*Statement, error) {
 	switch p.upper(0) {
 	case "DELETE":
 		s, err = p.delete()
+	case "TRUNCATE":
+		s, err = p.truncate()
 	case "UPDATE":
 		s, err = p.update()
 	case "INSERT":
@@ -402,6 +404,16 @@ func (p *statementParser) delete() (*Statement, error) {
 		err = p.where(s)
 	}
 	return s, err
+}
+
+func (p *statementParser) truncate() (s *Statement, err error) {
+	s = &Statement{Kind: "TRUNCATE"}
+	p.at++
+	p.take("TABLE")
+	if s.Table, err = p.table(); err != nil {
+		return nil, err
+	}
+	return s, p.end()
 }
 
 func (p *statementParser) update() (*Statement, error) {

@@ -351,6 +351,11 @@ var faults = []fault{
 		pkg:   "./delta", test: "^TestChangesFollowConflictRules$",
 	},
 	{
+		name: "truncate-as-delete", what: "TRUNCATE stands in the history as a DELETE",
+		edits: []edit{{"delta/dml.go", `t.change(ctx, o, "TRUNCATE", `, `t.change(ctx, o, "DELETE", `}},
+		pkg:   "./delta", test: "^TestTruncate$",
+	},
+	{
 		name: "prune-by-the-opposite", what: "files are left out by a condition that stands under a NOT",
 		edits: []edit{{"delta/where.go", "\t\t\t\treturn Not{predicateOf(args[0], name)}\n", "\t\t\t\treturn predicateOf(args[0], name)\n"}},
 		pkg:   "./delta", test: "^TestChangesAgainstModel$",
