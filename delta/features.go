@@ -139,6 +139,14 @@ func (p *Protocol) supports(f *feature) bool {
 	return writer && (!f.reader || p.hasReaderFeature(f.name))
 }
 
+// Features names, in order, the features that the protocol lists or that its versions stand for.
+func (p Protocol) Features() []string {
+	p.listFeatures(p.MinReaderVersion)
+	out := slices.Concat(p.ReaderFeatures, p.WriterFeatures)
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
 // FeatureDeletionVectors is the name of the feature of tables whose files may have deletion vectors.
 const FeatureDeletionVectors = "deletionVectors"
 

@@ -197,6 +197,9 @@ func TextRows(names []string, rows ...[]string) *Rows {
 // plan makes a query ready for a worker.
 func (s *Session) plan(ctx context.Context, sql string, run bool) (*duckdb.Shipped, *resolver, error) {
 	r := &resolver{s: s, run: run, ctx: ctx}
+	if shipped, err := r.described(ctx, sql); shipped != nil || err != nil {
+		return shipped, r, err
+	}
 	shipped, err := s.b.o.Engine.Ship(ctx, forParser(sql), s.Zone(), r)
 	return shipped, r, err
 }
@@ -213,7 +216,7 @@ func (s *Session) run(ctx context.Context, q *worker.Request) (*worker.Result, e
 	return s.pinned.Run(ctx, q)
 }
 
-// Query runs a statement that gives rows: SELECT, VALUES, EXPLAIN of one, or a statement on temporary tables.
+// Query runs a statement that gives rows: SELECT, VALUES, EXPLAIN of one, or what Describes.
 func (s *Session) Query(ctx context.Context, st *sqltext.Statement, params []Param) (*Rows, error) {
 	sql, prefix := st.SQL, ""
 	if st.Word(0) == "EXPLAIN" {

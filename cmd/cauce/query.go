@@ -38,6 +38,9 @@ With --write it also runs statements that change one table: DELETE, TRUNCATE, UP
 VACUUM, RESTORE, CREATE TABLE and ALTER TABLE, in Delta's spelling; --dry-run says what they would do. Expressions in
 them mean what they mean in Spark (ANSI mode). Without a lake file tables are named by their paths.
 
+What the log tells of a table is read with Spark's statements: DESCRIBE HISTORY t [LIMIT n], DESCRIBE DETAIL t,
+DESCRIBE [TABLE] [EXTENDED] t, SHOW TBLPROPERTIES t [(key)], SHOW PARTITIONS t.
+
 --as-of reads a table as it was: a version number, or a time (2024-08-20, 2024-08-20T13:45:00Z). In SQL:
 FROM unified_events AT (VERSION => 3), or AT (TIMESTAMP => '2024-08-20 13:45:00'), several versions beside each other too;
 FROM table_changes('unified_events', 3, 5) are the changes of versions 3 to 5 (where delta.enableChangeDataFeed is set).
@@ -97,7 +100,7 @@ FROM table_changes('unified_events', 3, 5) are the changes of versions 3 to 5 (w
 			if err != nil {
 				return err
 			}
-			if stmt != nil {
+			if stmt != nil && !stmt.Reads() {
 				if asOf != "" || output != "" || cmd.Flags().Changed("format") {
 					return usagef("--as-of, --format and --output are about queries; %s changes a table", stmt.Kind)
 				}
@@ -110,7 +113,12 @@ FROM table_changes('unified_events', 3, 5) are the changes of versions 3 to 5 (w
 			if dryRun {
 				return usagef("--dry-run is about statements that change a table; this is a query")
 			}
-			r, err := a.runQuery(ctx, l, sql, asOf)
+			var r *result
+			if stmt != nil {
+				r, err = a.described(ctx, l, stmt, asOf)
+			} else {
+				r, err = a.runQuery(ctx, l, sql, asOf)
+			}
 			if err != nil {
 				return err
 			}

@@ -206,14 +206,19 @@ func (s *session) run(ctx context.Context, sql string) error {
 	if err != nil {
 		return err
 	}
-	if stmt != nil {
+	if stmt != nil && !stmt.Reads() {
 		res, err := s.a.execute(ctx, s.l, stmt, false)
 		if err != nil {
 			return err
 		}
 		return res.write(s.a.stdout)
 	}
-	r, err := s.a.runQuery(ctx, s.l, sql, s.asOf)
+	var r *result
+	if stmt != nil {
+		r, err = s.a.described(ctx, s.l, stmt, s.asOf)
+	} else {
+		r, err = s.a.runQuery(ctx, s.l, sql, s.asOf)
+	}
 	if err != nil {
 		return err
 	}

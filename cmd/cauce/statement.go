@@ -124,7 +124,7 @@ func (a *app) openForWrite(ctx context.Context, l *lake, name string) (*delta.Ta
 
 // statementAllowed refuses a statement that changes a table unless the user said so.
 func statementAllowed(s *duckdb.Statement, write bool) error {
-	if s != nil && !write {
+	if s != nil && !s.Reads() && !write {
 		return usagef("%s changes table %s; cauce query only reads unless --write is given", s.Kind, s.Table)
 	}
 	return nil
@@ -364,7 +364,7 @@ func (a *app) runQuery(ctx context.Context, l *lake, sql, asOf string) (*result,
 	return l.query(ctx, sql, asOf)
 }
 
-// parseStatement parses what changes a table; nil for all else.
+// parseStatement parses what changes a table or tells of one; nil for all else.
 func (l *lake) parseStatement(sql string) (*duckdb.Statement, error) {
 	s, err := l.engine.ParseStatement(sql)
 	var syntax *pipeline.SyntaxError

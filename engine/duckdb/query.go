@@ -630,7 +630,7 @@ func (f *fromWalker) table(n node, inner bool) error {
 	case "SHOW_REF":
 		f.plain = false
 		if f.w.resolver != nil && n["query"] == nil {
-			return fmt.Errorf("%w: write DESCRIBE SELECT … or ask information_schema", ErrStatement)
+			return fmt.Errorf("%w: write DESCRIBE SELECT … or ask information_schema; DESCRIBE of a table stands alone", ErrStatement)
 		}
 		if n["query"] == nil {
 			if name, ok := n["table_name"].(string); ok && name != "" && !strings.HasPrefix(name, `"`) && !f.ctes[strings.ToLower(name)] {

@@ -16,13 +16,14 @@ import (
 	"github.com/cauce-data/cauce/pipeline"
 )
 
-// Statement is a statement that changes a Delta table. Its shell (DELETE FROM … WHERE …) is taken apart here, because
+// Statement is a statement that changes a Delta table, or (Reads) tells of one. Its shell (DELETE FROM … WHERE …) is taken apart here, because
 // DuckDB's parser gives out the trees of SELECT statements only and knows neither OPTIMIZE nor RESTORE; every expression
 // and query in it is parsed by DuckDB.
 type Statement struct {
 	// Kind is DELETE, TRUNCATE, UPDATE, INSERT, MERGE, OPTIMIZE, REORG, VACUUM, RESTORE, CREATE TABLE, or what ALTER TABLE does: ADD
 	// CONSTRAINT, DROP CONSTRAINT, ADD COLUMNS, RENAME COLUMN, DROP COLUMNS, CHANGE COLUMN, SET TBLPROPERTIES, UNSET
-	// TBLPROPERTIES, CLUSTER BY, DROP FEATURE.
+	// TBLPROPERTIES, CLUSTER BY, DROP FEATURE. Those that read are DESCRIBE TABLE, DESCRIBE HISTORY, DESCRIBE DETAIL, SHOW
+	// TBLPROPERTIES and SHOW PARTITIONS.
 	Kind  string
 	Table string // a name, or a path
 	Alias string // of the table
@@ -56,12 +57,15 @@ type Statement struct {
 	Paths           [][]string         // of DROP COLUMNS
 	Change          delta.ColumnChange // of CHANGE COLUMN
 	Properties      map[string]string  // of SET TBLPROPERTIES
-	Names           []string           // of UNSET TBLPROPERTIES and CLUSTER BY
+	Names           []string           // of UNSET TBLPROPERTIES and CLUSTER BY; the one key of SHOW TBLPROPERTIES t (key)
 	Feature         string             // of DROP FEATURE
 	TruncateHistory bool
+
+	Extended bool // of DESCRIBE TABLE
+	Limit    int  // of DESCRIBE HISTORY; 0: all
 }
 
-// ParseStatement parses a statement that changes a table. Other text, such as a SELECT, gives nil; what begins like such
+// ParseStatement parses a statement that changes a table or tells of one. Other text, such as a SELECT, gives nil; what begins like such
 // a statement and is not one gives a *pipeline.SyntaxError.
 func (e *Engine) ParseStatement(sql string) (*Statement, error) {
 	p := &statementParser{e: e, sql: sql}
@@ -94,6 +98,10 @@ func (e *Engine) ParseStatement(sql string) (*Statement, error) {
 		s, err = p.restore()
 	case "ALTER":
 		s, err = p.alter()
+	case "DESCRIBE", "DESC":
+		return p.describe()
+	case "SHOW":
+		return p.show()
 	case "CREATE":
 		if p.upper(1) != "TABLE" {
 			return nil, nil

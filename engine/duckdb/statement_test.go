@@ -86,6 +86,8 @@ func (s *Statement) text() string {
 	add("names", s.Names, s.Names != nil)
 	add("feature", s.Feature, s.Feature != "")
 	add("truncate", "", s.TruncateHistory)
+	add("extended", "", s.Extended)
+	add("limit", s.Limit, s.Limit != 0)
 	return b.String()
 }
 
@@ -135,7 +137,18 @@ func TestParseStatement(t *testing.T) {
 		"ALTER TABLE t CLUSTER BY (a, b)":                             "CLUSTER BY t | names [a b]",
 		"ALTER TABLE t CLUSTER BY NONE":                               "CLUSTER BY t",
 		"ALTER TABLE t DROP FEATURE deletionVectors TRUNCATE HISTORY": "DROP FEATURE t | feature deletionVectors | truncate ",
-		"ALTER TABLE t DROP FEATURE variantType-preview":              "DROP FEATURE t | feature variantType-preview",
+		"DESCRIBE t;":                                    "DESCRIBE TABLE t",
+		"desc table 'a/b'":                               "DESCRIBE TABLE a/b",
+		"DESCRIBE TABLE EXTENDED t":                      "DESCRIBE TABLE t | extended ",
+		"DESCRIBE FORMATTED t":                           "DESCRIBE TABLE t | extended ",
+		"DESCRIBE extended":                              "DESCRIBE TABLE extended",
+		"DESCRIBE history":                               "DESCRIBE TABLE history",
+		"DESCRIBE HISTORY delta.`a/b` LIMIT 3":           "DESCRIBE HISTORY a/b | limit 3",
+		"DESCRIBE DETAIL \"detail\"":                     "DESCRIBE DETAIL detail",
+		"SHOW TBLPROPERTIES t (delta.appendOnly)":        "SHOW TBLPROPERTIES t | names [delta.appendOnly]",
+		"SHOW TBLPROPERTIES t":                           "SHOW TBLPROPERTIES t",
+		"SHOW PARTITIONS t":                              "SHOW PARTITIONS t",
+		"ALTER TABLE t DROP FEATURE variantType-preview": "DROP FEATURE t | feature variantType-preview",
 	} {
 		s, err := e.ParseStatement(sql)
 		if err != nil {
@@ -146,7 +159,7 @@ func TestParseStatement(t *testing.T) {
 			t.Errorf("%s:\n%s\nwant\n%s", sql, got, want)
 		}
 	}
-	for _, sql := range []string{"SELECT 1", "", "  ", "WITH x AS (SELECT 1) SELECT * FROM x", "DROP TABLE t", "'DELETE", "FROM t"} {
+	for _, sql := range []string{"SELECT 1", "", "  ", "WITH x AS (SELECT 1) SELECT * FROM x", "DROP TABLE t", "'DELETE", "FROM t", "DESCRIBE", "DESCRIBE SELECT 1", "DESCRIBE (SELECT 1)", "DESCRIBE FROM t", "SHOW", "SHOW TABLES", "SHOW ALL TABLES", "SHOW partitions"} {
 		if s, err := e.ParseStatement(sql); s != nil || err != nil {
 			t.Errorf("%s: %v, %v; want nothing", sql, s, err)
 		}
@@ -159,6 +172,7 @@ func TestParseStatement(t *testing.T) {
 		"MERGE INTO t USING t ON a = b WHEN MATCHED THEN DELETE", "MERGE INTO t USING (s ON a = b WHEN MATCHED THEN DELETE", "MERGE INTO t USING s ON a = b WHEN MATCHED THEN", "MERGE INTO t USING s ON a = b WHEN NOT MATCHED THEN INSERT (a) VALUES (1, 2)",
 		"MERGE INTO t USING s ON a = b WHEN NOT MATCHED THEN INSERT (a, b) VALUES (1)", "MERGE INTO t USING s ON a = b WHEN MATCHED THEN DELETE x", "OPTIMIZE", "OPTIMIZE t WHERE", "OPTIMIZE t ZORDER BY (", "VACUUM t RETAIN HOURS", "VACUUM t x", "VACUUM t RETAIN 1e9 HOURS",
 		"RESTORE t", "RESTORE t TO VERSION AS OF x", "REORG TABLE t", "ALTER TABLE t", "ALTER TABLE t ADD CONSTRAINT c", "ALTER TABLE t ADD CONSTRAINT c CHECK", "ALTER TABLE t RENAME TO x",
+		"DESCRIBE HISTORY t LIMIT", "DESCRIBE HISTORY t LIMIT 0", "DESCRIBE HISTORY t LIMIT 1.5", "DESCRIBE DETAIL t LIMIT 1", "DESCRIBE t x", "DESCRIBE TABLE EXTENDED t x", "SHOW TBLPROPERTIES t (", "SHOW TBLPROPERTIES t (a, b)", "SHOW PARTITIONS t x", "DESCRIBE a.b",
 		"CREATE TABLE t", "CREATE TABLE t AS SELECT 1", "CREATE TABLE t (a)", "CREATE TABLE t (a INT", "CREATE TABLE t (a NOTYPE)", "CREATE TABLE t (a INT b)", "CREATE TABLE t (a MAP<INT)", "CREATE TABLE t (a INT) TBLPROPERTIES (x = )", "CREATE TABLE t (a INT) WHERE",
 		"ALTER TABLE t ADD COLUMN", "ALTER TABLE t ADD COLUMNS (a INT", "ALTER TABLE t RENAME COLUMN a", "ALTER TABLE t DROP COLUMN", "ALTER TABLE t ALTER COLUMN a", "ALTER TABLE t ALTER COLUMN a TYPE", "ALTER TABLE t SET TBLPROPERTIES", "ALTER TABLE t CLUSTER BY", "ALTER TABLE t DROP FEATURE",
 	} {
@@ -170,7 +184,7 @@ func TestParseStatement(t *testing.T) {
 }
 
 func FuzzParseStatement(f *testing.F) {
-	for _, s := range []string{"DELETE FROM t WHERE a = 1", "MERGE INTO t USING (SELECT 1) s ON a = b WHEN MATCHED THEN UPDATE SET a = CASE WHEN 1 THEN 2 END", "INSERT INTO t (a) VALUES (1)", "UPDATE t SET a = 1, b = (2", "VACUUM t RETAIN 1 HOURS", "CREATE TABLE t (a MAP<STRING, STRUCT<b: INT>> NOT NULL DEFAULT (1), c INT GENERATED ALWAYS AS (a + 1)) CLUSTER BY (a)", "ALTER TABLE t ADD COLUMNS (a.b INT FIRST, c STRING AFTER d)", "ALTER TABLE t SET TBLPROPERTIES (a.b = 'c')"} {
+	for _, s := range []string{"DELETE FROM t WHERE a = 1", "MERGE INTO t USING (SELECT 1) s ON a = b WHEN MATCHED THEN UPDATE SET a = CASE WHEN 1 THEN 2 END", "INSERT INTO t (a) VALUES (1)", "UPDATE t SET a = 1, b = (2", "VACUUM t RETAIN 1 HOURS", "CREATE TABLE t (a MAP<STRING, STRUCT<b: INT>> NOT NULL DEFAULT (1), c INT GENERATED ALWAYS AS (a + 1)) CLUSTER BY (a)", "ALTER TABLE t ADD COLUMNS (a.b INT FIRST, c STRING AFTER d)", "ALTER TABLE t SET TBLPROPERTIES (a.b = 'c')", "DESCRIBE HISTORY t LIMIT 2", "SHOW TBLPROPERTIES t ('x')"} {
 		f.Add(s)
 	}
 	e, err := Open(Options{Threads: 1})

@@ -327,7 +327,11 @@ func (s *Server) columnsOf(ctx context.Context, st *sqltext.Statement, tx string
 	for i, t := range d.Params {
 		values[i].Type = t
 	}
-	rows, err := session.Query(ctx, sqltext.One("SELECT * FROM ("+st.SQL+"\n) AS cauce_rows LIMIT 0"), values)
+	none := st
+	if !serve.Describes(st) { // those give few rows
+		none = sqltext.One("SELECT * FROM (" + st.SQL + "\n) AS cauce_rows LIMIT 0")
+	}
+	rows, err := session.Query(ctx, none, values)
 	if err != nil {
 		return nil, nil, err
 	}

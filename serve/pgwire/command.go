@@ -26,6 +26,9 @@ const (
 )
 
 func kindOf(st *sqltext.Statement) kind {
+	if serve.Describes(st) {
+		return kindQuery
+	}
 	switch st.Word(0) {
 	case "SELECT", "WITH", "VALUES", "TABLE", "FROM", "EXPLAIN", "SUMMARIZE", "DESCRIBE", "PIVOT", "UNPIVOT":
 		return kindQuery

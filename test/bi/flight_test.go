@@ -153,6 +153,21 @@ func TestFlightSQL(t *testing.T) {
 			}
 		}
 	})
+	t.Run("what the log tells", func(t *testing.T) {
+		if rows, err := flightRows(ctx, c, "DESCRIBE DETAIL unified_events"); err != nil || len(rows) != 1 || !strings.HasPrefix(rows[0], "delta|") {
+			t.Errorf("%v, %v", rows, err)
+		}
+		p, err := c.Prepare(ctx, "DESCRIBE HISTORY unified_events LIMIT 1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := p.DatasetSchema(); d == nil || d.NumFields() != 15 || d.Field(0).Type.String() != "int64" {
+			t.Errorf("columns %v", d)
+		}
+		if err := p.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	})
 	t.Run("prepared", func(t *testing.T) {
 		p, err := c.Prepare(ctx, "SELECT event_id, price FROM unified_events WHERE trade_id = $1 AND source = $2")
 		if err != nil {

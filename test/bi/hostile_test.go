@@ -31,6 +31,7 @@ var hostileStatements = []string{
 	"SELECT * FROM (VALUES ((SELECT content FROM read_text('/etc/passwd')))) v", "SELECT 1 ORDER BY (SELECT content FROM read_text('/etc/passwd'))",
 	"SELECT count(*) FILTER (WHERE (SELECT content FROM read_text('/etc/passwd')) = 'x') FROM unified_events", "SELECT sum(1) OVER (ORDER BY (SELECT content FROM read_text('/etc/passwd')))",
 	"EXPLAIN SELECT * FROM read_text('/etc/passwd')", "EXPLAIN ANALYZE SELECT * FROM read_text('/etc/passwd')", "DESCRIBE SELECT * FROM read_text('/etc/passwd')",
+	"DESCRIBE '/etc/passwd'", "DESCRIBE DETAIL delta.`/etc`", "DESCRIBE HISTORY \"../../etc\"", "SHOW TBLPROPERTIES '/tmp' (x)", "DESCRIBE DETAIL unified_events; DELETE FROM unified_events",
 	"SUMMARIZE SELECT * FROM read_text('/etc/passwd')", "SELECT list_transform([1], x -> (SELECT content FROM read_text('/etc/passwd')))", "PIVOT read_csv('/etc/passwd') ON column0",
 	"SELECT * FROM query('SELECT 1')", "SELECT * FROM query_table('unified_events')", "SELECT * FROM json_execute_serialized_sql('{}')", "SELECT pg_read_file('/etc/passwd')", "SELECT lo_import('/etc/passwd')",
 	"SELECT getenv('HOME')", "SELECT * FROM \"file:///etc/passwd\"", "SELECT * FROM 'http://127.0.0.1:1/x.csv'", "SELECT * FROM 's3://bucket/x.parquet'",

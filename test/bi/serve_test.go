@@ -100,6 +100,46 @@ func TestSQLOverTheWire(t *testing.T) {
 			t.Errorf("a version that is not: %v", err)
 		}
 	})
+	t.Run("what the log tells", func(t *testing.T) {
+		rows := func(sql string) []map[string]any {
+			t.Helper()
+			r, err := c.Query(ctx, sql)
+			if err != nil {
+				t.Fatalf("%s: %v", sql, err)
+			}
+			out, err := pgx.CollectRows(r, pgx.RowToMap)
+			if err != nil {
+				t.Fatalf("%s: %v", sql, err)
+			}
+			return out
+		}
+		history := rows("DESCRIBE HISTORY unified_events LIMIT 2")
+		newest := count(t, c, `SELECT max(version) FROM lake.versions WHERE "table" = 'unified_events'`)
+		if len(history) != 2 || history[0]["version"] != newest || history[1]["version"] != newest-1 || !strings.Contains(fmt.Sprint(history[0]["operationMetrics"]), "numOutputRows") {
+			t.Errorf("history of %d versions: %v", newest, history)
+		}
+		if d := rows("DESCRIBE DETAIL unified_events"); len(d) != 1 || d[0]["format"] != "delta" || fmt.Sprint(d[0]["partitionColumns"]) != "[event_date]" || d[0]["minReaderVersion"] != int32(3) {
+			t.Errorf("detail: %v", d)
+		}
+		if d := rows("desc unified_events"); len(d) < 5 || d[0]["col_name"] != "event_id" || d[0]["data_type"] != "string" {
+			t.Errorf("columns: %v", d)
+		}
+		if p := rows("SHOW TBLPROPERTIES unified_events ('delta.minReaderVersion')"); len(p) != 1 || p[0]["value"] != "3" {
+			t.Errorf("properties: %v", p)
+		}
+		days := count(t, c, "SELECT count(DISTINCT event_date) FROM unified_events")
+		if p := rows("SHOW PARTITIONS unified_events"); int64(len(p)) != days {
+			t.Errorf("%d partitions of %d days", len(p), days)
+		}
+		for sql, want := range map[string]string{
+			"DESCRIBE HISTORY nosuch": "42P01", "DESCRIBE DETAIL '/etc/passwd'": "42P01", "DESCRIBE DETAIL": "42P01", "DESCRIBE HISTORY unified_events LIMIT 0": "42601",
+			"SHOW PARTITIONS quarantine x": "42601",
+		} {
+			if _, err := c.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol); code(err) != want {
+				t.Errorf("%s: %v, want %s", sql, err, want)
+			}
+		}
+	})
 	t.Run("the lake's views", func(t *testing.T) {
 		if got := count(t, c, `SELECT sum(rows)::bigint FROM lake.files WHERE "table" = 'unified_events'`); got != int64(want) {
 			t.Errorf("lake.files counts %d rows, want %d", got, want)
@@ -308,6 +348,8 @@ serve: {tls: {cert: server.crt, key: server.key}, workers: 1}
 	for sql, want := range map[string]string{
 		"SELECT price FROM unified_events": "42703", "SELECT * FROM quarantine": "42501", "SELECT * FROM lake.quarantine": "42501", "SELECT * FROM lake.runs": "42501",
 		"SELECT count(unified_events.price) FROM unified_events": "42703", "SELECT symbol FROM unified_events": "", "SELECT * FROM unified_events AT (VERSION => 1)": "",
+		"DESCRIBE unified_events": "", "DESCRIBE EXTENDED unified_events": "42501", "DESCRIBE HISTORY unified_events": "42501", "DESCRIBE DETAIL unified_events": "42501",
+		"SHOW PARTITIONS unified_events": "42501", "SHOW TBLPROPERTIES unified_events": "42501", "DESCRIBE DETAIL quarantine": "42P01",
 		"SELECT price FROM unified_events AT (VERSION => 1)": "42703", "SELECT symbol FROM unified_events WHERE price > 0": "42703",
 	} {
 		if _, err := some.Exec(ctx, sql); err == nil && want != "" || err != nil && code(err) != want {
@@ -319,9 +361,33 @@ serve: {tls: {cert: server.crt, key: server.key}, workers: 1}
 		t.Fatal(err)
 	}
 	rows.Close()
+	if described := texts(t, some, "DESCRIBE unified_events"); strings.Contains(described, "price") || !strings.Contains(described, "symbol") {
+		t.Errorf("the role's columns: %s", described)
+	}
 	if n := len(rows.FieldDescriptions()); n != 3 {
 		t.Errorf("the role sees %d columns, want 3", n)
 	}
+}
+
+// texts gives the first column of a statement's rows.
+func texts(t testing.TB, c *pgx.Conn, sql string) string {
+	t.Helper()
+	r, err := c.Query(context.Background(), sql)
+	if err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	var out []string
+	for r.Next() {
+		v, err := r.Values()
+		if err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+		out = append(out, fmt.Sprint(v[0]))
+	}
+	if r.Err() != nil {
+		t.Fatalf("%s: %v", sql, r.Err())
+	}
+	return strings.Join(out, " ")
 }
 
 // cert writes a self-signed certificate.

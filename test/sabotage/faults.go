@@ -351,6 +351,16 @@ var faults = []fault{
 		pkg:   "./delta", test: "^TestChangesFollowConflictRules$",
 	},
 	{
+		name: "describe-tells-all", what: "a role that may read some columns of a table is told its history",
+		edits: []edit{{"serve/describe.go", "t.columns != nil && !st.OfColumns()", "false"}},
+		pkg:   "./test/bi", test: "^TestRolesSeeTheirTables$",
+	},
+	{
+		name: "history-of-the-future", what: "DESCRIBE HISTORY as of a version tells of later ones",
+		edits: []edit{{"engine/duckdb/describe.go", "\t\tif c.Version > snap.Version() {\n\t\t\tcontinue\n\t\t}\n", ""}},
+		pkg:   "./cmd/cauce", test: "^TestScript$/^describe$",
+	},
+	{
 		name: "truncate-as-delete", what: "TRUNCATE stands in the history as a DELETE",
 		edits: []edit{{"delta/dml.go", `t.change(ctx, o, "TRUNCATE", `, `t.change(ctx, o, "DELETE", `}},
 		pkg:   "./delta", test: "^TestTruncate$",
@@ -362,7 +372,7 @@ var faults = []fault{
 	},
 	{
 		name: "statements-without-write", what: "cauce query changes tables without --write",
-		edits: []edit{{"cmd/cauce/statement.go", "\tif s != nil && !write {\n", "\tif false {\n"}},
+		edits: []edit{{"cmd/cauce/statement.go", "\tif s != nil && !s.Reads() && !write {\n", "\tif false {\n"}},
 		pkg:   "./cmd/cauce", test: "^TestScript$/^statements$",
 	},
 	{
