@@ -2,10 +2,9 @@
 
 serve.py dashboard PORT TABLE TRIES          the queries of a dashboard over the wire and by DuckDB on the same files
 serve.py rows PORT FLIGHT TABLE ROWS TRIES   many rows to a client
-serve.py readers PORT N SECONDS              N sessions that refresh the dashboard
+serve.py readers PORT|TABLE N SECONDS        N sessions that refresh the dashboard, over the wire or by DuckDB on the table's files
 serve.py hostile PORT SECONDS                one session beside others that send what is refused, or runs into limits
 """
-import asyncio
 import concurrent.futures
 import json
 import statistics
@@ -123,40 +122,43 @@ def rows(port, flight, table, n, tries):
     return out
 
 
-async def readers(port, n, seconds):
-    end = time.perf_counter() + seconds
+def readers(door, n, seconds):
+    if door.isdigit():
+        sessions = [connect(int(door)) for _ in range(n)]
+    else:
+        local = raw(door)
+        sessions = [local.cursor() for _ in range(n)]
+    text = over_wire if door.isdigit() else str
+    queries = [text(q) for q in QUERIES.values()]
+    count = text("SELECT count(*) FROM trades")
     latencies, failures, counts = [], [], []
+    start = time.perf_counter()
 
-    async def one(i):
-        c = await psycopg.AsyncConnection.connect(host="127.0.0.1", port=port, user="reader", dbname="lake", autocommit=True)
-        queries = list(QUERIES.values())
+    def one(i):
         last = at = 0
-        while time.perf_counter() < end:
-            sql = over_wire(queries[(i + at) % len(queries)])
+        while time.perf_counter() < start + seconds:
+            sql = queries[(i + at) % len(queries)]
             at += 1
-            start = time.perf_counter()
             try:
-                await (await c.execute(sql)).fetchall()
-                latencies.append((time.perf_counter() - start) * 1000)
+                latencies.append(timed(lambda: sessions[i].execute(sql).fetchall())[0])
                 if at % 3 == 0:
-                    now = (await (await c.execute("SELECT count(*) FROM unified_events")).fetchone())[0]
+                    now = sessions[i].execute(count).fetchone()[0]
                     if now < last:
                         failures.append(f"{now} rows after {last}")
                     last = now
                     counts.append(now)
-            except psycopg.Error as e:
-                failures.append(f"{e.sqlstate} {e}")
-        await c.close()
+            except (psycopg.Error, duckdb.Error) as e:
+                failures.append(str(e))
 
-    start = time.perf_counter()
-    await asyncio.gather(*(one(i) for i in range(n)))
+    with concurrent.futures.ThreadPoolExecutor(n) as pool:
+        list(pool.map(one, range(n)))
     took = time.perf_counter() - start
     return {"queries": len(latencies), "per_second": len(latencies) / took, **spread(latencies), "failures": failures[:5], "failed": len(failures), "rows": [min(counts, default=0), max(counts, default=0)]}
 
 
 def spread(ms):
     q = statistics.quantiles(ms, n=100) if len(ms) > 1 else [0] * 99
-    return {"p50": statistics.median(ms), "p95": q[94], "p99": q[98], "max": max(ms)}
+    return {"p50": statistics.median(ms or [0]), "p95": q[94], "p99": q[98], "max": max(ms, default=0)}
 
 
 HOSTILE = [
@@ -174,11 +176,14 @@ def hostile(port, seconds):
     sql = over_wire(QUERIES["newest event"])
 
     def watch(until):
-        out = []
+        out, failed = [], 0
         while time.perf_counter() < until:
-            out.append(timed(lambda: witness.execute(sql).fetchall())[0])
+            try:
+                out.append(timed(lambda: witness.execute(sql).fetchall())[0])
+            except psycopg.Error:
+                failed += 1
             time.sleep(0.02)
-        return out
+        return {"n": len(out), "failed": failed, **spread(out)}
 
     quiet = watch(time.perf_counter() + seconds / 4)
     end = time.perf_counter() + seconds
@@ -199,7 +204,7 @@ def hostile(port, seconds):
         beside = watch(end)
         for w in work:
             w.result()
-    return {"quiet": {"n": len(quiet), **spread(quiet)}, "beside": {"n": len(beside), **spread(beside)}, "refused": refused}
+    return {"quiet": quiet, "beside": beside, "refused": refused}
 
 
 what, args = sys.argv[1], sys.argv[2:]
@@ -208,7 +213,7 @@ if what == "dashboard":
 elif what == "rows":
     answer = rows(int(args[0]), args[1], args[2], int(args[3]), int(args[4]))
 elif what == "readers":
-    answer = asyncio.run(readers(int(args[0]), int(args[1]), float(args[2])))
+    answer = readers(args[0], int(args[1]), float(args[2]))
 else:
     answer = hostile(int(args[0]), float(args[1]))
 print(json.dumps(answer))
