@@ -10,6 +10,7 @@ import (
 
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
 	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -167,12 +168,57 @@ func (f *fileRows) Read(ctx context.Context, columns []string, ordinals *roaring
 	}
 }
 
-// keyValues are the values that the source's rows have in one key column, sorted; files whose bounds lie between two
-// of them hold no match.
+// keyValues are the values that the source's rows have in one key column, each once, sorted; files whose bounds lie
+// between two of them hold no match.
 type keyValues struct {
 	column string
 	typ    Type
-	values []scalar
+	kind   scalarKind
+	ints   []int64  // of all kinds but kindString
+	texts  []string // of kindString
+}
+
+func (k *keyValues) len() int { return len(k.ints) + len(k.texts) }
+
+func (k *keyValues) at(i int) scalar {
+	if k.kind == kindString {
+		return scalar{kind: kindString, s: k.texts[i]}
+	}
+	return scalar{kind: k.kind, i: k.ints[i]}
+}
+
+// add takes the values of a column; false if one of them has no order here.
+func (k *keyValues) add(col arrow.Array) bool {
+	if s, ok := col.(*array.String); ok && k.typ == String {
+		k.kind = kindString
+		// One copy holds the text of all of them.
+		text, offsets := string(s.ValueBytes()), s.ValueOffsets()
+		for i := range s.Len() {
+			if !s.IsNull(i) {
+				k.texts = append(k.texts, text[offsets[i]-offsets[0]:offsets[i+1]-offsets[0]])
+			}
+		}
+		return true
+	}
+	for i := range col.Len() {
+		v, ok := goValue(col, i)
+		if ok && v == nil {
+			continue // equals nothing
+		}
+		b, known := newBound(k.typ, v)
+		if !ok || !known || b.lo.kind == kindRat || b.lo.kind == kindString {
+			return false
+		}
+		k.kind = b.lo.kind
+		k.ints = append(k.ints, b.lo.i)
+	}
+	return true
+}
+
+func (k *keyValues) sort() {
+	slices.Sort(k.ints)
+	slices.Sort(k.texts)
+	k.ints, k.texts = slices.Compact(k.ints), slices.Compact(k.texts)
 }
 
 // keyPruneRows bounds the number of source rows up to which their keys are compared with the files' statistics. A
@@ -205,23 +251,13 @@ func sourceKeys(ctx context.Context, rows Rows, schema *Schema, columns []string
 			return nil, err
 		}
 		for k := range out {
-			col := b.Column(k)
-			for i := range col.Len() {
-				v, ok := goValue(col, i)
-				if !ok || v == nil {
-					continue
-				}
-				bd, ok := newBound(out[k].typ, v)
-				if !ok {
-					return nil, nil
-				}
-				out[k].values = append(out[k].values, bd.lo)
+			if !out[k].add(b.Column(k)) {
+				return nil, nil
 			}
 		}
 	}
 	for k := range out {
-		v := out[k].values
-		slices.SortFunc(v, func(a, b scalar) int { d, _ := a.compare(b); return d })
+		out[k].sort()
 	}
 	return out, nil
 }
@@ -253,7 +289,8 @@ func (s *Snapshot) liveMayHoldKeys(keys []keyValues) []*Add {
 }
 
 func (s *Snapshot) mayHold(facts *fileFacts, keys []keyValues) bool {
-	for _, k := range keys {
+	for n := range keys {
+		k := &keys[n]
 		c := facts.column(k.column)
 		if c == nil {
 			continue
@@ -261,17 +298,15 @@ func (s *Snapshot) mayHold(facts *fileFacts, keys []keyValues) bool {
 		if !c.mayValue {
 			return false
 		}
-		v := k.values
+		first := 0 // of those that are not below the file
 		if c.min != nil {
-			lo := c.min.lo
-			i := sort.Search(len(v), func(i int) bool { d, ok := v[i].compare(lo); return !ok || d >= 0 })
-			v = v[i:]
+			first = sort.Search(k.len(), func(i int) bool { d, ok := k.at(i).compare(c.min.lo); return !ok || d >= 0 })
 		}
-		if len(v) == 0 {
+		if first == k.len() {
 			return false
 		}
 		if c.max != nil {
-			if d, ok := v[0].compare(c.max.hi); ok && d > 0 {
+			if d, ok := k.at(first).compare(c.max.hi); ok && d > 0 {
 				return false
 			}
 		}

@@ -14,6 +14,7 @@ import (
 type Epoch interface {
 	// AddFile reads one file. An error means that nothing of the file is part of the epoch.
 	AddFile(ctx context.Context, f *RawFile) error
+	// AddRecords reads messages. They must not change until Close: those that are refused are told as they came.
 	AddRecords(ctx context.Context, recs []Record) error
 	// Finish runs filter, fields, casts, transform and expect, and keeps of each key the row with the greatest
 	// order (DESIGN D2). Nothing may be added afterwards.

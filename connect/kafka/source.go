@@ -364,7 +364,12 @@ func (s *Source) Fetch(ctx context.Context, rowsMax int, bytesMax int64, wait ti
 			out = s.left[:n:n] // most often that is all
 		} else if n > 0 {
 			if len(out)+n > cap(out) {
-				out = slices.Grow(out, max(n, len(out))) // records are large: they are moved seldom
+				// Records are large: they are moved seldom, and only once where a backlog comes in pieces.
+				more := max(n, len(out))
+				if room := rowsMax - len(out); len(out)+n >= room/8 {
+					more = max(n, min(room, backlogRows))
+				}
+				out = slices.Grow(out, more)
 			}
 			out = append(out, s.left[:n]...)
 		}
@@ -392,8 +397,12 @@ func (s *Source) Fetch(ctx context.Context, rowsMax int, bytesMax int64, wait ti
 	return out, nil
 }
 
-// pollRows bounds the records that are taken from the client at once.
-const pollRows = 50_000
+const (
+	// pollRows bounds the records that are taken from the client at once.
+	pollRows = 50_000
+	// backlogRows bounds the room that is made for records that have not come yet.
+	backlogRows = 200_000
+)
 
 // keep takes over what a poll brought.
 func (s *Source) keep(ctx context.Context, fs kgo.Fetches) error {

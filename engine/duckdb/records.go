@@ -171,7 +171,7 @@ func (x *epoch) AddRecords(ctx context.Context, recs []pipeline.Record) error {
 		return nil
 	}
 	p := x.newPart()
-	p.recs = slices.Clone(recs)
+	p.recs = recs
 	p.positions = true
 	p.reasons = map[int]string{}
 	p.read = int64(len(recs))

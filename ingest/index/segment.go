@@ -369,18 +369,31 @@ func byHash(a, b hashed) int {
 	return cmp.Compare(a.row, b.row)
 }
 
-// sortHashed sorts by hash: by its leading bits first, in place, then each part, which is quick because hashes are spread
-// evenly.
-func sortHashed(h []hashed) {
-	if len(h) < 1<<12 {
+// sortHashed sorts by hash, eight bits at a time, in place. Hashes are spread evenly, so that two or three rounds leave
+// parts that are sorted by looking at them.
+func sortHashed(h []hashed) { sortFrom(h, 64-8) }
+
+// sortFrom sorts entries whose hashes differ only in the bits below shift + 8.
+func sortFrom(h []hashed, shift int) {
+	const few = 32
+	if len(h) <= few {
+		for i := 1; i < len(h); i++ {
+			e, j := h[i], i
+			for ; j > 0 && byHash(e, h[j-1]) < 0; j-- {
+				h[j] = h[j-1]
+			}
+			h[j] = e
+		}
+		return
+	}
+	if shift < 0 { // many rows of one key
 		slices.SortFunc(h, byHash)
 		return
 	}
-	const width = 12
-	var next, end [1 << width]int
-	top := func(e hashed) uint64 { return e.hash >> (64 - width) }
-	for _, e := range h {
-		end[top(e)]++
+	var next, end [1 << 8]int
+	part := func(e *hashed) int { return int(e.hash >> shift & 0xff) } //nolint:gosec // 8 bits
+	for i := range h {
+		end[part(&h[i])]++
 	}
 	at := 0
 	for b := range end {
@@ -390,8 +403,8 @@ func sortHashed(h []hashed) {
 	}
 	for b := range end {
 		for next[b] < end[b] {
-			d := top(h[next[b]])
-			if int(d) != b { //nolint:gosec // 12 bits
+			d := part(&h[next[b]])
+			if d != b {
 				h[next[b]], h[next[d]] = h[next[d]], h[next[b]]
 			}
 			next[d]++
@@ -399,7 +412,7 @@ func sortHashed(h []hashed) {
 	}
 	from := 0
 	for _, to := range end {
-		slices.SortFunc(h[from:to], byHash)
+		sortFrom(h[from:to], shift-8)
 		from = to
 	}
 }

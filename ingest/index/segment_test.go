@@ -402,3 +402,28 @@ func BenchmarkEach(b *testing.B) {
 		}
 	})
 }
+
+func TestEntriesAreSorted(t *testing.T) {
+	for _, n := range []int{0, 1, 31, 33, 5_000, 200_000} {
+		in := entries(rand.New(rand.NewPCG(7, uint64(n))), n)
+		for i := range n / 3 { // rows of one key, in any order
+			in[i].hash = in[0].hash
+		}
+		rand.New(rand.NewPCG(8, 8)).Shuffle(n, func(i, j int) { in[i], in[j] = in[j], in[i] })
+		want := slices.Clone(in)
+		slices.SortFunc(want, byHash)
+		if sortHashed(in); !slices.Equal(in, want) {
+			t.Errorf("%d entries are not in order", n)
+		}
+	}
+}
+
+// BenchmarkSort sorts a million entries.
+func BenchmarkSort(b *testing.B) {
+	in := entries(rand.New(rand.NewPCG(9, 9)), 1_000_000)
+	work := make([]hashed, len(in))
+	for b.Loop() {
+		copy(work, in)
+		sortHashed(work)
+	}
+}
