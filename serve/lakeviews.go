@@ -85,6 +85,9 @@ func init() {
 			return duckdb.Relation{}, errorf(CodePermission, "permission denied for table %s", catalog.Quarantine)
 		}
 		snap, err := s.snapshot(ctx, t.name)
+		if notWritten(err) {
+			return emptyRelation(arrowOf(s.b.declared(t))), nil
+		}
 		return duckdb.Relation{Snapshot: snap, Columns: t.columns}, err
 	}
 }
@@ -131,12 +134,24 @@ func (v *lakeView) relation(ctx context.Context, s *Session) (duckdb.Relation, e
 	return duckdb.Relation{Schema: rec.Schema(), Rows: []arrow.RecordBatch{rec}}, nil
 }
 
+// emptyRelation has columns and no rows: what the lake tells of itself before anything happened.
+func emptyRelation(schema *arrow.Schema) duckdb.Relation {
+	b := array.NewRecordBuilder(memory.DefaultAllocator, schema)
+	defer b.Release()
+	return duckdb.Relation{Schema: schema, Rows: []arrow.RecordBatch{b.NewRecordBatch()}}
+}
+
+// notWritten tells whether an error says that nothing has been written to a table yet.
+func notWritten(err error) bool {
+	var own *Error
+	return errors.As(err, &own) && own.Code == CodeTable
+}
+
 // eachTable calls f for each table that the session sees and that exists.
 func eachTable(ctx context.Context, s *Session, f func(t table, snap *delta.Snapshot) error) error {
 	for _, t := range s.b.tables(s.Role) {
 		snap, err := s.snapshot(ctx, t.name)
-		var own *Error
-		if errors.As(err, &own) && own.Code == CodeTable {
+		if notWritten(err) {
 			continue
 		}
 		if err == nil {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cauce-data/cauce/catalog"
 	"github.com/cauce-data/cauce/delta"
 	"github.com/cauce-data/cauce/engine/duckdb"
 	"github.com/cauce-data/cauce/serve/pgcatalog"
@@ -87,6 +88,9 @@ func (r *resolver) lakeTable(ctx context.Context, t table, n duckdb.Name) (duckd
 		snap, err = r.s.snapshot(ctx, t.name)
 	} else {
 		snap, err = r.at(ctx, t, n)
+	}
+	if t.name == catalog.Quarantine && n.AtUnit == "" && notWritten(err) { // it is the lake's own, and nobody has to declare it
+		return emptyRelation(arrowOf(r.s.b.declared(t))), nil
 	}
 	if err != nil {
 		return duckdb.Relation{}, err

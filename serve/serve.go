@@ -244,8 +244,7 @@ func (b *Backend) shapes(ctx context.Context, r *Role, at func(ctx context.Conte
 	var out []tableShape
 	for _, t := range b.tables(r) {
 		s, err := at(ctx, t.name)
-		var own *Error
-		if errors.As(err, &own) && own.Code == CodeTable {
+		if notWritten(err) {
 			out = append(out, tableShape{table: t, fields: b.declared(t)})
 			continue
 		}

@@ -69,8 +69,7 @@ func (s *Session) snapshot(ctx context.Context, name string) (*delta.Snapshot, e
 	if len(s.tx) == 0 {
 		for _, name := range s.b.read(s.Role) {
 			snap, err := s.b.snapshot(ctx, name)
-			var own *Error
-			if errors.As(err, &own) && own.Code == CodeTable {
+			if notWritten(err) {
 				continue
 			}
 			if err != nil {

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/cauce-data/cauce/test/lab"
 )
 
 // Roles see the views that the lake file gives them, and nothing through them of what the views leave out: not by a
@@ -201,4 +203,31 @@ serve: {workers: 1}
 			}
 		}
 	})
+}
+
+// TestViewsOfAnEmptyLake: what the lake tells of itself is there, with its columns and without rows, before anything happened.
+func TestViewsOfAnEmptyLake(t *testing.T) {
+	s := serveLake(t, lab.NewLake(t))
+	c := s.connect()
+	for _, name := range []string{"lake.quarantine", "quarantine", "lake.versions", "lake.files", "lake.partitions", "lake.runs", "lake.gaps"} {
+		rows, err := c.Query(t.Context(), "SELECT * FROM "+name)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		columns, n := len(rows.FieldDescriptions()), 0
+		for rows.Next() {
+			n++
+		}
+		if err := rows.Err(); err != nil || n != 0 {
+			t.Errorf("%s: %d rows, %v", name, n, err)
+		}
+		schema, relation, qualified := strings.Cut(name, ".")
+		if !qualified {
+			schema, relation = "public", name
+		}
+		if want := count(t, c, "SELECT count(*) FROM information_schema.columns WHERE table_schema = $1 AND table_name = $2", schema, relation); int64(columns) != want || want == 0 {
+			t.Errorf("%s has %d columns, the catalogue says %d", name, columns, want)
+		}
+	}
 }
