@@ -259,6 +259,41 @@ func markInterrupted(dir, task string) ([]Run, error) {
 	return out, nil
 }
 
+// LogSince gives what a run logged from a byte of its log on, in whole lines and at most bytesMax bytes, and the byte that
+// follows. Where more than bytesMax bytes precede the log's end, a from of 0 begins so far before it; begin is where the text
+// does.
+func LogSince(dir string, r *Run, from, bytesMax int64) (text []byte, begin, next int64, err error) {
+	f, err := os.Open(filepath.Join(dir, r.file+".log"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, from, from, nil
+	}
+	if err != nil {
+		return nil, 0, 0, fmt.Errorf("log of run %s: %w", r.ID, err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, 0, 0, fmt.Errorf("log of run %s: %w", r.ID, err)
+	}
+	cut := from == 0 && info.Size() > bytesMax
+	if cut {
+		from = info.Size() - bytesMax
+	}
+	text, err = io.ReadAll(io.NewSectionReader(f, from, max(0, min(bytesMax, info.Size()-from))))
+	if err != nil {
+		return nil, 0, 0, fmt.Errorf("log of run %s: %w", r.ID, err)
+	}
+	if cut {
+		first := bytes.IndexByte(text, '\n') + 1
+		from, text = from+int64(first), text[first:]
+	}
+	// A line that is being written comes with the next call; one longer than bytesMax comes in parts.
+	if last := bytes.LastIndexByte(text, '\n') + 1; last > 0 || int64(len(text)) < bytesMax {
+		text = text[:last]
+	}
+	return text, from, from + int64(len(text)), nil
+}
+
 // LogOf gives what a run logged, at most the last bytesMax bytes, from the beginning of a line.
 func LogOf(dir string, r *Run, bytesMax int64) ([]byte, error) {
 	f, err := os.Open(filepath.Join(dir, r.file+".log"))

@@ -301,7 +301,43 @@ func (s *Scheduler) run(ctx context.Context, t *scheduled, trigger string) error
 	s.mu.Lock()
 	t.began = time.Now()
 	s.mu.Unlock()
-	r, err := Do(ctx, t.Task, DoOptions{Dir: s.opts.Dir, Trigger: trigger, Log: s.log})
+	return s.do(ctx, t, t.Task, DoOptions{Trigger: trigger})
+}
+
+// ErrBusy is returned (wrapped, with the task) where a run does not begin because another one of its task is under way.
+var ErrBusy = errors.New("a run of this task is under way")
+
+// ErrNoTask is returned (wrapped, with the name) for a run whose task the scheduler does not have.
+var ErrNoTask = errors.New("there is no such task")
+
+// Retry tries a run once more that has ended without success, in its own record, and calls began when the history says that
+// it runs. Unlike other runs it does not wait for one that is under way: that is ErrBusy. It may be called beside Run.
+func (s *Scheduler) Retry(ctx context.Context, r *Run, began func()) error {
+	t := s.task(r.Task)
+	if t == nil {
+		return fmt.Errorf("task %s: %w", r.Task, ErrNoTask)
+	}
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	task := t.Task
+	task.Run = func(ctx context.Context, run *Run) error {
+		s.mu.Lock()
+		t.began = time.Now()
+		s.mu.Unlock()
+		began()
+		return t.Task.Run(ctx, run)
+	}
+	err := s.do(ctx, t, task, DoOptions{Trigger: TriggerManual, ID: r.ID, Waiting: func(string) { stop(ErrBusy) }})
+	if errors.Is(context.Cause(ctx), ErrBusy) {
+		return fmt.Errorf("task %s: %w", r.Task, ErrBusy)
+	}
+	return err
+}
+
+// do runs a task that a scheduled one stands for.
+func (s *Scheduler) do(ctx context.Context, t *scheduled, task Task, o DoOptions) error {
+	o.Dir, o.Log = s.opts.Dir, s.log
+	r, err := Do(ctx, task, o)
 	if err != nil && ctx.Err() == nil {
 		s.log.Error("a task failed", "task", t.Name, "error", t.redact(err.Error()))
 	}

@@ -61,10 +61,14 @@ and no credentials. Temporary tables are allowed. Stops cleanly on SIGINT and SI
 			if err != nil {
 				return err
 			}
+			sched, err := (&up{a: a, l: l, log: a.logger()}).schedule()
+			if err != nil {
+				return errors.Join(err, d.close())
+			}
 			start := time.Now()
 			g, ctx := errgroup.WithContext(cmd.Context())
 			g.Go(func() error { return d.serve(ctx) })
-			g.Go(func() error { return a.serveWeb(ctx, l, pages, d) })
+			g.Go(func() error { return a.serveWeb(ctx, l, pages, d, sched) })
 			if err := errors.Join(g.Wait(), d.close()); err != nil {
 				return err
 			}

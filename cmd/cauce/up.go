@@ -149,7 +149,7 @@ func (u *up) run(ctx context.Context) error {
 			return err
 		}
 		served := make(chan struct{})
-		g.Go(func() error { defer close(served); return u.a.serveWeb(ctx, u.l, u.pages, d) })
+		g.Go(func() error { defer close(served); return u.a.serveWeb(ctx, u.l, u.pages, d, sched) })
 		g.Go(func() error {
 			err := d.serve(ctx)
 			<-served
@@ -280,8 +280,10 @@ func (u *up) schedule() (*schedule.Scheduler, error) {
 	}
 	s := schedule.New(o)
 	tasks := u.l.Schedule.Tasks
-	if u.l.Schedule.Task(pipeline.RunBatch) == nil && u.batchNow {
-		tasks = append([]*pipeline.Task{{Name: pipeline.RunBatch, Run: pipeline.RunBatch}}, tasks...)
+	for _, name := range []string{pipeline.RunMaintenance, pipeline.RunBatch} { // without a time: for those who ask for a run
+		if u.l.Schedule.Task(name) == nil {
+			tasks = append([]*pipeline.Task{{Name: name, Run: name}}, tasks...)
+		}
 	}
 	for _, p := range tasks {
 		if err := s.Add(u.task(p)); err != nil {

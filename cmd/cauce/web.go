@@ -6,9 +6,11 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/cauce-data/cauce/ingest"
+	"github.com/cauce-data/cauce/schedule"
 	"github.com/cauce-data/cauce/serve/web"
 )
 
@@ -16,7 +18,8 @@ import (
 const httpListen = "serve the pages about the lake on this `address`, such as 127.0.0.1:8080 (default: none)"
 
 // serveWeb serves the pages about a lake until ctx ends; d answers their SQL. "" serves nothing.
-func (a *app) serveWeb(ctx context.Context, l *lake, listen string, d *door) error {
+// sched tries runs again that the pages name.
+func (a *app) serveWeb(ctx context.Context, l *lake, listen string, d *door, sched *schedule.Scheduler) error {
 	if listen == "" {
 		return nil
 	}
@@ -32,7 +35,15 @@ func (a *app) serveWeb(ctx context.Context, l *lake, listen string, d *door) err
 	if addr, ok := ln.Addr().(*net.TCPAddr); ok && addr.IP.IsLoopback() {
 		cert = nil // nobody listens on the way, and the certificate is for another name
 	}
+	var retries sync.WaitGroup
+	defer retries.Wait() // they end with ctx
 	o := web.Options{
+		Retry: func(r *schedule.Run) error {
+			outcome := make(chan error, 2) // that it has begun, and how it ended; the first is the answer
+			began := sync.OnceFunc(func() { outcome <- nil })
+			retries.Go(func() { outcome <- sched.Retry(ctx, r, began) })
+			return <-outcome
+		},
 		Lake: l.Lake, Ingest: l.ingest, RunsDir: runsDir(l.Lake), Version: version, Doors: d.asDoors(), Log: log,
 		SQL: d.backend, StatementTimeout: l.Lake.Serve.StatementTimeout, Statement: d.observer().Statement, Secure: cert != nil,
 		Lags: func(ctx context.Context, s *ingest.Status) map[string]any {

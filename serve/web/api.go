@@ -33,6 +33,7 @@ const (
 	rowsMax    = 200
 	filesMax   = 2000
 	commitsMax = 500
+	logBytes   = 256 << 10
 )
 
 // badRequest is an error of the asker, shown with status 400.
@@ -52,7 +53,9 @@ func (s *server) routes(mux *http.ServeMux) {
 				answer(w, http.StatusOK, v)
 			case errors.As(err, &bad):
 				fail(w, http.StatusBadRequest, err.Error())
-			case errors.Is(err, schedule.ErrNoRun), errors.Is(err, delta.ErrVersionNotFound):
+			case errors.Is(err, schedule.ErrBusy):
+				fail(w, http.StatusConflict, err.Error())
+			case errors.Is(err, schedule.ErrNoRun), errors.Is(err, schedule.ErrNoTask), errors.Is(err, delta.ErrVersionNotFound):
 				fail(w, http.StatusNotFound, err.Error())
 			default:
 				s.o.Log.Warn("web: "+r.URL.Path, "error", err)
@@ -68,6 +71,8 @@ func (s *server) routes(mux *http.ServeMux) {
 	get("GET /api/table/{name}/rows", s.rows)
 	get("GET /api/runs", s.runs)
 	get("GET /api/runs/{id}", s.run)
+	get("GET /api/runs/{id}/log", s.runLog)
+	get("POST /api/runs/{id}/retry", s.retryRun)
 	get("GET /api/quarantine", s.quarantine)
 	get("POST /api/quarantine/retry", s.retry)
 	get("GET /api/gaps", s.gaps)
@@ -532,6 +537,49 @@ func (s *server) runs(_ context.Context, r *http.Request) (any, error) {
 
 func (s *server) run(_ context.Context, r *http.Request) (any, error) {
 	return schedule.Load(s.o.RunsDir, r.PathValue("id"))
+}
+
+// runLog is what a run logged, from a byte on, and how it stands. A page that follows it asks for what comes next.
+func (s *server) runLog(_ context.Context, r *http.Request) (any, error) {
+	from, err := number(r, "from", 0)
+	if err != nil {
+		return nil, err
+	}
+	// The status is read first: what a run has logged before it ended is then in the text.
+	run, err := schedule.Load(s.o.RunsDir, r.PathValue("id"))
+	if err != nil {
+		return nil, err
+	}
+	text, begin, next, err := schedule.LogSince(s.o.RunsDir, run, from, logBytes)
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		Status schedule.Status `json:"status"`
+		Begin  int64           `json:"begin"` // the byte of the log at which the text begins
+		Next   int64           `json:"next"`  // the byte to ask from next
+		Text   string          `json:"text"`
+	}{run.Status, begin, next, string(text)}, nil
+}
+
+// retryRun tries a run once more that did not succeed.
+func (s *server) retryRun(_ context.Context, r *http.Request) (any, error) {
+	run, err := schedule.Load(s.o.RunsDir, r.PathValue("id"))
+	if err != nil {
+		return nil, err
+	}
+	if s.o.Retry == nil {
+		return nil, badf("this process runs no tasks")
+	}
+	switch run.Status {
+	case schedule.StatusFailed, schedule.StatusInterrupted, schedule.StatusStopped:
+	case schedule.StatusRunning, schedule.StatusRetrying, schedule.StatusOK:
+		return nil, badf("run %s is %s; runs that have ended without success can be tried again", run.ID, run.Status)
+	}
+	if err := s.o.Retry(run); err != nil {
+		return nil, err
+	}
+	return schedule.Load(s.o.RunsDir, run.ID)
 }
 
 func filter(r *http.Request) ingest.QuarantineFilter {

@@ -193,7 +193,7 @@ func (s *server) admit(next http.Handler) http.Handler {
 			fail(w, http.StatusForbidden, "the role "+role.Name+" sees some tables and views only, and those on the page SQL")
 			return
 		case r.Method != http.MethodGet && r.Method != http.MethodHead && !s.o.SQL.Open():
-			fail(w, http.StatusForbidden, "roles read; cauce quarantine retry, on the machine of the lake, tries records again")
+			fail(w, http.StatusForbidden, "roles read; on the machine of the lake cauce quarantine retry tries records again, and cauce run batch a batch")
 			return
 		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), roleKey{}, role)))

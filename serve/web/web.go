@@ -19,6 +19,7 @@ import (
 
 	"github.com/cauce-data/cauce/ingest"
 	"github.com/cauce-data/cauce/pipeline"
+	"github.com/cauce-data/cauce/schedule"
 	"github.com/cauce-data/cauce/serve"
 )
 
@@ -38,6 +39,9 @@ type Options struct {
 	Version          string                                // of the program
 	// Lags asks how much of each stream waits, by source; nil: it is not shown. The values are shown as JSON.
 	Lags LagFunc
+	// Retry tries a run once more that has ended without success, beside the pages, and returns when it has begun. nil: no run
+	// can be tried again.
+	Retry func(r *schedule.Run) error
 	// Doors are addresses of other services of this process, for the page Connect.
 	Doors []Door
 	Log   *slog.Logger

@@ -83,10 +83,24 @@ const pages = {
   async runs(id) {
     if (id) {
       const r = await ask('/api/runs/' + encodeURIComponent(id));
+      const retry = el('button', {type: 'button', on: {click: async () => {
+        retry.disabled = true;
+        try {
+          await post(`/api/runs/${encodeURIComponent(id)}/retry`);
+          notice = 'The run is tried again.';
+        } catch (e) { notice = e.message; }
+        retry.blur();
+        await show();
+      }}}, 'Try this run again');
+      const mayRetry = !session.login && ['failed', 'interrupted', 'stopped'].includes(r.status);
+      const text = await logOf(r);
       return [el('h1', 'Run ', id), el('p.sub', link('/runs', 'all runs')),
+        notice ? el('p.sub', {role: 'status'}, notice) : null,
         figures(figure('task', r.task), figure('status', status(r.status)), figure('started (UTC)', time(r.started)), figure('attempts', number(r.attempts.length))),
-        r.error ? section('Error', el('pre', r.error)) : null,
+        mayRetry ? el('p', retry) : null,
+        r.error ? section('Error', el('pre.wrap', r.error)) : null,
         section('Attempts', r.attempts.length ? grid(['started (UTC)', '>seconds', 'error'], r.attempts.map(a => [time(a.started), seconds(a), el('td.wrap', a.error ?? '')]), 'attempts') : empty('none yet')),
+        section('Log', text),
         r.result ? section('Result', el('pre', {tabindex: 0}, JSON.stringify(r.result, null, 2))) : null];
     }
     const {runs} = await ask('/api/runs');
@@ -171,8 +185,48 @@ function rowsOf(c) {
   return 0;
 }
 
+// A run's log grows in place, so that a reader who scrolls in it stays where he is; one who is at its end follows it.
+let log = {};
+const unfinished = s => s === 'running' || s === 'retrying';
+
+async function logOf(run) {
+  if (log.id !== run.id) {
+    log = {id: run.id, next: 0, text: el('pre.log', {tabindex: 0, role: 'log', 'aria-label': 'log of the run'})};
+    log.text.addEventListener('scroll', () => { log.top = log.text.scrollTop; });
+  }
+  const mine = log;
+  await grow(mine);
+  clearTimeout(mine.timer);
+  if (unfinished(run.status)) mine.timer = setTimeout(() => follow(mine), 1000);
+  return mine.text.textContent ? mine.text : empty('Nothing was logged.');
+}
+
+// grow appends what has been logged since, and gives the run's status.
+async function grow(mine) {
+  let more;
+  do {
+    more = await ask(`/api/runs/${encodeURIComponent(mine.id)}/log?from=${mine.next}`);
+    if (more.begin < mine.next) break; // somebody else has appended it meanwhile
+    if (mine.next === 0 && more.begin > 0) mine.text.append('…\n');
+    const last = mine.text.scrollHeight - mine.text.scrollTop - mine.text.clientHeight < 30;
+    mine.text.append(more.text);
+    mine.next = more.next;
+    if (last) mine.text.scrollTop = mine.text.scrollHeight;
+  } while (more.text);
+  return more.status;
+}
+
+// follow asks each second while the run goes on and its page is shown; the page as a whole is shown anew when it has ended.
+async function follow(mine) {
+  if (log !== mine || !location.pathname.startsWith('/runs/')) return;
+  let status;
+  try { status = await grow(mine); } catch { status = 'running'; } // the page says that the lake does not answer
+  if (unfinished(status)) mine.timer = setTimeout(() => follow(mine), 1000);
+  else show();
+}
+
 const seconds = r => !r.ended || r.ended.startsWith('0001') ? '–' : ((new Date(r.ended) - new Date(r.started)) / 1000).toFixed(1);
-const status = s => el(s === 'succeeded' || s === 'success' || s === 'ok' ? 'span.pill.good' : s === 'running' ? 'span.pill' : 'span.pill.bad', s);
+const status = s => el(s === 'succeeded' || s === 'success' || s === 'ok' ? 'span.pill.good' : unfinished(s) ? 'span.pill' : 'span.pill.bad', s);
 
 function difference(d) {
   const files = (title, list) => list.length ? el('details', {open: list.length <= 20}, el('summary', `${plural(list.length, 'file')} ${title}`), el('ul', list.slice(0, 200).map(f => el('li.mono', f.path, ` · ${number(f.rows)} rows`)))) : null;
@@ -254,7 +308,9 @@ async function show(again = false) {
   const busy = main.contains(document.activeElement) && document.activeElement !== main;
   const opened = [...main.querySelectorAll('details')].map(d => d.open);
   if (busy && main.dataset.address === location.href) return; // the reader is typing or walking through it
+  const top = log.top ?? 0, end = !log.text?.isConnected || log.text.scrollHeight - top - log.text.clientHeight < 30;
   main.replaceChildren(...content.flat().filter(Boolean));
+  if (log.text?.isConnected) log.text.scrollTop = end ? log.text.scrollHeight : top; // it was taken out of the page and put back
   [...main.querySelectorAll('details')].forEach((d, i) => { if (i in opened && main.dataset.address === location.href) d.open = opened[i]; });
   main.dataset.address = location.href;
 }
