@@ -60,6 +60,7 @@ func Do(ctx context.Context, t Task, o DoOptions) (*Run, error) {
 		}
 	}
 	run := newRun(t.Name, o)
+	run.Command = t.Command
 	if o.ID != "" {
 		if err := CheckID(o.ID); err != nil {
 			return nil, err

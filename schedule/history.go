@@ -51,6 +51,7 @@ type Run struct {
 	ID       string          `json:"id"`
 	Task     string          `json:"task"`
 	Trigger  string          `json:"trigger"`
+	Command  string          `json:"command,omitempty"` // see Task
 	Status   Status          `json:"status"`
 	PID      int             `json:"pid"`
 	Started  time.Time       `json:"started"`

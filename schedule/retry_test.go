@@ -59,8 +59,57 @@ func TestRetryOfARun(t *testing.T) {
 	if len(s.task("maintenance").due) != 1 {
 		t.Error("what runs after the task is not due")
 	}
-	if err := s.Retry(t.Context(), &Run{ID: "x", Task: "nosuch"}, func() {}); !errors.Is(err, ErrNoTask) {
+	begins := func() { t.Error("it began") }
+	if err := s.Retry(t.Context(), &Run{ID: "x", Task: "nosuch"}, begins); !errors.Is(err, ErrNoTask) {
 		t.Errorf("a run of a task that is none: %v", err)
+	}
+	if err := s.Retry(t.Context(), &runs[0], begins); !errors.Is(err, ErrNotRetried) {
+		t.Errorf("a run that has succeeded: %v", err)
+	}
+	// What another command did is not what the task does.
+	_, err = Do(t.Context(), Task{Name: "batch", Command: "cauce run batch --reprocess", Run: func(context.Context, *Run) error { return errors.New("no") }}, DoOptions{Dir: dir, ID: "other"})
+	if err == nil {
+		t.Fatal("it succeeded")
+	}
+	r, err := Load(dir, "other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Retry(t.Context(), r, begins); !errors.Is(err, ErrNotRetried) || !strings.Contains(err.Error(), "--reprocess") {
+		t.Errorf("a run of another command: %v", err)
+	}
+}
+
+// TestWhoIsToldOfAnInterruptedRun: of a task that the scheduler begins by itself an alert tells that its process died; a run
+// that somebody asked for has somebody who saw it. The history is told of both.
+func TestWhoIsToldOfAnInterruptedRun(t *testing.T) {
+	for _, c := range []struct {
+		task Task
+		told int
+	}{{Task{Name: "batch", Cron: "0 1 1 1 *"}, 1}, {Task{Name: "batch"}, 0}} {
+		dir := t.TempDir()
+		dead := newRun("batch", DoOptions{Dir: dir, Trigger: TriggerManual})
+		if err := dead.save(dir); err != nil { // its log is locked by nobody
+			t.Fatal(err)
+		}
+		var told []Event
+		s := New(Options{Dir: dir, Notify: func(e Event, _ Run) { told = append(told, e) }})
+		c.task.Run = func(context.Context, *Run) error { return nil }
+		if err := s.Add(c.task); err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		stop()
+		if err := s.Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(filepath.Join(dir, dead.file+".json"))
+		if err != nil || !strings.Contains(string(data), `"interrupted"`) {
+			t.Errorf("cron %q: the history has %s, %v", c.task.Cron, data, err)
+		}
+		if len(told) != c.told {
+			t.Errorf("cron %q: told %v", c.task.Cron, told)
+		}
 	}
 }
 

@@ -34,6 +34,9 @@ type Task struct {
 	// CatchUp runs the task once when the scheduler starts, if it was due since its last run or if that did not come to its
 	// end. However many times have passed, one run does the work of all.
 	CatchUp bool
+	// Command is how somebody asked for it where that is not what the scheduler's task of this name does, such as
+	// "cauce run batch --reprocess". The history keeps it, and such a run is not retried; "": it is what the task does.
+	Command string
 	// Run does the work. What it sets in Run.Result is kept in the history, as is what it writes to Run.Log.
 	Run func(ctx context.Context, run *Run) error
 	// ExitCode is the code of an error for the history; nil: none is kept.
@@ -160,7 +163,9 @@ func (s *Scheduler) remember(t *scheduled) error {
 	}
 	for _, r := range dead {
 		s.log.Warn("a run was interrupted: its process ended before it did", "task", t.Name, "run", r.ID, "pid", r.PID)
-		s.tell(EventInterrupted, r)
+		if t.Cron != "" || len(t.After) > 0 { // who runs a task by hand, or by another scheduler, has seen it or is told by that
+			s.tell(EventInterrupted, r)
+		}
 	}
 	runs, err := List(s.opts.Dir, 0)
 	if err != nil {
@@ -310,12 +315,20 @@ var ErrBusy = errors.New("a run of this task is under way")
 // ErrNoTask is returned (wrapped, with the name) for a run whose task the scheduler does not have.
 var ErrNoTask = errors.New("there is no such task")
 
+// ErrNotRetried is returned (wrapped, with the reason) for a run that cannot be tried again.
+var ErrNotRetried = errors.New("it cannot be tried again")
+
 // Retry tries a run once more that has ended without success, in its own record, and calls began when the history says that
 // it runs. Unlike other runs it does not wait for one that is under way: that is ErrBusy. It may be called beside Run.
 func (s *Scheduler) Retry(ctx context.Context, r *Run, began func()) error {
 	t := s.task(r.Task)
-	if t == nil {
+	switch {
+	case t == nil:
 		return fmt.Errorf("task %s: %w", r.Task, ErrNoTask)
+	case r.Command != "":
+		return fmt.Errorf("run %s: %w: it was %q, which is not what the task %s does; run that command once more", r.ID, ErrNotRetried, r.Command, r.Task)
+	case r.unfinished() || r.Status == StatusOK:
+		return fmt.Errorf("run %s: %w: it is %s, and only what ended without success is", r.ID, ErrNotRetried, r.Status)
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cauce-data/cauce/catalog"
 	"github.com/cauce-data/cauce/delta"
 	"github.com/cauce-data/cauce/engine/duckdb"
 	"github.com/cauce-data/cauce/serve/pgcatalog"
@@ -89,7 +88,7 @@ func (r *resolver) lakeTable(ctx context.Context, t table, n duckdb.Name) (duckd
 	} else {
 		snap, err = r.at(ctx, t, n)
 	}
-	if t.name == catalog.Quarantine && n.AtUnit == "" && notWritten(err) { // it is the lake's own, and nobody has to declare it
+	if n.AtUnit == "" && notWritten(err) { // it is declared, so the catalogue shows it: what asks for it finds it empty
 		return emptyRelation(arrowOf(r.s.b.declared(t))), nil
 	}
 	if err != nil {

@@ -226,7 +226,7 @@ func (b *Backend) snapshot(ctx context.Context, name string) (*delta.Snapshot, e
 
 func (b *Backend) notYet(name string, err error) error {
 	if errors.Is(err, delta.ErrNotATable) {
-		return &Error{Code: CodeTable, Message: "relation \"" + name + "\" is empty: nothing has been written to it yet", Hint: "cauce run batch or cauce run stream writes it"}
+		return &Error{Code: CodeTable, Message: "relation \"" + name + "\" has no versions: nothing has been written to it yet", Hint: "cauce run batch or cauce run stream writes it"}
 	}
 	return err
 }

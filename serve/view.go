@@ -2,9 +2,7 @@ package serve
 
 import (
 	"context"
-	"errors"
 
-	"github.com/cauce-data/cauce/delta"
 	"github.com/cauce-data/cauce/engine/duckdb"
 	"github.com/cauce-data/cauce/pipeline"
 )
@@ -33,10 +31,6 @@ func (r *viewResolver) Table(ctx context.Context, n duckdb.Name) (duckdb.Relatio
 		return duckdb.Relation{}, errorf(CodeInternal, "view %s cannot be read: it names what is no table of the lake", r.view.Name)
 	}
 	rel, err := r.lakeTable(ctx, t, duckdb.Name{Table: t.name, AtUnit: r.as.AtUnit, At: r.as.At})
-	var own *Error
-	if errors.As(err, &own) && own.Code == CodeTable || errors.Is(err, delta.ErrNotATable) {
-		err = errorf(CodeTable, "view \"%s\" is empty: nothing has been written yet to what it reads", r.view.Name)
-	}
 	if err != nil && r.as.AtUnit != "" { // the reason names the table
 		err = errorf(CodeInvalidParameter, "view %q cannot be read AT (%s => %s): what it reads has no such version", r.view.Name, r.as.AtUnit, r.as.At)
 	}

@@ -75,7 +75,7 @@ printed again; one that failed or was interrupted goes on.`,
 					return usagef("source %q: %s has no source of files with that name; it has %s", name, l.File, list(fileSources(l.Lake)))
 				}
 			}
-			return a.runBatch(cmd.Context(), l, o, id)
+			return a.runBatch(cmd.Context(), l, o, asked(cmd, args), id)
 		},
 	}
 	f := cmd.Flags()
@@ -99,6 +99,20 @@ func checkRunID(id string) error {
 		return usagef("--%w", err)
 	}
 	return nil
+}
+
+// asked is a command line as the history keeps it where it does not ask for just what the lake file's task does; "" else.
+func asked(cmd *cobra.Command, args []string) string {
+	words := append([]string{cmd.CommandPath()}, args...)
+	for _, name := range []string{"reprocess", "file", "since"} {
+		if f := cmd.Flags().Lookup(name); f != nil && f.Changed {
+			words = append(words, "--"+name+"="+f.Value.String())
+		}
+	}
+	if len(words) == 1 {
+		return ""
+	}
+	return strings.Join(words, " ")
 }
 
 // record runs a task once, as a run of the history.
@@ -128,7 +142,9 @@ func newRunMaintenance(a *app) *cobra.Command {
 					return usagef("table %q: %s has no such table; it has %s", name, l.File, list(tableNames(l.Lake)))
 				}
 			}
-			run, err := a.record(cmd.Context(), l.Lake, maintenanceTask(l, args), id)
+			task := maintenanceTask(l, args)
+			task.Command = asked(cmd, args)
+			run, err := a.record(cmd.Context(), l.Lake, task, id)
 			if run == nil || err != nil {
 				return err
 			}
@@ -210,7 +226,8 @@ func fileSources(l *pipeline.Lake) []string {
 }
 
 // runBatch runs a batch as a recorded task, prints its report and turns files that could not be read into exit code 1.
-func (a *app) runBatch(ctx context.Context, l *lake, o ingest.BatchOptions, id string) error {
+// command is what asked gives.
+func (a *app) runBatch(ctx context.Context, l *lake, o ingest.BatchOptions, command, id string) error {
 	asked := usage.Of(l.store)
 	var mu sync.Mutex
 	var rows, epochs int64
@@ -225,7 +242,9 @@ func (a *app) runBatch(ctx context.Context, l *lake, o ingest.BatchOptions, id s
 		defer mu.Unlock()
 		return fmt.Sprintf("batch: %d rows in %d commits", rows, epochs)
 	})
-	run, err := a.record(ctx, l.Lake, batchTask(l, o), id)
+	task := batchTask(l, o)
+	task.Command = command
+	run, err := a.record(ctx, l.Lake, task, id)
 	stop()
 	if run == nil || run.Result == nil {
 		return err

@@ -47,6 +47,9 @@ func newRunsShow(a *app) *cobra.Command {
 func printRun(w io.Writer, r *schedule.Run, log []byte) error {
 	fmt.Fprintf(w, "run       %s\ntask      %s (%s, process %d)\nstatus    %s\nstarted   %s\nseconds   %s\n",
 		r.ID, r.Task, r.Trigger, r.PID, r.Status, timeText(r.Started.Truncate(time.Second), true), runSeconds(*r))
+	if r.Command != "" {
+		fmt.Fprintf(w, "command   %s\n", r.Command)
+	}
 	if r.ExitCode != nil {
 		fmt.Fprintf(w, "exit code %d\n", *r.ExitCode)
 	}

@@ -61,7 +61,7 @@ and no credentials. Temporary tables are allowed. Stops cleanly on SIGINT and SI
 			if err != nil {
 				return err
 			}
-			sched, err := (&up{a: a, l: l, log: a.logger()}).schedule()
+			sched, err := (&up{a: a, l: l, log: a.logger()}).schedule(false) // it runs nothing by itself, so it alerts nobody
 			if err != nil {
 				return errors.Join(err, d.close())
 			}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -264,7 +265,7 @@ succeeded is not repeated, its report is printed again.`,
 					app.Reprocess = again
 				}
 			}
-			return a.runBatchOnSpark(cmd.Context(), l, &sf, apps, id)
+			return a.runBatchOnSpark(cmd.Context(), l, &sf, apps, cmp.Or(asked(cmd, args), cmd.CommandPath()), id)
 		},
 	}
 	sf.add(cmd)
@@ -277,8 +278,8 @@ succeeded is not repeated, its report is printed again.`,
 }
 
 // runBatchOnSpark runs a batch as a recorded task, the same one as run batch is, and prints its report.
-func (a *app) runBatchOnSpark(ctx context.Context, l *pipeline.Lake, sf *sparkFlags, apps []*spark.App, id string) error {
-	run, err := a.record(ctx, l, schedule.Task{Name: pipeline.RunBatch, Run: func(ctx context.Context, run *schedule.Run) error {
+func (a *app) runBatchOnSpark(ctx context.Context, l *pipeline.Lake, sf *sparkFlags, apps []*spark.App, command, id string) error {
+	run, err := a.record(ctx, l, schedule.Task{Name: pipeline.RunBatch, Command: command, Run: func(ctx context.Context, run *schedule.Run) error {
 		sum := sparkReport{Version: -1, Warned: map[string]int64{}, FailedFiles: []sparkFailed{}}
 		defer func() { run.SetResult(sum) }() // also of what was done before an error
 		for _, app := range apps {

@@ -132,7 +132,7 @@ func (u *up) run(ctx context.Context) error {
 			return u.keep(ctx, "repair "+src.Name, func() error { return u.repair(ctx, src, f) })
 		})
 	}
-	sched, err := u.schedule()
+	sched, err := u.schedule(true)
 	if err != nil {
 		return err
 	}
@@ -269,9 +269,9 @@ func (u *up) stream(ctx context.Context, st *streams, src *pipeline.Source, tota
 }
 
 // schedule makes the scheduler of the lake file's tasks.
-func (u *up) schedule() (*schedule.Scheduler, error) {
+func (u *up) schedule(alerts bool) (*schedule.Scheduler, error) {
 	o := schedule.Options{Dir: runsDir(u.l.Lake), Log: u.log}
-	if u.l.Schedule.AlertURL != "" {
+	if alerts && u.l.Schedule.AlertURL != "" {
 		o.Notify = func(e schedule.Event, r schedule.Run) {
 			if err := sendAlert(context.Background(), u.l.Lake, schedule.AlertOf(e, r)); err != nil {
 				u.log.Error("nobody could be told of a run", "task", r.Task, "run", r.ID, "event", string(e), "error", err)

@@ -53,7 +53,7 @@ func (s *server) routes(mux *http.ServeMux) {
 				answer(w, http.StatusOK, v)
 			case errors.As(err, &bad):
 				fail(w, http.StatusBadRequest, err.Error())
-			case errors.Is(err, schedule.ErrBusy):
+			case errors.Is(err, schedule.ErrBusy), errors.Is(err, schedule.ErrNotRetried):
 				fail(w, http.StatusConflict, err.Error())
 			case errors.Is(err, schedule.ErrNoRun), errors.Is(err, schedule.ErrNoTask), errors.Is(err, delta.ErrVersionNotFound):
 				fail(w, http.StatusNotFound, err.Error())
@@ -570,11 +570,6 @@ func (s *server) retryRun(_ context.Context, r *http.Request) (any, error) {
 	}
 	if s.o.Retry == nil {
 		return nil, badf("this process runs no tasks")
-	}
-	switch run.Status {
-	case schedule.StatusFailed, schedule.StatusInterrupted, schedule.StatusStopped:
-	case schedule.StatusRunning, schedule.StatusRetrying, schedule.StatusOK:
-		return nil, badf("run %s is %s; runs that have ended without success can be tried again", run.ID, run.Status)
 	}
 	if err := s.o.Retry(run); err != nil {
 		return nil, err

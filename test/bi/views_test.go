@@ -3,6 +3,7 @@ package bi
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -205,11 +206,14 @@ serve: {workers: 1}
 	})
 }
 
-// TestViewsOfAnEmptyLake: what the lake tells of itself is there, with its columns and without rows, before anything happened.
-func TestViewsOfAnEmptyLake(t *testing.T) {
-	s := serveLake(t, lab.NewLake(t))
+// TestEmptyLake: tables, views and what the lake tells of itself are there, with their columns and without rows, before
+// anything has been written.
+func TestEmptyLake(t *testing.T) {
+	l := lab.NewLake(t)
+	l.Append("views: {by_day: \"SELECT event_date, count(*) AS n FROM unified_events GROUP BY ALL\"}\n")
+	s := serveLake(t, l)
 	c := s.connect()
-	for _, name := range []string{"lake.quarantine", "quarantine", "lake.versions", "lake.files", "lake.partitions", "lake.runs", "lake.gaps"} {
+	for _, name := range []string{"unified_events", "by_day", "lake.quarantine", "quarantine", "lake.versions", "lake.files", "lake.partitions", "lake.runs", "lake.gaps"} {
 		rows, err := c.Query(t.Context(), "SELECT * FROM "+name)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -229,5 +233,19 @@ func TestViewsOfAnEmptyLake(t *testing.T) {
 		if want := count(t, c, "SELECT count(*) FROM information_schema.columns WHERE table_schema = $1 AND table_name = $2", schema, relation); int64(columns) != want || want == 0 {
 			t.Errorf("%s has %d columns, the catalogue says %d", name, columns, want)
 		}
+	}
+	if n := count(t, c, "SELECT count(*) FROM unified_events e JOIN by_day d USING (event_date) WHERE e.price > 1 AND e.event_time > now()"); n != 0 {
+		t.Errorf("%d rows in an empty lake", n)
+	}
+	for _, sql := range []string{"SELECT * FROM unified_events AT (VERSION => 0)", "SELECT * FROM table_changes('unified_events', 0)"} {
+		if _, err := c.Exec(t.Context(), sql); code(err) != "42P01" || !strings.Contains(err.Error(), "nothing has been written") {
+			t.Errorf("%s: %v", sql, err)
+		}
+	}
+	// What is written while a session is open is in its next statement.
+	lab.NewGenerator(rand.New(rand.NewPCG(8, 9)), 3).History(t, l.Inbox(), 0, 100, 0)
+	l.Run("run", "batch")
+	if n := count(t, c, "SELECT count(*) FROM unified_events"); n != int64(len(l.Rows())) || n == 0 {
+		t.Errorf("%d rows after the first batch, cauce query gives %d", n, len(l.Rows()))
 	}
 }

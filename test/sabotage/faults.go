@@ -669,6 +669,21 @@ var faults = []fault{
 		pkg:   "./test/web", test: "^TestPagesLogin$",
 	},
 	{
+		name: "retry-of-another-command", what: "a run of another command, such as one with --reprocess, is tried again as the task that it was not",
+		edits: []edit{{"schedule/schedule.go", "\tcase r.Command != \"\":\n", "\tcase r.Command == \"-\":\n"}},
+		pkg:   "./schedule", test: "^TestRetryOfARun$",
+	},
+	{
+		name: "log-line-lost", what: "who follows a log misses what one answer does not hold",
+		edits: []edit{{"schedule/history.go", "return text, from, from + int64(len(text)), nil", "return text, from, info.Size(), nil"}},
+		pkg:   "./schedule", test: "^TestLogSince$",
+	},
+	{
+		name: "empty-table-is-missing", what: "a table of the catalogue cannot be asked before its first commit",
+		edits: []edit{{"serve/resolve.go", "if n.AtUnit == \"\" && notWritten(err) {", "if n.AtUnit == \"-\" && notWritten(err) {"}},
+		pkg:   "./test/bi", test: "^TestEmptyLake$",
+	},
+	{
 		name: "pages-for-any-origin", what: "a change that another site asks for is made",
 		edits: []edit{{"serve/web/web.go", "origin.Host != r.Host", "origin.Host == \"\""}},
 		pkg:   "./test/web", test: "^TestPagesRefuse$",

@@ -102,10 +102,23 @@ func TestPagesLogin(t *testing.T) {
 	if _, body, _ := ask("GET", "/api/sql/schema", viewer, ""); strings.Contains(body, "unified_events") || strings.Contains(body, "quantity") || !strings.Contains(body, "prices") {
 		t.Errorf("the role that sees a view is told of %s", body)
 	}
-	for _, cookie := range []string{all, viewer} {
-		if code, body, _ := ask("POST", "/api/quarantine/retry", cookie, "{}"); code != http.StatusForbidden {
-			t.Errorf("a reader changes something: %d %s", code, body)
+	var list struct{ Runs []struct{ ID string } }
+	l.JSON(&list, "runs")
+	if len(list.Runs) != 1 {
+		t.Fatalf("runs: %+v", list)
+	}
+	for _, path := range []string{"/api/quarantine/retry", "/api/runs/" + list.Runs[0].ID + "/retry"} {
+		for _, cookie := range []string{all, viewer} {
+			if code, body, _ := ask("POST", path, cookie, "{}"); code != http.StatusForbidden {
+				t.Errorf("a reader changes something: POST %s: %d %s", path, code, body)
+			}
 		}
+		if code, body, _ := ask("POST", path, "", "{}"); code != http.StatusUnauthorized {
+			t.Errorf("nobody changes something: POST %s: %d %s", path, code, body)
+		}
+	}
+	if code, body, _ := ask("GET", "/api/runs/"+list.Runs[0].ID+"/log", viewer, ""); code != http.StatusForbidden {
+		t.Errorf("the role that sees a view reads a log: %d %s", code, body)
 	}
 	if code, _, _ := ask("POST", "/api/logout", viewer, "{}"); code != http.StatusOK {
 		t.Errorf("logout: %d", code)

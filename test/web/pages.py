@@ -1,6 +1,6 @@
 """Walks through the pages in Chromium: what they show, clicks, live updates, errors, accessibility; pictures on request.
 
-usage: pages.py CHROMIUM URL URL_WITH_ROLES EXPECTED.json LAND_COMMAND [PICTURES]
+usage: pages.py CHROMIUM URL URL_WITH_ROLES URL_WITH_EVERYTHING EXPECTED.json LAND_COMMAND [PICTURES]
 """
 
 import csv
@@ -14,11 +14,21 @@ import urllib.parse
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
-chromium, url, roles, expected, land = sys.argv[1:6]
-pictures = pathlib.Path(sys.argv[6]) if len(sys.argv) > 6 else None
+chromium, url, roles, shown, expected, land = sys.argv[1:7]
+pictures = pathlib.Path(sys.argv[7]) if len(sys.argv) > 7 else None
 want = json.loads(pathlib.Path(expected).read_text())
 BY_MINUTE = "SELECT date_trunc('minute', event_time) AS minute, avg(price) AS price, count(*) AS trades\nFROM unified_events GROUP BY ALL ORDER BY minute"
-PAGES = ["/", "/table/unified_events", "/runs", "/streaming", "/quarantine", "/gaps", "/connect", "/sql?" + urllib.parse.urlencode({"sql": BY_MINUTE, "chart": "line"})]
+PAGES = {
+    "lake": "/",
+    "table": "/table/unified_events",
+    "runs": "/runs",
+    "run": "/runs/nightly",
+    "streaming": "/streaming",
+    "quarantine": "/quarantine",
+    "gaps": "/gaps",
+    "sql": "/sql?" + urllib.parse.urlencode({"sql": BY_MINUTE, "chart": "line"}),
+    "connect": "/connect",
+}
 # In pictures the lake stands where a lake would, not in the test's folder.
 SETTLE = r"""() => {
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -51,9 +61,9 @@ with sync_playwright() as p:
         page.set_default_timeout(30_000)
         page.on("pageerror", lambda e: check(False, f"script: {e}"))
         page.on("console", lambda m: m.type == "error" and "404" not in m.text and check(False, f"console: {m.text}"))
-        page.on("request", lambda r: check(r.url.startswith(url), f"asks elsewhere: {r.url}"))
-        for path in PAGES:
-            page.goto(url + path)
+        page.on("request", lambda r: check(r.url.startswith(shown), f"asks elsewhere: {r.url}"))
+        for name, path in PAGES.items():
+            page.goto(shown + path)
             page.wait_for_selector("main h1")
             if path.startswith("/sql"):
                 page.wait_for_selector("section[aria-label=Chart] canvas")
@@ -61,7 +71,6 @@ with sync_playwright() as p:
             wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             check(wide <= 0, f"{path} at {width} pixels is {wide} pixels too wide")
             if pictures:
-                name = path.strip("/").split("/")[0].split("?")[0] or "lake"
                 page.evaluate(SETTLE)
                 page.screenshot(path=pictures / f"{name}-{scheme}-{'wide' if width > 600 else 'phone'}.png")
         context.close()
@@ -97,6 +106,45 @@ with sync_playwright() as p:
     page.goto(url + "/table/nosuch")
     page.wait_for_selector("[role=alert]")
     check("nosuch" in page.inner_text("[role=alert]"), "a table that is not there is not named")
+
+    # Runs: a log is followed while it grows, by a reader who stays at its end; another one is where he has scrolled to.
+    page.goto(url + "/runs")
+    page.click(f"section[aria-label=History] a:has-text('{want['held']}')")
+    page.wait_for_url("**/runs/" + want["held"])
+    log = page.locator("pre.log")
+    page.wait_for_selector("pre.log:has-text('the first part')")
+    check("running" in page.inner_text("dl, .figures"), "a run that goes on is not shown as running")
+    check(page.locator("button:has-text('Try this run again')").count() == 0, "a run that goes on can be tried again")
+    check("the second part" not in log.inner_text(), "the log tells what has not happened")
+    pathlib.Path(want["log_more"]).touch()
+    page.wait_for_selector("pre.log:has-text('line=99')")
+    at_end = "e => e.scrollHeight - e.scrollTop - e.clientHeight < 30 && e.scrollTop > 0"
+    check(log.evaluate(at_end), "the end of a log that grows is not in sight")
+    check(log.inner_text().count("line=50\n") == 1, "a line of the log is lost or doubled")
+    accessible(page, "/runs/ID with a log that grows")
+
+    # A run that failed: its reason and log; it is not tried again beside another run of its task, and it is after that.
+    page.goto(url + "/runs/" + want["failed"])
+    page.wait_for_selector("section[aria-label=Error]")
+    check(pathlib.Path(want["broken"]).name in page.inner_text("section[aria-label=Error]"), "the error does not name the file")
+    page.click("button:has-text('Try this run again')")
+    page.wait_for_selector("text=under way")
+    check("failed" in page.inner_text("dl, .figures"), "a run that was not tried again is not shown as failed")
+    pathlib.Path(want["log_end"]).touch()
+    page.goto(url + "/runs/" + want["held"])
+    page.wait_for_selector(".figures >> text=ok")
+    page.wait_for_selector("pre.log:has-text('the run succeeded')")
+    pathlib.Path(want["broken"]).unlink()
+    page.goto(url + "/runs/" + want["failed"])
+    page.click("button:has-text('Try this run again')")
+    page.wait_for_selector(".figures >> text=ok")
+    page.wait_for_selector("pre.log:has-text('try=2')")
+    page.wait_for_selector("section[aria-label=Attempts] tbody tr >> nth=1")
+    check(page.locator("section[aria-label=Error]").count() == 0, "the error of an earlier try stays")
+    check(page.locator("button:has-text('Try this run again')").count() == 0, "a run that succeeded can be tried again")
+    page.goto(url + "/runs/nosuch")
+    page.wait_for_selector("[role=alert]")
+    check("nosuch" in page.inner_text("[role=alert]"), "a run that is not there is not named")
 
     # Quarantine: by rule, and tried again.
     page.goto(url + "/quarantine")

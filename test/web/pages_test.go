@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/cauce-data/cauce/internal/prereq"
+	"github.com/cauce-data/cauce/pipeline"
+	"github.com/cauce-data/cauce/schedule"
 	"github.com/cauce-data/cauce/test/lab"
 )
 
@@ -26,6 +28,12 @@ const PicturesEnv = "CAUCE_PICTURES"
 // pages starts `cauce up` with its pages and gives their address without the last slash.
 func pages(t *testing.T, l *lab.Lake) (string, *lab.Process) {
 	t.Helper()
+	return open(t, l, "up", "--no-produce", "--no-repair", "--trigger", "200ms")
+}
+
+// open starts a command that serves pages.
+func open(t *testing.T, l *lab.Lake, command ...string) (string, *lab.Process) {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -34,7 +42,7 @@ func pages(t *testing.T, l *lab.Lake) (string, *lab.Process) {
 	if err := ln.Close(); err != nil {
 		t.Fatal(err)
 	}
-	p := l.Start(nil, "up", "--no-produce", "--no-repair", "--http-listen", address, "--trigger", "200ms")
+	p := l.Start(nil, append(command, "--http-listen", address)...)
 	for until := time.Now().Add(time.Minute); time.Now().Before(until) && p.Running(); time.Sleep(50 * time.Millisecond) {
 		r, err := http.Get("http://" + address + "/api/session")
 		if err != nil {
@@ -73,6 +81,73 @@ func history(t *testing.T, path string, first, n int, more string) {
 	}
 }
 
+// full serves a lake in which every page has something to show: history and stream, quarantine, a ledger, runs that went well
+// and one that did not.
+func full(t *testing.T) string {
+	t.Helper()
+	l := lab.NewLake(t)
+	dir := l.Path("shown")
+	l.Run("demo", dir)
+	lake := []string{"--lake", filepath.Join(dir, "lake.yaml")}
+	broken := filepath.Join(dir, "data", "raw", "batch", "historico_2024-08-22.csv.gz")
+	if err := os.WriteFile(broken, []byte("this is no gzip"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, errs, code := l.Try(append(lake, "run", "batch", "--run-id", "nightly")...); code != 1 {
+		t.Fatalf("a batch with an unreadable file: exit code %d, %s", code, errs)
+	}
+	if err := os.Remove(broken); err != nil {
+		t.Fatal(err)
+	}
+	l.Run(append(lake, "run", "batch")...)
+	l.Run(append(lake, "run", "maintenance")...)
+	url, _ := open(t, l, append(lake, "serve", "--pg-listen", "127.0.0.1:0")...)
+	return url
+}
+
+const heldRun = "held"
+
+// holdRun runs a batch that does nothing, in this process: it logs a line, another one when the file more is there, and succeeds
+// when end is there. The caller calls what it returns.
+func holdRun(t *testing.T, dir, more, end string) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	began, done := make(chan struct{}), make(chan struct{})
+	wait := func(path string) {
+		for ctx.Err() == nil {
+			if _, err := os.Stat(path); err == nil {
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	go func() {
+		defer close(done)
+		_, err := schedule.Do(ctx, schedule.Task{Name: pipeline.RunBatch, Run: func(_ context.Context, run *schedule.Run) error {
+			run.Log.Info("the first part")
+			close(began)
+			wait(more)
+			for i := range 100 { // more than the page shows at once
+				run.Log.Info("the second part", "line", i)
+			}
+			wait(end)
+			return ctx.Err()
+		}}, schedule.DoOptions{Dir: dir, ID: heldRun})
+		if err != nil && ctx.Err() == nil {
+			t.Error(err)
+		}
+	}()
+	select {
+	case <-began:
+	case <-time.After(time.Minute):
+		t.Error("the run does not begin")
+	}
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
 // TestPages walks through every page in a browser: light and dark, wide and narrow, with axe looking for what keeps
 // people out; figures are those of the files, and a file that arrives is seen without a reload.
 func TestPages(t *testing.T) {
@@ -83,6 +158,13 @@ func TestPages(t *testing.T) {
 	history(t, second, 2001, 25, "")
 	l.Run("land", first)
 	l.Run("run", "batch")
+	broken := filepath.Join(l.Inbox(), "historico_2024-08-22.csv.gz")
+	l.Write("data/raw/batch/historico_2024-08-22.csv.gz", "this is no gzip")
+	if _, errs, code := l.Try("run", "batch", "--run-id", "failed"); code != 1 || !strings.Contains(errs, "historico_2024-08-22.csv.gz") {
+		t.Fatalf("a batch with an unreadable file: exit code %d, %s", code, errs)
+	}
+	more, end := l.Path("more"), l.Path("end")
+	defer holdRun(t, l.Path(".cauce/runs"), more, end)()
 	var status struct {
 		Tables []struct {
 			Name    string
@@ -90,7 +172,10 @@ func TestPages(t *testing.T) {
 		}
 	}
 	l.JSON(&status, "status", "--no-lag")
-	want, err := json.Marshal(map[string]any{"rows": 1500, "more": 25, "version": status.Tables[0].Version, "raw": strings.TrimSpace(badRow)})
+	want, err := json.Marshal(map[string]any{
+		"rows": 1500, "more": 25, "version": status.Tables[0].Version, "raw": strings.TrimSpace(badRow),
+		"failed": "failed", "broken": broken, "held": heldRun, "log_more": more, "log_end": end,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,6 +184,7 @@ func TestPages(t *testing.T) {
 		t.Fatal(err)
 	}
 	url, up := pages(t, l)
+	shown := full(t)
 	guarded := lab.NewLake(t)
 	guarded.Env = []string{"VIEWER=correct horse", "ALL=battery staple"}
 	guarded.Append(roles)
@@ -109,7 +195,7 @@ func TestPages(t *testing.T) {
 	land := bin + " land --lake " + l.Path("lake.yaml") + " " + second + " && " + bin + " run batch --lake " + l.Path("lake.yaml")
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	args := []string{"pages.py", chromium, url, signIn, expected, land}
+	args := []string{"pages.py", chromium, url, signIn, shown, expected, land}
 	if dir := os.Getenv(PicturesEnv); dir != "" {
 		args = append(args, dir)
 	}
@@ -126,7 +212,13 @@ func TestPages(t *testing.T) {
 // TestPagesRefuse asks the pages for what only pages of other sites would ask.
 func TestPagesRefuse(t *testing.T) {
 	l := lab.NewLake(t)
+	l.Run("run", "batch", "--run-id", "first")
+	const run = "first"
 	url, _ := pages(t, l)
+	own := func(r *http.Request) {
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Origin", url)
+	}
 	ask := func(method, path string, change func(*http.Request)) (int, string, http.Header) {
 		r, err := http.NewRequestWithContext(t.Context(), method, url+path, strings.NewReader("{}"))
 		if err != nil {
@@ -161,6 +253,17 @@ func TestPagesRefuse(t *testing.T) {
 			r.Header.Set("Origin", "http://evil.example")
 		}, 403},
 		{"a form of the same origin", "POST", "/api/quarantine/retry", func(r *http.Request) { r.Header.Set("Origin", url) }, 403},
+		{"a retry without an origin", "POST", "/api/runs/" + run + "/retry", func(r *http.Request) { r.Header.Set("Content-Type", "application/json") }, 403},
+		{"a retry of another origin", "POST", "/api/runs/" + run + "/retry", func(r *http.Request) {
+			r.Header.Set("Content-Type", "application/json")
+			r.Header.Set("Origin", "http://evil.example")
+		}, 403},
+		{"a retry by a form", "POST", "/api/runs/" + run + "/retry", func(r *http.Request) { r.Header.Set("Origin", url) }, 403},
+		{"a retry by reading", "GET", "/api/runs/" + run + "/retry", nil, 404},
+		{"a retry of what has succeeded", "POST", "/api/runs/" + run + "/retry", own, 409},
+		{"a retry of a run that is none", "POST", "/api/runs/nosuch/retry", own, 404},
+		{"a log from no number", "GET", "/api/runs/" + run + "/log?from=x", nil, 400},
+		{"a log of a run that is none", "GET", "/api/runs/..%2f..%2flake.yaml/log", nil, 404},
 		{"a version that is no number", "GET", "/api/table/unified_events/rows?limit=-1", nil, 400},
 		{"a table that is none", "GET", "/api/table/x'y", nil, 400},
 		{"a run that is none", "GET", "/api/runs/..%2f..%2flake.yaml", nil, 404},

@@ -92,11 +92,12 @@ const pages = {
         retry.blur();
         await show();
       }}}, 'Try this run again');
-      const mayRetry = !session.login && ['failed', 'interrupted', 'stopped'].includes(r.status);
+      const mayRetry = !session.login && !r.command && ['failed', 'interrupted', 'stopped'].includes(r.status);
       const text = await logOf(r);
       return [el('h1', 'Run ', id), el('p.sub', link('/runs', 'all runs')),
         notice ? el('p.sub', {role: 'status'}, notice) : null,
         figures(figure('task', r.task), figure('status', status(r.status)), figure('started (UTC)', time(r.started)), figure('attempts', number(r.attempts.length))),
+        r.command ? el('p', 'asked for by ', el('code', r.command)) : null,
         mayRetry ? el('p', retry) : null,
         r.error ? section('Error', el('pre.wrap', r.error)) : null,
         section('Attempts', r.attempts.length ? grid(['started (UTC)', '>seconds', 'error'], r.attempts.map(a => [time(a.started), seconds(a), el('td.wrap', a.error ?? '')]), 'attempts') : empty('none yet')),
