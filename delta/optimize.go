@@ -23,7 +23,7 @@ type OptimizeOptions struct {
 	// SortBy orders the rows inside each new file (logical column names), so that its row groups have narrow bounds. It
 	// does not choose files, as ZOrderBy does. Nil: rows stay in the order of the files.
 	SortBy []string
-	// MinFiles is how many small files a partition must have before they are packed; 0: 2.
+	// MinFiles is how many small files a partition must have before they are packed; below 2: 2.
 	MinFiles int
 	// Tiered leaves a file of a partition alone as long as it is larger than all smaller ones together, and counts only
 	// the others for MinFiles. So a partition that grows all the time is not rewritten for each few files that are added:
@@ -93,9 +93,7 @@ func (t *Table) Optimize(ctx context.Context, o OptimizeOptions) (*OptimizeResul
 	if o.TargetBytes <= 0 {
 		o.TargetBytes = optimizeTargetBytes
 	}
-	if o.MinFiles <= 0 {
-		o.MinFiles = 2
-	}
+	o.MinFiles = max(2, o.MinFiles) // to pack one file would be done again each time
 	o.Tiered = o.Tiered && len(o.ZOrderBy) == 0 && !o.Purge
 	res := &OptimizeResult{}
 	yielded := 0

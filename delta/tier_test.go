@@ -214,3 +214,28 @@ func TestWriterWhoMarksSmallFilesDoesNotStopThePacking(t *testing.T) {
 		t.Errorf("%d files are left of %d and %d more: %+v", n, small, small-1-next, res)
 	}
 }
+
+// TestOneFileIsNotPacked: of files that do not fit together none is rewritten by itself, however few are asked for;
+// with tiers that would go on for ever.
+func TestOneFileIsNotPacked(t *testing.T) {
+	tab := newItems(t, tempStore(t), true, nil)
+	for _, id := range []string{"a", "b"} {
+		mustMerge(t, tab, itemMerge(), item{ID: id, Day: 1, Seq: 1, Val: id})
+	}
+	s := snap(t, tab)
+	for _, tiered := range []bool{false, true} {
+		ctx, stop := context.WithCancel(context.Background())
+		begun := 0
+		res, err := tab.Optimize(ctx, OptimizeOptions{Tiered: tiered, MinFiles: 1, TargetBytes: s.Bytes() * 3 / 4, Hook: func(phase string) {
+			if phase == "optimize" {
+				if begun++; begun > 5 {
+					stop()
+				}
+			}
+		}})
+		stop()
+		if err != nil || res.Commits != 0 {
+			t.Errorf("tiered %v: %+v, %v", tiered, res, err)
+		}
+	}
+}
