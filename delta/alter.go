@@ -73,7 +73,9 @@ func (t *Table) alter(ctx context.Context, o AlterOptions, plan func(*Snapshot) 
 		}
 		done, err := x.Commit(ctx, CommitOptions{Operation: a.operation, Parameters: a.params, UserMetadata: o.UserMetadata, Hook: o.Hook})
 		if errors.Is(err, ErrConflict) && try < t.opts.MaxTries {
-			continue
+			if err = t.pause(ctx, try); err == nil {
+				continue
+			}
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", t, err)

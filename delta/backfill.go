@@ -20,7 +20,9 @@ func (t *Table) EnableRowTracking(ctx context.Context) (Version, error) {
 		v, err := t.enableRowTracking(ctx)
 		// A writer that does not heed the protocol may have added a file without ids meanwhile.
 		if (errors.Is(err, ErrConflict) || errors.Is(err, errUntracked)) && try < t.opts.MaxTries {
-			continue
+			if err = t.pause(ctx, try); err == nil {
+				continue
+			}
 		}
 		if err != nil {
 			return 0, fmt.Errorf("enable row tracking of %s: %w", t, err)

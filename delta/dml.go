@@ -151,9 +151,7 @@ func (t *Table) change(ctx context.Context, o ChangeOptions, operation string, p
 		if waited := t.opts.Clock().Sub(began); try+1 >= t.opts.MaxTries || waited >= t.opts.MaxWait {
 			return nil, fmt.Errorf("%w: %s on %s planned %d times in %s: %w", ErrTooManyTries, strings.ToLower(operation), t, try+1, waited.Round(time.Millisecond), err)
 		}
-		// As between the tries of a commit: jitter parts statements that lost together.
-		pause := min(5*time.Millisecond<<min(try, 6), 250*time.Millisecond)
-		if serr := t.opts.Sleep(ctx, time.Duration(t.opts.Jitter()*float64(pause))); serr != nil {
+		if serr := t.pause(ctx, try+1); serr != nil {
 			return nil, fmt.Errorf("%s on %s: %w", strings.ToLower(operation), t, serr)
 		}
 	}

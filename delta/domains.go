@@ -63,7 +63,9 @@ func (t *Table) changeDomain(ctx context.Context, domain string, plan func(*Snap
 			was, _ := s.Domain(domain)
 			if now, _ := newer.Domain(domain); now == was {
 				s = newer
-				continue
+				if err = t.pause(ctx, try); err == nil {
+					continue
+				}
 			}
 		}
 		if err != nil {

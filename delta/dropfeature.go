@@ -358,7 +358,9 @@ func (t *Table) rewriteAll(ctx context.Context, o AlterOptions, operation string
 	for try := 1; ; try++ {
 		err := t.rewriteAllOnce(ctx, o, operation, plan)
 		if errors.Is(err, ErrConflict) && try < t.opts.MaxTries {
-			continue
+			if err = t.pause(ctx, try); err == nil {
+				continue
+			}
 		}
 		return err
 	}

@@ -138,6 +138,9 @@ func (m *merge) run(ctx context.Context) (*MergeResult, error) {
 		if waited := m.t.opts.Clock().Sub(m.began); m.replans >= m.t.opts.MaxTries || waited >= m.t.opts.MaxWait {
 			return nil, fmt.Errorf("%w: merge into %s planned %d times in %s: %w", ErrTooManyTries, m.t, m.replans, waited.Round(time.Millisecond), err)
 		}
+		if err := m.t.pause(ctx, m.replans); err != nil {
+			return nil, fmt.Errorf("merge into %s: %w", m.t, err)
+		}
 	}
 }
 

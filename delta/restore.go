@@ -43,7 +43,9 @@ func (t *Table) restore(ctx context.Context, o RestoreOptions, params map[string
 	for try := 1; ; try++ {
 		res, err := t.restoreOnce(ctx, target, o, params)
 		if errors.Is(err, ErrConflict) && try < t.opts.MaxTries {
-			continue
+			if err = t.pause(ctx, try); err == nil {
+				continue
+			}
 		}
 		if err != nil {
 			return nil, fmt.Errorf("restore %s to version %d: %w", t, target.Version(), err)

@@ -122,6 +122,13 @@ func newTable(store objstore.Store, path string, opts *Options) *Table {
 	return &Table{store: store, path: path, opts: opts.withDefaults()}
 }
 
+// pause waits before what lost to another writer is tried anew, longer with each try (from 1 on), but never for half a
+// second; jitter parts those that lost together.
+func (t *Table) pause(ctx context.Context, try int) error {
+	most := min(5*time.Millisecond<<min(try, 7), 500*time.Millisecond)
+	return t.opts.Sleep(ctx, time.Duration(t.opts.Jitter()*float64(most)))
+}
+
 // Store is where the table lives.
 func (t *Table) Store() objstore.Store { return t.store }
 

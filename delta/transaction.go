@@ -206,8 +206,7 @@ func (x *Tx) Commit(ctx context.Context, o CommitOptions) (*Committed, error) {
 		}
 		// The pause comes before the newer commits are read: whoever pauses behind that tries for a version that others
 		// have taken meanwhile, and with many writers never comes to write.
-		pause := min(5*time.Millisecond<<min(res.Tries, 7), 500*time.Millisecond)
-		if err := opts.Sleep(ctx, time.Duration(opts.Jitter()*float64(pause))); err != nil {
+		if err := x.table.pause(ctx, res.Tries); err != nil {
 			return nil, fmt.Errorf("commit version %d of %s: %w", c.version, x.table, errors.Join(err, unsettled))
 		}
 		if unsettled == nil {

@@ -105,10 +105,13 @@ func (t *Table) write(ctx context.Context, rows Rows, o writeOptions) (*Result, 
 		res, err := t.writeOnce(ctx, rows, o)
 		// Another writer added a column or a property: look at the rows again.
 		if errors.Is(err, ErrMetadataChanged) || errors.Is(err, ErrProtocolChanged) || o.mode == "Overwrite" && errors.Is(err, ErrConflict) && !errors.Is(err, ErrTxnApplied) {
-			if try < t.opts.MaxTries {
+			if try >= t.opts.MaxTries {
+				return nil, fmt.Errorf("%w: %s into %s: %w", ErrTooManyTries, o.mode, t, err)
+			}
+			if err = t.pause(ctx, try); err == nil {
 				continue
 			}
-			return nil, fmt.Errorf("%w: %s into %s: %w", ErrTooManyTries, o.mode, t, err)
+			return nil, fmt.Errorf("%s into %s: %w", o.mode, t, err)
 		}
 		return res, err
 	}

@@ -237,7 +237,7 @@ var faults = []fault{
 	},
 	{
 		name: "pauses-behind-the-log", what: "a writer that lost a race pauses again after it has read what won",
-		edits: []edit{{"delta/transaction.go", "\t\twaited := opts.Clock().Sub(start)\n", "\t\t_ = opts.Sleep(ctx, pause)\n\t\twaited := opts.Clock().Sub(start)\n"}},
+		edits: []edit{{"delta/transaction.go", "\t\twaited := opts.Clock().Sub(start)\n", "\t\t_ = x.table.pause(ctx, res.Tries)\n\t\twaited := opts.Clock().Sub(start)\n"}},
 		pkg:   "./delta", test: "^TestPausingWriterIsNotShutOut$",
 	},
 	{
@@ -394,6 +394,16 @@ var faults = []fault{
 		name: "compaction-packs-all-at-once", what: "compaction beside a stream packs all small files of a partition in one group, which the stream undoes",
 		edits: []edit{{"delta/optimize.go", "most = 2 * o.MinFiles", "most = math.MaxInt"}},
 		pkg:   "./delta", test: "^TestWriterWhoMarksSmallFilesDoesNotStopThePacking$",
+	},
+	{
+		name: "one-file-packed-for-ever", what: "a small file is packed by itself, and again each time",
+		edits: []edit{{"delta/optimize.go", "o.MinFiles = max(2, o.MinFiles)", "o.MinFiles = max(1, o.MinFiles)"}},
+		pkg:   "./delta", test: "^TestOneFileIsNotPacked$",
+	},
+	{
+		name: "plans-anew-at-once", what: "an append that has to look at the table anew does so without a pause",
+		edits: []edit{{"delta/write.go", "if err = t.pause(ctx, try); err == nil {", "if err = ctx.Err(); err == nil {"}},
+		pkg:   "./delta", test: "^TestPlanningAnewPauses$",
 	},
 	{
 		name: "ledger-overlooks-one", what: "a hole of a single id is overlooked",
