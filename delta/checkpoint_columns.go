@@ -90,6 +90,7 @@ var addMembers = func() map[string]bool {
 type leafReader[T any] struct {
 	read     func(n int64, vals []T, defs, reps []int16) (int64, int, error)
 	maxDef   int16
+	batch    int // values read at once
 	vals     []T
 	defs     []int16
 	reps     []int16
@@ -99,6 +100,8 @@ type leafReader[T any] struct {
 	err      error
 }
 
+// leafBatch bounds what is read at once. The checkpoint of a small table has a few values in each of its many columns,
+// and buffers for more would cost more than reading them.
 const leafBatch = 1024
 
 // step goes to the next level; false at the end or on an error.
@@ -108,9 +111,9 @@ func (l *leafReader[T]) step() bool {
 			return false
 		}
 		if l.vals == nil {
-			l.vals, l.defs, l.reps = make([]T, leafBatch), make([]int16, leafBatch), make([]int16, leafBatch)
+			l.vals, l.defs, l.reps = make([]T, l.batch), make([]int16, l.batch), make([]int16, l.batch)
 		}
-		n, _, err := l.read(leafBatch, l.vals, l.defs, l.reps)
+		n, _, err := l.read(int64(l.batch), l.vals, l.defs, l.reps)
 		if err != nil || n <= 0 {
 			l.err = err
 			return false
@@ -139,7 +142,11 @@ func newLeaf[T any](rg *file.RowGroupReader, col int) (*leafReader[T], error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &leafReader[T]{maxDef: c.Descriptor().MaxDefinitionLevel()}
+	meta, err := rg.MetaData().ColumnChunk(col)
+	if err != nil {
+		return nil, err
+	}
+	l := &leafReader[T]{maxDef: c.Descriptor().MaxDefinitionLevel(), batch: int(max(1, min(leafBatch, meta.NumValues())))}
 	var read any
 	switch c := c.(type) {
 	case *file.ByteArrayColumnChunkReader:

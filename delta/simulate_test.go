@@ -9,8 +9,8 @@ import (
 	"iter"
 	"maps"
 	"math/rand/v2"
+	"runtime/debug"
 	"slices"
-	"sort"
 	"strings"
 	"sync"
 	"testing"
@@ -59,7 +59,8 @@ type simOp struct {
 	ids     []string
 	day     string  // of a statement's condition
 	below   int64   // of a statement's condition: seq is less
-	target  Version // of a restore
+	target  Version // of a restore; below 0: not drawn yet
+	tune    OptimizeOptions
 	acked   int     // times that success was reported
 	version Version // that it reported; -1: no change was needed
 }
@@ -79,6 +80,8 @@ type sim struct {
 	failed  error
 	crashes int
 	injured int
+
+	packings, yielded int // commits of OPTIMIZE, groups it gave up
 }
 
 type simWriter struct {
@@ -415,15 +418,35 @@ func (w *simWriter) draw(name string) *simOp {
 		op.kind = "delete"
 		op.ids = []string{key(), key(), "none"}
 	case p < 23:
-		op.kind = "optimize"
+		op.kind, op.tune = "optimize", w.drawOptimize()
 	case p < 24:
 		op.kind = "vacuum"
 	case p < 25:
 		op.kind = "checkpoint"
 	default:
-		op.kind = "restore"
+		op.kind, op.target = "restore", -1
 	}
 	return op
+}
+
+// drawOptimize makes up what an OPTIMIZE is told: files small enough that they fill up, tiers with each of their
+// bounds, an order, or a purge.
+func (w *simWriter) drawOptimize() OptimizeOptions {
+	var o OptimizeOptions
+	if w.rng.IntN(3) == 0 {
+		o.TargetBytes = int64(1000 + w.rng.IntN(6000)) // a file of one row has some 1,000 bytes
+	}
+	switch p := w.rng.IntN(12); {
+	case p < 6:
+		o.Tiered, o.MinFiles, o.KeepMarked = true, w.rng.IntN(5), w.rng.IntN(3) == 0
+	case p < 7:
+		o.Purge = true
+	case p < 8:
+		o.ZOrderBy = []string{"seq", "id"}
+	case p < 9:
+		o.SortBy = []string{"id"}
+	}
+	return o
 }
 
 func (w *simWriter) do(op *simOp, try int) error {
@@ -473,7 +496,20 @@ func (w *simWriter) do(op *simOp, try int) error {
 		}
 		return err
 	case "optimize":
-		_, err := w.tab.Optimize(ctx, OptimizeOptions{Hook: hook})
+		o := op.tune
+		rounds := 0
+		o.Hook = func(phase string) {
+			if rounds++; rounds > 1000 {
+				w.sim.fail("%s: OPTIMIZE %+v goes on for ever", op.name, op.tune)
+				w.store.crashed = true
+			}
+			hook(phase)
+		}
+		res, err := w.tab.Optimize(ctx, o)
+		if err == nil {
+			w.sim.packings += res.Commits
+			w.sim.yielded += res.Yielded
+		}
 		return err
 	case "vacuum":
 		_, err := w.tab.Vacuum(ctx, VacuumOptions{Retention: time.Hour, Force: true, Hook: hook})
@@ -486,7 +522,7 @@ func (w *simWriter) do(op *simOp, try int) error {
 		if err != nil {
 			return err
 		}
-		if try == 1 {
+		if op.target < 0 { // the first try that sees the table
 			op.target = max(w.sim.start, s.Version()-Version(w.rng.IntN(4)))
 		}
 		res, err := w.tab.Restore(ctx, op.target, RestoreOptions{UserMetadata: fmt.Sprintf("%s try %d", op.name, try), Hook: hook})
@@ -628,272 +664,6 @@ func (s *sim) open() (*Table, error) {
 	return Open(context.Background(), s.mem, "t", s.options("check", &ids))
 }
 
-// check replays the log against the model.
-func (s *sim) check(string) error {
-	ctx := context.Background()
-	tab, err := s.open()
-	if err != nil {
-		return err
-	}
-	newest, err := tab.Snapshot(ctx)
-	if err != nil {
-		return err
-	}
-	model := map[string]simRow{} // by id
-	states := []map[string]simRow{{}}
-	ids := map[Version]map[string]trackedRow{}
-	seen := map[string]int{}
-	for v := Version(1); v <= newest.Version(); v++ {
-		c, _, err := tab.readCommit(ctx, v)
-		if err != nil {
-			return fmt.Errorf("the log is not whole: %w", err)
-		}
-		model = maps.Clone(model)
-		// Maintenance changes no row; that it does not is what the states below prove.
-		if op := c.info.Operation; op != "OPTIMIZE" && op != "VACUUM START" && op != "VACUUM END" {
-			name, _, _ := strings.Cut(c.info.UserMetadata, " ")
-			op := s.ops[name]
-			if op == nil {
-				return fmt.Errorf("version %d: %s of nobody (%q)", v, c.info.Operation, c.info.UserMetadata)
-			}
-			if seen[name]++; seen[name] > 1 && op.kind != "restore" {
-				return fmt.Errorf("version %d: %s %s is there twice", v, op.name, op.kind)
-			}
-			if op.kind == "restore" {
-				model = maps.Clone(states[op.target])
-			} else {
-				op.apply(model)
-			}
-		}
-		states = append(states, model)
-		if v < s.start {
-			continue // its files may have been vacuumed
-		}
-		if err := s.checkVersion(tab, v, model); err != nil {
-			return err
-		}
-		if s.tracked {
-			if err := s.checkTracked(tab, v, c, states, ids); err != nil {
-				return err
-			}
-		}
-	}
-	if s.tracked {
-		if err := idsUnique(tab); err != nil {
-			return err
-		}
-	}
-	for _, name := range sortedKeys(s.ops) {
-		op := s.ops[name]
-		switch op.kind {
-		case "append", "merge", "delete where", "update", "merge into":
-			if op.acked != 1 || seen[name] != 1 {
-				return fmt.Errorf("%s %s was acknowledged %d times and is there %d times", name, op.kind, op.acked, seen[name])
-			}
-		case "delete", "restore":
-			if op.acked == 1 && op.version >= 0 && seen[name] == 0 {
-				return fmt.Errorf("%s %s was acknowledged as version %d and is not there", name, op.kind, op.version)
-			}
-		}
-	}
-	return s.checkCheckpoints(tab, newest)
-}
-
-// checkVersion compares the rows of a version with the model.
-func (s *sim) checkVersion(tab *Table, v Version, model map[string]simRow) error {
-	ctx := context.Background()
-	at, err := tab.SnapshotAt(ctx, v)
-	if err != nil {
-		return fmt.Errorf("version %d: %w", v, err)
-	}
-	if _, err := at.VerifyChecksum(ctx); err != nil {
-		return err
-	}
-	var got, want []string
-	for b, err := range tab.Scan(ctx, at, ScanOptions{Columns: []string{"id", "day", "seq"}}) {
-		if err != nil {
-			return fmt.Errorf("version %d cannot be read: %w", v, err)
-		}
-		for i := range int(b.NumRows()) {
-			got = append(got, fmt.Sprint(simRow{named(b, "id").(*array.String).Value(i), named(b, "day").(*array.String).Value(i), named(b, "seq").(*array.Int64).Value(i)}))
-		}
-	}
-	for _, r := range model {
-		want = append(want, fmt.Sprint(r))
-	}
-	sort.Strings(got)
-	sort.Strings(want)
-	if !slices.Equal(got, want) {
-		return fmt.Errorf("version %d has the rows\n%v, not\n%v", v, got, want)
-	}
-	return nil
-}
-
-// checkTracked compares row ids, commit versions and the change feed of a version with the version before: a row keeps its
-// id, a new one has one that was never given, and the feed leads from one version to the next.
-func (s *sim) checkTracked(tab *Table, v Version, c *commit, states []map[string]simRow, ids map[Version]map[string]trackedRow) error {
-	ctx := context.Background()
-	at, err := tab.SnapshotAt(ctx, v)
-	if err != nil {
-		return err
-	}
-	now, owner := map[string]trackedRow{}, map[int64]string{}
-	for b, err := range tab.Scan(ctx, at, ScanOptions{Columns: []string{"id"}, RowTracking: true}) {
-		if err != nil {
-			return fmt.Errorf("version %d cannot be read with row ids: %w", v, err)
-		}
-		for i := range int(b.NumRows()) {
-			k, r := b.Column(0).ValueStr(i), trackedRow{b.Column(1).(*array.Int64).Value(i), b.Column(2).(*array.Int64).Value(i)}
-			if o, ok := owner[r.id]; ok {
-				return fmt.Errorf("version %d: rows %s and %s have the id %d", v, o, k, r.id)
-			}
-			now[k], owner[r.id] = r, k
-		}
-	}
-	ids[v] = now
-	was, ok := ids[v-1]
-	if !ok {
-		return nil
-	}
-	before, err := tab.SnapshotAt(ctx, v-1)
-	if err != nil {
-		return err
-	}
-	if !at.Time().After(before.Time()) {
-		return fmt.Errorf("version %d is of %s, the one before of %s", v, at.Time(), before.Time())
-	}
-	mark, err := before.rowIDMark()
-	if err != nil {
-		return err
-	}
-	source := was
-	name, _, _ := strings.Cut(c.info.UserMetadata, " ")
-	restore := c.info.Operation == "RESTORE"
-	if restore {
-		if source, ok = ids[s.ops[name].target]; !ok {
-			return nil // of an earlier round
-		}
-	}
-	for k, r := range now {
-		old, known := source[k]
-		changed := states[v][k] != states[v-1][k]
-		switch {
-		case known && old.id != r.id:
-			return fmt.Errorf("version %d: row %s had the id %d, now %d", v, k, old.id, r.id)
-		case known && (restore || !changed) && r.version != old.version, known && !restore && changed && r.version != int64(v):
-			return fmt.Errorf("version %d: row %s had the commit version %d, now %d; changed: %v", v, k, old.version, r.version, changed)
-		case !known && (restore || r.id <= mark):
-			return fmt.Errorf("version %d: row %s is new and has the id %d, the mark was %d", v, k, r.id, mark)
-		}
-	}
-	feed, err := tab.Changes(ctx, ChangesOptions{From: v, To: v})
-	if err != nil {
-		return err
-	}
-	sum := map[string]int{}
-	for _, r := range states[v-1] {
-		sum[fmt.Sprint(r)]++
-	}
-	for _, r := range states[v] {
-		sum[fmt.Sprint(r)]--
-	}
-	for b, err := range feed.Batches(ctx) {
-		if err != nil {
-			return fmt.Errorf("changes of version %d: %w", v, err)
-		}
-		for i := range int(b.NumRows()) {
-			r := fmt.Sprint(simRow{named(b, "id").(*array.String).Value(i), named(b, "day").(*array.String).Value(i), named(b, "seq").(*array.Int64).Value(i)})
-			switch named(b, ChangeTypeColumn).(*array.String).Value(i) {
-			case changeDelete, changePreimage:
-				sum[r]--
-			default:
-				sum[r]++
-			}
-		}
-	}
-	for r, n := range sum {
-		if n != 0 {
-			return fmt.Errorf("version %d: the change feed is wrong about %s by %d", v, r, n)
-		}
-	}
-	return nil
-}
-
-// checkCheckpoints compares the state that checkpoints give with the one that commits alone give.
-func (s *sim) checkCheckpoints(tab *Table, newest *Snapshot) error {
-	bare := objstore.NewMemory(func() time.Time { return s.now })
-	ctx := context.Background()
-	for v := Version(0); v <= newest.Version(); v++ {
-		key := tab.commitKey(v)
-		data, _, err := readObject(ctx, s.mem, key)
-		if err != nil {
-			return err
-		}
-		if err := bare.PutIfAbsent(ctx, key, data); err != nil {
-			return err
-		}
-	}
-	ids := 0
-	replayed, err := Open(ctx, bare, "t", s.options("check", &ids))
-	if err != nil {
-		return err
-	}
-	r, err := replayed.Snapshot(ctx)
-	if err != nil {
-		return err
-	}
-	state := func(s *Snapshot) string {
-		var out []string
-		for _, a := range s.Adds() {
-			out = append(out, a.Path+" "+a.DeletionVector.UniqueID())
-		}
-		sort.Strings(out)
-		for _, app := range sortedKeys(s.txns) {
-			out = append(out, fmt.Sprint(app, s.txns[app].Version))
-		}
-		return strings.Join(out, "\n")
-	}
-	if a, b := state(newest), state(r); a != b {
-		return fmt.Errorf("version %d by its checkpoint:\n%s\nby its commits:\n%s", newest.Version(), a, b)
-	}
-	return nil
-}
-
-// checkVacuum vacuums with nobody at work: exactly the named files are left.
-func (s *sim) checkVacuum() error {
-	ctx := context.Background()
-	tab, err := s.open()
-	if err != nil {
-		return err
-	}
-	if _, err := tab.Vacuum(ctx, VacuumOptions{Retention: time.Hour, Force: true}); err != nil {
-		return err
-	}
-	at, err := tab.Snapshot(ctx)
-	if err != nil {
-		return err
-	}
-	named := map[string]bool{}
-	for _, a := range at.Adds() {
-		if err := at.noteKeys(named, a.Path, a.DeletionVector); err != nil {
-			return err
-		}
-	}
-	var left []string
-	for info, err := range s.mem.List(ctx, "t/", "") {
-		if err != nil {
-			return err
-		}
-		if !strings.HasPrefix(info.Key, "t/_delta_log/") {
-			left = append(left, info.Key)
-		}
-	}
-	if want := sortedKeys(named); !slices.Equal(left, want) {
-		return fmt.Errorf("VACUUM left\n%v\nthe table names\n%v", left, want)
-	}
-	return nil
-}
-
 // shrink looks for a smaller history that fails too.
 func shrink(cfg simConfig, err error) (simConfig, error) {
 	for {
@@ -927,7 +697,9 @@ func shrink(cfg simConfig, err error) (simConfig, error) {
 func TestSimulation(t *testing.T) {
 	seed := testscale.Seed(t)
 	n := uint64(testscale.Count(t, "schedules"))
-	type total struct{ commits, crashes, faults, lost int }
+	// A schedule holds little and makes much garbage: the collector would have a sixth of the time.
+	defer debug.SetGCPercent(debug.SetGCPercent(1000))
+	type total struct{ commits, crashes, faults, lost, packings, yielded int }
 	var sum total
 	var mu sync.Mutex
 	next := seed
@@ -954,6 +726,8 @@ func TestSimulation(t *testing.T) {
 				mu.Lock()
 				sum.crashes += s.crashes
 				sum.faults += s.injured
+				sum.packings += s.packings
+				sum.yielded += s.yielded
 				for _, l := range s.trace {
 					switch {
 					case strings.Contains(l, ".crc: "):
@@ -968,8 +742,9 @@ func TestSimulation(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	t.Logf("%d schedules: %d commits, %d lost races, %d faults, %d crashes", n, sum.commits, sum.lost, sum.faults, sum.crashes)
-	if sum.lost == 0 || sum.crashes == 0 || sum.faults == 0 {
-		t.Error("the schedules met no race, no crash or no fault")
+	t.Logf("%d schedules: %d commits, %d lost races, %d faults, %d crashes, %d commits of OPTIMIZE, which gave up %d groups of files",
+		n, sum.commits, sum.lost, sum.faults, sum.crashes, sum.packings, sum.yielded)
+	if sum.lost == 0 || sum.crashes == 0 || sum.faults == 0 || sum.packings == 0 {
+		t.Error("the schedules met no race, no crash, no fault or no packing")
 	}
 }
