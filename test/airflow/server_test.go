@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -33,8 +34,8 @@ type server struct {
 	logs  map[string]string
 }
 
-// start starts one of Airflow's programs. kill ends it and what it has started, at once.
-func (s *server) start(words ...string) (kill func()) {
+// start starts one of Airflow's programs. kill ends it at once: alone, or with all that it has started.
+func (s *server) start(words ...string) (kill func(alone bool)) {
 	s.t.Helper()
 	log := filepath.Join(s.dir, words[0]+".log")
 	s.logs[words[0]] = log
@@ -50,16 +51,30 @@ func (s *server) start(words ...string) (kill func()) {
 	}
 	done := make(chan struct{})
 	go func() { _ = cmd.Wait(); _ = f.Close(); close(done) }()
-	kill = func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		<-done
+	var family []lab.Relative
+	dead := false
+	kill = func(alone bool) {
+		if !dead {
+			pid := cmd.Process.Pid
+			family, dead = lab.Descendants(pid), true // tasks have groups of their own
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+			if !alone {
+				_ = syscall.Kill(-pid, syscall.SIGKILL)
+			}
+			<-done
+		}
+		for _, r := range family {
+			if !alone {
+				r.Kill()
+			}
+		}
 	}
-	s.t.Cleanup(kill)
+	s.t.Cleanup(func() { kill(false) })
 	return kill
 }
 
 // newServer starts all of them.
-func newServer(t *testing.T) (s *server, killScheduler func()) {
+func newServer(t *testing.T) (s *server, killScheduler func(alone bool)) {
 	t.Helper()
 	dir := t.TempDir()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -173,7 +188,7 @@ func (s *server) succeeds(dag, run string) {
 }
 
 // Under scheduler and API server: runs that are triggered by REST succeed, one that is cleared changes nothing, and a
-// scheduler that is killed at random moments, with all that it runs, leaves a table that the next one makes right.
+// scheduler that is killed at random moments, alone or with all that it runs, leaves a table that the next one makes right.
 func TestSchedulerOfAirflowKilled(t *testing.T) {
 	kills := testscale.Count(t, "airflow-kills")
 	if kills == 0 {
@@ -213,7 +228,7 @@ func TestSchedulerOfAirflowKilled(t *testing.T) {
 		t.Errorf("a cleared run left %d rows, version %d, %d log entries; before %d, %d, %d", r, v, e, n, version, entries)
 	}
 	rnd := testscale.Rand(t)
-	var phases []string
+	phases, orphaned := map[string]int{}, 0
 	for i := range kills {
 		d := next()
 		trades(t, l, d, 1000*(i+10)+1, 20)
@@ -228,10 +243,15 @@ func TestSchedulerOfAirflowKilled(t *testing.T) {
 			} `json:"task_instances"`
 		}
 		s.call("GET", "/api/v2/dags/nightly/dagRuns/"+url.PathEscape(run)+"/taskInstances", nil, &tasks)
-		killScheduler()
+		// Alone it leaves its tasks at work, which the next one takes for its own or for dead, and runs again beside them.
+		alone := rnd.IntN(2) == 0
+		if alone {
+			orphaned++
+		}
+		killScheduler(alone)
 		for _, x := range tasks.Instances {
 			if x.State == "running" || x.State == "queued" {
-				phases = append(phases, x.Task)
+				phases[x.Task+" "+x.State]++
 			}
 		}
 		killScheduler = s.start("scheduler")
@@ -240,8 +260,11 @@ func TestSchedulerOfAirflowKilled(t *testing.T) {
 			t.Fatalf("kill %d after %v: %d rows, want %d", i+1, wait, n, rows)
 		}
 	}
-	slices.Sort(phases)
-	t.Logf("%d kills; tasks that were queued or running then: %s", kills, strings.Join(phases, " "))
+	var counted []string
+	for _, name := range slices.Sorted(maps.Keys(phases)) {
+		counted = append(counted, fmt.Sprintf("%s %d", name, phases[name]))
+	}
+	t.Logf("REPORT: three runs by REST, one of them cleared; %d kills, %d of the scheduler alone and the others with all that it ran; tasks queued or running then: %s", kills, orphaned, strings.Join(counted, ", "))
 }
 
 // picture takes one of the grid.

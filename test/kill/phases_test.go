@@ -325,7 +325,7 @@ func (s *scenario) finish(w *worker, byHook string) {
 	switch code := w.Wait(2 * time.Minute); code {
 	case 0:
 	case -1:
-		phase := s.lastPhase(w.Pid())
+		phase := lastPhase(s.log, w.Pid())
 		if byHook == "" {
 			s.chance[phase]++
 		} else {
@@ -342,9 +342,9 @@ func (s *scenario) fail(w *worker, code int) {
 	s.t.Fatalf("turn %d: cauce %s ended with %d after the kills %v\n%s%s", s.turns, strings.Join(w.Args, " "), code, s.order, w.Stdout.String(), w.Stderr.String())
 }
 
-// lastPhase is the last phase that the process reported.
-func (s *scenario) lastPhase(pid int) string {
-	text, err := os.ReadFile(s.log)
+// lastPhase is the last phase that a process reported in the file of CAUCE_FAULT_LOG.
+func lastPhase(log string, pid int) string {
+	text, err := os.ReadFile(log)
 	if err != nil {
 		return "starting"
 	}

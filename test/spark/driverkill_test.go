@@ -1,12 +1,7 @@
 package spark
 
 import (
-	"bytes"
-	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -25,29 +20,57 @@ func TestSparkDriverKilled(t *testing.T) {
 	bad := g.History(t, l.Inbox(), 0, 200, 20).Bad
 	l.Run("run", "batch") // so that there is a table
 	took := 15 * time.Second
-	ended := 0
+	if testscale.Current() == testscale.Soak { // how long a whole one takes here
+		bad += g.History(t, l.Inbox(), 0, 200, 20).Bad
+		began := time.Now()
+		l.Run(args...)
+		took = time.Since(began)
+	}
+	// What stands in the table's log and in progress tells how far an application came: progress is written before the commit.
+	written := func() (n [2]int) {
+		t.Helper()
+		for i, pattern := range []string{filepath.Join(l.Table(), "_delta_log", "*.json"), l.Path("data/processed/_progress/history/files/*.json")} {
+			files, err := filepath.Glob(pattern)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n[i] = len(files)
+		}
+		return n
+	}
+	var unread, uncommitted, committed, ended int
 	for i := range kills {
 		bad += g.History(t, l.Inbox(), rnd.IntN(2), 200, 20).Bad
-		began := time.Now()
+		before, began := written(), time.Now()
 		p := l.Start(nil, args...)
-		family := map[int]bool{}
+		family := map[lab.Relative]bool{}
 		for wait := began.Add(time.Duration(rnd.Int64N(int64(took)))); p.Running() && (time.Now().Before(wait) || len(family) < 2); time.Sleep(50 * time.Millisecond) {
-			for _, pid := range descendants(p.Pid()) {
-				family[pid] = true
+			for _, r := range lab.Descendants(p.Pid()) {
+				family[r] = true
 			}
 		}
-		if !p.Running() {
-			ended++
+		late := !p.Running()
+		if late {
 			took = time.Since(began)
 		}
 		if rnd.IntN(2) == 0 {
 			p.Kill()
 		}
-		for pid := range family {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
+		for r := range family {
+			r.Kill()
 		}
 		if code := p.Wait(time.Minute); code == -2 {
 			t.Fatalf("kill %d: cauce still waits for an application that is dead", i+1)
+		}
+		switch after := written(); {
+		case late:
+			ended++
+		case after[0] > before[0]:
+			committed++
+		case after[1] > before[1]:
+			uncommitted++
+		default:
+			unread++
 		}
 		engine := []string{"run", "batch"}
 		if testscale.Current() == testscale.Soak && i%3 == 0 {
@@ -61,33 +84,5 @@ func TestSparkDriverKilled(t *testing.T) {
 			t.Fatalf("after kill %d and cauce %s: %d rows in quarantine, want %d", i+1, engine[0], n, bad)
 		}
 	}
-	t.Logf("%d kills; %d applications had ended before", kills, ended)
-}
-
-// descendants are the processes that a process has started, and those that they have.
-func descendants(pid int) []int {
-	children := map[int][]int{}
-	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
-	for _, stat := range stats {
-		b, err := os.ReadFile(stat)
-		if err != nil {
-			continue
-		}
-		// PID (NAME) STATE PPID …, and the name may hold anything.
-		f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
-		own, err := strconv.Atoi(filepath.Base(filepath.Dir(stat)))
-		if err != nil || len(f) < 2 {
-			continue
-		}
-		if parent, err := strconv.Atoi(f[1]); err == nil {
-			children[parent] = append(children[parent], own)
-		}
-	}
-	var out []int
-	for todo := []int{pid}; len(todo) > 0; {
-		next := children[todo[0]]
-		todo = append(todo[1:], next...)
-		out = append(out, next...)
-	}
-	return out
+	t.Logf("REPORT: %d kills: %d before progress was written, %d between that and the commit, %d after the commit, %d when the application had ended", kills, unread, uncommitted, committed, ended)
 }

@@ -137,9 +137,12 @@ func TestStreamMovesBetweenSparkAndHere(t *testing.T) {
 	send(300)
 	killed("before-commit") // progress and quarantine are written, and nothing of it counts
 	kills := testscale.Count(t, "spark-kills")
+	hit := map[string]int{"after-commit": 1, "before-commit": 1}
 	for i := range kills - 2 {
 		send(50)
-		killed([]string{"reading", "before-commit", "after-commit"}[rng.IntN(3)])
+		phase := []string{"reading", "before-commit", "after-commit"}[rng.IntN(3)]
+		killed(phase)
+		hit[phase]++
 		if i%3 == 2 {
 			here("embedded after several drivers were killed")
 		}
@@ -192,7 +195,6 @@ func TestStreamMovesBetweenSparkAndHere(t *testing.T) {
 			t.Errorf("two micro-batches in one half minute, the trigger is 30 s: %v", at)
 		}
 	}
-	t.Logf("micro-batches on Spark began at %v", at)
 	send(200)
 	here("embedded after Spark's trigger")
 
@@ -219,6 +221,7 @@ func TestStreamMovesBetweenSparkAndHere(t *testing.T) {
 	if err != nil || len(checkpoints) != kills+1 {
 		t.Errorf("checkpoints %v, want one for each of %d killed drivers and one for the last (%v)", checkpoints, kills, err)
 	}
+	t.Logf("REPORT: %d rows, each once; drivers were killed at %v, and micro-batches of the last began at %v", len(l.Rows()), hit, at)
 	noSecrets(t, l, "pw-s")
 }
 
