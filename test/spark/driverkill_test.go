@@ -39,7 +39,7 @@ func TestSparkDriverKilled(t *testing.T) {
 		return n
 	}
 	var unread, uncommitted, committed, ended int
-	for i := range kills {
+	for i := 0; unread+uncommitted+committed < kills; i++ {
 		bad += g.History(t, l.Inbox(), rnd.IntN(2), 200, 20).Bad
 		before, began := written(), time.Now()
 		p := l.Start(nil, args...)
@@ -84,5 +84,5 @@ func TestSparkDriverKilled(t *testing.T) {
 			t.Fatalf("after kill %d and cauce %s: %d rows in quarantine, want %d", i+1, engine[0], n, bad)
 		}
 	}
-	t.Logf("REPORT: %d kills: %d before progress was written, %d between that and the commit, %d after the commit, %d when the application had ended", kills, unread, uncommitted, committed, ended)
+	t.Logf("REPORT: %d kills: %d before progress was written, %d between that and the commit, %d after the commit; %d times the application had ended before", kills, unread, uncommitted, committed, ended)
 }
