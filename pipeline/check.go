@@ -326,6 +326,17 @@ func (c *checker) fileGroup(x Call) {
 	}
 }
 
+// exact is the type of integers and decimals.
+func (c *checker) exact(e Expr) delta.Decimal {
+	return ExactType(e, func(name string) delta.Type {
+		if c.sc.raw {
+			return nil
+		}
+		col, _ := c.sc.table.Column(name)
+		return col.Type
+	})
+}
+
 func (c *checker) operands(x Call, op operator, types []sqlType) {
 	name := strings.ToUpper(x.Func)
 	if x.Func == "neg" {
@@ -334,6 +345,12 @@ func (c *checker) operands(x Call, op operator, types []sqlType) {
 	for i, t := range types {
 		if !op.args.accepts(t) {
 			c.errorf(wordOf(x.Args[i]), argHint(op.args, t, x.Args[i]), "operand %s of %s is %s; it must be %s", showExpr(x.Args[i]), name, t, op.args)
+		}
+	}
+	if x.Func == "*" && slices.Contains(types, typeDecimal) {
+		a, b := c.exact(x.Args[0]), c.exact(x.Args[1])
+		if n := a.S + b.S; n > digitsMax {
+			c.errorf(wordOf(x.Args[0]), "CAST one of them to fewer decimals, or to DOUBLE", "%s * %s has %d decimals, and a decimal at most %d", showExpr(x.Args[0]), showExpr(x.Args[1]), n, digitsMax)
 		}
 	}
 	if op.args != sameArg {

@@ -126,6 +126,36 @@ func decimalText(s string, precision, scale int) (string, bool) {
 	return pointed(d, n.neg, scale), true
 }
 
+// exactPair reads two decimals as DuckDB writes them.
+func exactPair(a, b string) (x, y *big.Rat, ok bool) {
+	x, okX := new(big.Rat).SetString(a)
+	y, okY := new(big.Rat).SetString(b)
+	return x, y, okX && okY
+}
+
+// exactResult is the sum, difference or remainder of two decimals, with so many decimals, of which it needs no more. A
+// remainder has the sign of the dividend.
+func exactResult(op, a, b string, scale int) (string, bool) {
+	x, y, ok := exactPair(a, b)
+	if !ok {
+		return "", false
+	}
+	switch op {
+	case "+":
+		x.Add(x, y)
+	case "-":
+		x.Sub(x, y)
+	default:
+		if y.Sign() == 0 {
+			return "", false
+		}
+		q := new(big.Rat).Quo(x, y)
+		whole := new(big.Int).Quo(q.Num(), q.Denom()) // towards zero
+		x.Sub(x, y.Mul(y, new(big.Rat).SetInt(whole)))
+	}
+	return x.FloatString(scale), true
+}
+
 // pointed puts the decimal point scale digits from the right.
 func pointed(digits string, neg bool, scale int) string {
 	var b strings.Builder

@@ -111,6 +111,17 @@ func registerFunctions(c *sql.Conn) error {
 			s, _ := v[2].(int32)
 			return orNull(decimalText(text(v[0]), int(p), int(s)))
 		}},
+		{"cauce_compare", []duckdb.Type{str, str}, i32, func(v []driver.Value) (any, error) {
+			x, y, ok := exactPair(text(v[0]), text(v[1]))
+			if !ok {
+				return nil, nil
+			}
+			return int32(x.Cmp(y)), nil
+		}},
+		{"cauce_exact", []duckdb.Type{str, str, str, i32}, str, func(v []driver.Value) (any, error) {
+			scale, _ := v[3].(int32)
+			return orNull(exactResult(text(v[0]), text(v[1]), text(v[2]), int(scale)))
+		}},
 		{"cauce_event_time", []duckdb.Type{str, str}, i64, inZone(parseEventTime)},
 		{"cauce_timestamp", []duckdb.Type{str, str}, i64, inZone(parseISO)},
 		{"cauce_wall", []duckdb.Type{str}, i64, func(v []driver.Value) (any, error) { return orNull(parseWall(text(v[0]))) }},

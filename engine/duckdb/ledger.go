@@ -29,7 +29,7 @@ func (e *Engine) Ledger(ctx context.Context, t *pipeline.Table, s *delta.Snapsho
 		if k == kindTime {
 			v = "make_timestamp(epoch_us(" + v + "))"
 		}
-		return rendered{value: v, kind: k, plain: true}, nil
+		return rendered{value: v, kind: k, plain: true, typ: c.Type}, nil
 	}}
 	series, err := r.expr(t.Ledger.Series)
 	if err != nil {

@@ -439,7 +439,7 @@ func (p *program) columnRenderer(sql func(i int) string) *renderer {
 		if i < 0 {
 			return rendered{}, fmt.Errorf("BUG: unknown column %s", n)
 		}
-		return rendered{value: sql(i), kind: p.columns[i].kind, plain: true}, nil
+		return rendered{value: sql(i), kind: p.columns[i].kind, plain: true, typ: p.columns[i].Type}, nil
 	}}
 }
 

@@ -2,6 +2,7 @@ package duckdb
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -127,6 +128,7 @@ type rendered struct {
 	isField bool
 	// failed is, of a value that was cast while it was read, the column that tells whether the text could not be cast.
 	failed string
+	typ    delta.Type // of a column of the table
 }
 
 // renderer renders pipeline expressions in one place of a plan.
@@ -192,17 +194,11 @@ func literal(l pipeline.Literal) (rendered, error) {
 	case string:
 		return rendered{value: quoteText(v), kind: kindText, plain: true}, nil
 	case pipeline.Decimal:
-		n, ok := parseNumber(string(v))
-		if !ok {
-			return rendered{}, fmt.Errorf("BUG: %q is no decimal", v)
-		}
-		scale := max(-n.exp, 0)
-		d, ok := n.unscaled(38, scale)
-		if !ok || scale > 38 {
+		text, t := v.Plain()
+		if t.P > 38 {
 			return rendered{}, fmt.Errorf("the number %s has more than 38 digits", v)
 		}
-		width := max(len(d), scale, 1)
-		return rendered{value: fmt.Sprintf("CAST('%s' AS DECIMAL(%d,%d))", pointed(d, n.neg, scale), width, scale), kind: kindDecimal, plain: true}, nil
+		return rendered{value: "CAST('" + text + "' AS " + sqlType(t, true) + ")", kind: kindDecimal, plain: true}, nil
 	}
 	return rendered{}, fmt.Errorf("BUG: no rendering for a constant of type %T", l.Value)
 }
@@ -385,24 +381,33 @@ func (r *renderer) caseExpr(c pipeline.Case) (rendered, error) {
 	value.WriteString("CASE")
 	fail.WriteString("CASE")
 	failing := false
-	var conds []string
-	var thens []rendered
 	branch := func(x rendered) string {
-		if x.kind > out.kind || out.kind == kindNull {
-			out.kind = x.kind
-		}
+		out.kind = max(out.kind, x.kind)
 		if x.fail == "" {
 			return "false"
 		}
 		failing = true
 		return x.fail
 	}
+	var results []rendered
+	exprs := []pipeline.Expr{}
 	for _, w := range c.Whens {
-		cond, err := r.expr(w.Cond)
-		if err != nil {
-			return out, err
+		exprs = append(exprs, w.Then)
+	}
+	exprs = append(exprs, c.Else)
+	for _, e := range exprs {
+		x := rendered{value: "NULL"}
+		if e != nil {
+			var err error
+			if x, err = r.expr(e); err != nil {
+				return out, err
+			}
 		}
-		then, err := r.expr(w.Then)
+		results = append(results, x)
+	}
+	results = r.alike(exprs, results)
+	for i, w := range c.Whens {
+		cond, err := r.expr(w.Cond)
 		if err != nil {
 			return out, err
 		}
@@ -410,21 +415,11 @@ func (r *renderer) caseExpr(c pipeline.Case) (rendered, error) {
 			failing = true
 			fail.WriteString(" WHEN " + cond.fail + " THEN true")
 		}
-		conds, thens = append(conds, cond.value), append(thens, then)
-		fail.WriteString(" WHEN " + cond.value + " THEN " + branch(then))
+		value.WriteString(" WHEN " + cond.value + " THEN " + results[i].value)
+		fail.WriteString(" WHEN " + cond.value + " THEN " + branch(results[i]))
 	}
-	rest := rendered{value: "NULL"}
-	if c.Else != nil {
-		var err error
-		if rest, err = r.expr(c.Else); err != nil {
-			return out, err
-		}
-	}
-	values := alike(append(thens, rest))
-	for i, cond := range conds {
-		value.WriteString(" WHEN " + cond + " THEN " + values[i])
-	}
-	value.WriteString(" ELSE " + values[len(conds)] + " END")
+	rest := results[len(c.Whens)]
+	value.WriteString(" ELSE " + rest.value + " END")
 	fail.WriteString(" ELSE " + branch(rest) + " END")
 	out.value = "(" + value.String() + ")"
 	if failing {
@@ -451,16 +446,56 @@ func mixed(xs []rendered) bool {
 	return floats && others
 }
 
-// alike gives values of which one is chosen as ones of one type.
-func alike(xs []rendered) []string {
+// alike gives values of which one is chosen as ones of one type. A number that has no room there fails.
+func (r *renderer) alike(es []pipeline.Expr, xs []rendered) []rendered {
+	out := slices.Clone(xs)
 	if mixed(xs) {
-		return doubles(xs)
+		for i, x := range doubles(xs) {
+			out[i].value = x
+		}
+		return out
 	}
-	out := make([]string, len(xs))
+	types, common, whole := r.exact(es, xs)
 	for i, x := range xs {
-		out[i] = typed(x)
+		out[i].value = typed(x)
+		if !whole && !pipeline.FitsExact(types[i], common) {
+			out[i].value = "TRY_CAST(" + x.value + " AS " + sqlType(common, true) + ")"
+			out[i].fail = anyOf(x.fail, "("+out[i].value+" IS NULL AND ("+x.value+") IS NOT NULL)")
+		}
 	}
 	return out
+}
+
+// exact gives the types of integers and decimals, and the one in which they are alike. whole says that DuckDB finds one
+// itself that holds them all; it takes the same otherwise, and there fails the whole query.
+func (r *renderer) exact(es []pipeline.Expr, xs []rendered) (types []delta.Decimal, common delta.Decimal, whole bool) {
+	decimals := false
+	for i, e := range es {
+		types = append(types, pipeline.ExactType(e, r.column))
+		decimals = decimals || xs[i].kind == kindDecimal
+	}
+	common, whole = pipeline.CommonExact(types...)
+	return types, common, whole || !decimals
+}
+
+// column is the type of a column of the table; nil of a raw field.
+func (r *renderer) column(name string) delta.Type {
+	x, err := r.name(name)
+	if err != nil {
+		return nil
+	}
+	return x.typ
+}
+
+// compare renders a comparison.
+func (r *renderer) compare(op string, es []pipeline.Expr, xs []rendered) string {
+	x, y := xs[0].value, xs[1].value
+	if mixed(xs) {
+		x, y = asDouble(xs[0]), asDouble(xs[1])
+	} else if _, _, whole := r.exact(es, xs); !whole {
+		return "(cauce_compare(" + nearest(x) + ", " + nearest(y) + ") " + op + " 0)"
+	}
+	return "(" + x + " " + op + " " + y + ")"
 }
 
 // doubles gives mixed numbers as DOUBLEs. Beside a FLOAT, DuckDB would make FLOATs of integers and decimals and compare
@@ -532,10 +567,17 @@ func (r *renderer) call(c pipeline.Call) (rendered, error) {
 	case "and", "or":
 		return mk(kindBool, "(%s)", strings.Join(vals, " "+strings.ToUpper(c.Func)+" "))
 	case "coalesce":
-		return r.coalesce(args)
+		return r.coalesce(r.alike(c.Args, args))
 	case "in":
 		if err := need(2); err != nil {
 			return rendered{}, err
+		}
+		if _, _, whole := r.exact(c.Args, args); !whole && !mixed(args) {
+			var any []string
+			for i := range args[1:] {
+				any = append(any, r.compare("=", []pipeline.Expr{c.Args[0], c.Args[i+1]}, []rendered{args[0], args[i+1]}))
+			}
+			return mk(kindBool, "(%s)", strings.Join(any, " OR "))
 		}
 		if mixed(args) {
 			vals = doubles(args)
@@ -543,10 +585,11 @@ func (r *renderer) call(c pipeline.Call) (rendered, error) {
 		return mk(kindBool, "(%s IN (%s))", vals[0], strings.Join(vals[1:], ", "))
 	case "greatest", "least":
 		k := kindNull
-		for _, a := range args {
-			k = max(k, a.kind)
+		for i, a := range r.alike(c.Args, args) {
+			k, vals[i], fails[i] = max(k, a.kind), a.value, a.fail
 		}
-		return mk(k, "%s(%s)", c.Func, strings.Join(alike(args), ", "))
+		fail = anyOf(fails...)
+		return mk(k, "%s(%s)", c.Func, strings.Join(vals, ", "))
 	case "concat":
 		for i, a := range args {
 			vals[i] = textOf(a)
@@ -614,16 +657,16 @@ func (r *renderer) call(c pipeline.Call) (rendered, error) {
 	}
 	switch c.Func {
 	case "=", "<>", "<", "<=", ">", ">=":
-		if mixed(args) {
-			vals = doubles(args)
-		}
-		return mk(kindBool, "(%s %s %s)", vals[0], c.Func, vals[1])
+		return mk(kindBool, "%s", r.compare(c.Func, c.Args, args))
 	case "like":
 		return mk(kindBool, "(%s LIKE %s)", vals[0], vals[1])
 	case "||":
 		return mk(kindText, "(%s || %s)", textOf(args[0]), textOf(args[1]))
 	case "+", "-", "*":
 		k := max(args[0].kind, args[1].kind)
+		if x, ok := r.roomy(c, args); ok {
+			return r.guarded(x, k, fail, args), nil
+		}
 		left, right := typed(args[0]), typed(args[1])
 		if k == kindFloat { // of two FLOATs DuckDB makes a FLOAT
 			left, right = asDouble(args[0]), asDouble(args[1])
@@ -635,6 +678,9 @@ func (r *renderer) call(c pipeline.Call) (rendered, error) {
 		return r.guarded("("+left+" "+c.Func+" "+right+")", k, fail, args), nil
 	case "%":
 		k := max(args[0].kind, args[1].kind)
+		if x, ok := r.roomy(c, args); ok {
+			return r.guarded(x, k, fail, args), nil
+		}
 		left, right := typed(args[0]), typed(args[1])
 		if k == kindFloat {
 			left, right = asDouble(args[0]), asDouble(args[1])
@@ -644,11 +690,7 @@ func (r *renderer) call(c pipeline.Call) (rendered, error) {
 		// A division by zero has no value: the row fails, as it does in Spark's ANSI mode.
 		return r.guarded("("+asDouble(args[0])+" / NULLIF("+asDouble(args[1])+", 0))", kindFloat, fail, args), nil
 	case "nullif":
-		if mixed(args) {
-			x := doubles(args)
-			return mk(args[0].kind, "(CASE WHEN %s = %s THEN NULL ELSE %s END)", x[0], x[1], vals[0])
-		}
-		return mk(args[0].kind, "NULLIF(%s, %s)", vals[0], vals[1])
+		return mk(args[0].kind, "(CASE WHEN %s THEN NULL ELSE %s END)", r.compare("=", c.Args, args), vals[0])
 	case "substr":
 		return mk(kindText, "substr(%s)", list)
 	case "regexp_like":
@@ -686,13 +728,23 @@ func (r *renderer) guarded(v string, k kind, fail string, args []rendered) rende
 	return rendered{value: v, kind: k, fail: anyOf(fail, "("+strings.Join(conds, " AND ")+")")}
 }
 
+// roomy renders +, - and % of decimals which DuckDB would first make alike, and fail where one has no room, whether or not
+// the result has.
+func (r *renderer) roomy(c pipeline.Call, args []rendered) (sql string, ok bool) {
+	_, common, whole := r.exact(c.Args, args)
+	if whole || mixed(args) || c.Func == "*" {
+		return "", false
+	}
+	return fmt.Sprintf("CAST(cauce_exact(%s, %s, %s, %d) AS %s)", quoteText(c.Func), nearest(args[0].value), nearest(args[1].value), common.S, sqlType(delta.Decimal{P: 38, S: common.S}, true)), true
+}
+
 func (r *renderer) coalesce(args []rendered) (rendered, error) {
 	out := rendered{}
-	vals := alike(args)
+	vals := make([]string, len(args))
 	var fails []string
 	earlier := ""
-	for _, a := range args {
-		out.kind = max(out.kind, a.kind)
+	for i, a := range args {
+		out.kind, vals[i] = max(out.kind, a.kind), a.value
 		if a.fail != "" {
 			fails = append(fails, "("+earlier+a.fail+")")
 		}

@@ -205,7 +205,8 @@ func (c *compiler) columnRenderer() *renderer {
 		if i < 0 {
 			return rendered{}, fmt.Errorf("BUG: unknown column %s", n)
 		}
-		return rendered{value: valueOf(i), kind: kindOf(c.plan.Table.Columns[i].Type)}, nil
+		typ := c.plan.Table.Columns[i].Type
+		return rendered{value: valueOf(i), kind: kindOf(typ), typ: typ}, nil
 	}}
 }
 

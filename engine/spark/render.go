@@ -2,8 +2,8 @@ package spark
 
 import (
 	"fmt"
-	"math/big"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -82,6 +82,7 @@ type rendered struct {
 	value string
 	fail  string
 	kind  kind
+	typ   delta.Type // of a column of the table
 	// level is the first temporary layer in which value and fail can stand: they name columns of earlier ones only.
 	level int
 }
@@ -179,32 +180,13 @@ func literal(l pipeline.Literal) (rendered, error) {
 	case string:
 		return rendered{value: quoteText(v), kind: kindText}, nil
 	case pipeline.Decimal:
-		return decimalLiteral(string(v))
+		text, t := v.Plain()
+		if t.P > 38 {
+			return rendered{}, fmt.Errorf("the number %s has more than 38 digits", v)
+		}
+		return rendered{value: "CAST('" + text + "' AS " + sqlType(t) + ")", kind: kindDecimal}, nil
 	}
 	return rendered{}, fmt.Errorf("BUG: no rendering for a constant of type %T", l.Value)
-}
-
-// decimalLiteral writes a decimal constant with as many decimals as it needs, trailing zeros dropped, as DuckDB's
-// rendering does.
-func decimalLiteral(s string) (rendered, error) {
-	x, ok := new(big.Rat).SetString(s)
-	if !ok {
-		return rendered{}, fmt.Errorf("BUG: %q is no decimal", s)
-	}
-	scale := 0
-	for ten, one := big.NewRat(10, 1), new(big.Rat).Set(x); !one.IsInt(); scale++ {
-		if scale == 38 {
-			return rendered{}, fmt.Errorf("the number %s has more than 38 digits", s)
-		}
-		one.Mul(one, ten)
-	}
-	text := x.FloatString(scale)
-	digits := len(strings.TrimLeft(strings.NewReplacer("-", "", ".", "").Replace(text), "0"))
-	width := max(digits, scale, 1)
-	if width > 38 {
-		return rendered{}, fmt.Errorf("the number %s has more than 38 digits", s)
-	}
-	return rendered{value: fmt.Sprintf("CAST('%s' AS DECIMAL(%d,%d))", text, width, scale), kind: kindDecimal}, nil
 }
 
 func (r *renderer) castExpr(c pipeline.Cast) (rendered, error) {
@@ -270,12 +252,14 @@ func (r *renderer) cast(a rendered, t delta.Type) rendered {
 	case a.kind == kindInt && (to == kindInt || to == kindDecimal || to == kindFloat):
 		exact(try, "")
 	case (a.kind == kindDecimal || a.kind == kindFloat) && (to == kindInt || to == kindDecimal):
-		back := try
-		if a.kind == kindFloat {
-			back = "CAST(" + try + " AS DOUBLE)"
-			if t == delta.Type(delta.Long) { // Spark takes 2^63 for the greatest BIGINT
-				try = "CASE WHEN " + x + " < CAST('9223372036854775807' AS DOUBLE) THEN " + try + " END"
-			}
+		if a.kind == kindDecimal {
+			// To compare the two Spark would round both to a type that has room for either.
+			exact("CASE WHEN signum(try_subtract("+try+", "+x+")) = 0D THEN "+try+" END", "")
+			break
+		}
+		back := "CAST(" + try + " AS DOUBLE)"
+		if t == delta.Type(delta.Long) { // Spark takes 2^63 for the greatest BIGINT
+			try = "CASE WHEN " + x + " < CAST('9223372036854775807' AS DOUBLE) THEN " + try + " END"
 		}
 		exact(try, back)
 	case (a.kind == kindDecimal || a.kind == kindFloat) && to == kindFloat:
@@ -393,7 +377,24 @@ func (r *renderer) caseExpr(c pipeline.Case) (rendered, error) {
 		failing = true
 		return x.fail
 	}
+	var results []rendered
+	exprs := []pipeline.Expr{}
 	for _, w := range c.Whens {
+		exprs = append(exprs, w.Then)
+	}
+	exprs = append(exprs, c.Else)
+	for _, e := range exprs {
+		x := rendered{value: "NULL"}
+		if e != nil {
+			var err error
+			if x, err = r.expr(e); err != nil {
+				return out, err
+			}
+		}
+		results = append(results, x)
+	}
+	results = r.alike(exprs, results)
+	for i, w := range c.Whens {
 		cond, err := r.expr(w.Cond)
 		if err != nil {
 			return out, err
@@ -403,24 +404,14 @@ func (r *renderer) caseExpr(c pipeline.Case) (rendered, error) {
 		}
 		cond = r.hold(cond)
 		out.level = max(out.level, cond.level)
-		then, err := r.expr(w.Then)
-		if err != nil {
-			return out, err
-		}
 		if cond.fail != "" {
 			failing = true
 			fail.WriteString(" WHEN " + cond.fail + " THEN true")
 		}
-		value.WriteString(" WHEN " + cond.value + " THEN " + then.value)
-		fail.WriteString(" WHEN " + cond.value + " THEN " + branch(then))
+		value.WriteString(" WHEN " + cond.value + " THEN " + results[i].value)
+		fail.WriteString(" WHEN " + cond.value + " THEN " + branch(results[i]))
 	}
-	rest := rendered{value: "NULL"}
-	if c.Else != nil {
-		var err error
-		if rest, err = r.expr(c.Else); err != nil {
-			return out, err
-		}
-	}
+	rest := results[len(c.Whens)]
 	value.WriteString(" ELSE " + rest.value + " END")
 	fail.WriteString(" ELSE " + branch(rest) + " END")
 	out.value = "(" + value.String() + ")"
@@ -430,8 +421,66 @@ func (r *renderer) caseExpr(c pipeline.Case) (rendered, error) {
 	return out, nil
 }
 
+// exact gives the types of integers and decimals, where there are decimals and no floating-point numbers among them, and
+// the one in which they are alike; whole says that it holds them all.
+func (r *renderer) exact(es []pipeline.Expr, xs []rendered) (types []delta.Decimal, common delta.Decimal, whole, ok bool) {
+	for i, e := range es {
+		types = append(types, pipeline.ExactType(e, r.column))
+		switch xs[i].kind {
+		case kindDecimal:
+			ok = true
+		case kindInt, kindNull:
+		default:
+			return nil, common, false, false
+		}
+	}
+	common, whole = pipeline.CommonExact(types...)
+	return types, common, whole, ok
+}
+
+// column is the type of a column of the table; nil of a raw field.
+func (r *renderer) column(name string) delta.Type {
+	x, err := r.name(name)
+	if err != nil {
+		return nil
+	}
+	return x.typ
+}
+
+// alike gives exact numbers of which one is chosen as ones of one type: Spark's own choice loses decimals where there is no
+// room for all. A number that has no room before the point fails.
+func (r *renderer) alike(es []pipeline.Expr, xs []rendered) []rendered {
+	types, common, _, ok := r.exact(es, xs)
+	if !ok {
+		return xs
+	}
+	out := slices.Clone(xs)
+	for i, x := range xs {
+		switch {
+		case x.kind == kindNull || x.kind == kindDecimal && types[i] == common:
+		case pipeline.FitsExact(types[i], common):
+			out[i].value, out[i].kind = "CAST("+x.value+" AS "+sqlType(common)+")", kindDecimal
+		default:
+			x = r.hold(x)
+			y := r.hold(rendered{value: "try_cast(" + x.value + " AS " + sqlType(common) + ")", kind: kindDecimal, level: x.level})
+			y.fail = anyOf(x.fail, "("+y.value+" IS NULL AND "+x.value+" IS NOT NULL)")
+			out[i] = y
+		}
+	}
+	return out
+}
+
+// compare renders a comparison.
+func (r *renderer) compare(op string, es []pipeline.Expr, xs []rendered) string {
+	if _, _, whole, ok := r.exact(es, xs); ok && !whole {
+		return "(cauce_compare(CAST(" + xs[0].value + " AS STRING), CAST(" + xs[1].value + " AS STRING)) " + op + " 0)"
+	}
+	xs = r.alike(es, xs)
+	return "(" + xs[0].value + " " + op + " " + xs[1].value + ")"
+}
+
 // again are the functions whose rendering names an argument more than once.
-var again = map[string]bool{"coalesce": true, "neg": true, "abs": true, "+": true, "-": true, "*": true, "/": true, "%": true, "floor": true, "ceil": true, "round": true,
+var again = map[string]bool{"coalesce": true, "nullif": true, "neg": true, "abs": true, "+": true, "-": true, "*": true, "/": true, "%": true, "floor": true, "ceil": true, "round": true,
 	"upper": true, "lower": true, "to_event_time": true}
 
 func (r *renderer) call(c pipeline.Call) (rendered, error) {
@@ -478,21 +527,38 @@ func (r *renderer) call(c pipeline.Call) (rendered, error) {
 	case "is not null":
 		return mk(kindBool, "(%s IS NOT NULL)", vals[0])
 	case "=", "<>", "<", "<=", ">", ">=":
-		return mk(kindBool, "(%s %s %s)", vals[0], c.Func, vals[1])
+		return mk(kindBool, "%s", r.compare(c.Func, c.Args, args))
 	case "in":
+		if _, _, whole, ok := r.exact(c.Args, args); ok && !whole {
+			var any []string
+			x := r.hold(args[0])
+			level = max(level, x.level)
+			for i := range args[1:] {
+				any = append(any, r.compare("=", []pipeline.Expr{c.Args[0], c.Args[i+1]}, []rendered{x, args[i+1]}))
+			}
+			return mk(kindBool, "(%s)", strings.Join(any, " OR "))
+		}
+		for i, a := range r.alike(c.Args, args) {
+			vals[i] = a.value
+		}
 		return mk(kindBool, "(%s IN (%s))", vals[0], strings.Join(vals[1:], ", "))
 	case "like":
 		// The lake file's LIKE has no escape character; Spark's is the backslash.
 		return mk(kindBool, `(%s LIKE replace(%s, '\\', '\\\\'))`, vals[0], vals[1])
 	case "coalesce":
-		return coalesce(args), nil
+		return coalesce(r.alike(c.Args, args)), nil
 	case "nullif":
-		return mk(args[0].kind, "nullif(%s)", list)
+		return mk(args[0].kind, "(CASE WHEN %s THEN NULL ELSE %s END)", r.compare("=", c.Args, args), vals[0])
 	case "greatest", "least":
 		if len(args) == 1 {
 			return args[0], nil
 		}
-		return mk(k, "%s(%s)", c.Func, list)
+		args = r.alike(c.Args, args)
+		for i, a := range args {
+			vals[i], fails[i] = a.value, a.fail
+		}
+		fail, level = anyOf(fails...), levelOf(args...)
+		return mk(k, "%s(%s)", c.Func, strings.Join(vals, ", "))
 	case "concat":
 		for i, a := range args {
 			vals[i] = "coalesce(" + textOf(a) + ", '')"

@@ -32,7 +32,7 @@ func Lake(rng *rand.Rand) string {
 	var b strings.Builder
 	zone := pick(rng, []string{"UTC", "UTC", "Europe/Madrid", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe"})
 	fmt.Fprintf(&b, "version: 1\nstorage: file:./data\ntables:\n  t:\n    timezone: %s\n    columns:\n", zone)
-	types := []string{"STRING", "LONG", "INT", "DECIMAL(18,8)", "DECIMAL(28,8)", "DECIMAL(38,10)", "DOUBLE", "FLOAT", "BOOLEAN", "DATE", "TIMESTAMP", "SHORT", "STRING", "TIMESTAMP"}
+	types := []string{"STRING", "LONG", "INT", "DECIMAL(18,8)", "DECIMAL(28,8)", "DECIMAL(38,10)", "DECIMAL(38,20)", "DECIMAL(38,0)", "DECIMAL(38,37)", "DOUBLE", "FLOAT", "BOOLEAN", "DATE", "TIMESTAMP", "SHORT", "STRING", "TIMESTAMP"}
 	for i := range 7 {
 		c := genColumn{name: fmt.Sprintf("c%d", i), typ: pick(rng, types)}
 		g.columns = append(g.columns, c)
@@ -137,7 +137,7 @@ func (g *generator) leaf(kind string) string {
 		case "int":
 			return cast + "(" + f + " AS " + pick(r, []string{"LONG", "INT", "SHORT"}) + ")"
 		case "decimal":
-			return cast + "(" + f + " AS DECIMAL(18,8))"
+			return cast + "(" + f + " AS " + pick(r, []string{"DECIMAL(18,8)", "DECIMAL(18,8)", "DECIMAL(38,20)", "DECIMAL(38,1)"}) + ")"
 		case "float":
 			return cast + "(" + f + " AS " + pick(r, []string{"DOUBLE", "DOUBLE", "FLOAT"}) + ")"
 		case "bool":
@@ -160,7 +160,7 @@ func (g *generator) leaf(kind string) string {
 	case "int":
 		return pick(r, []string{"0", "1", "-1", "7", "100", "9223372036854775807", "3000000000"})
 	case "decimal":
-		return pick(r, []string{"CAST(1.5 AS DECIMAL(18,8))", "CAST(0.00000001 AS DECIMAL(18,8))", "CAST('-9999999999.99999999' AS DECIMAL(18,8))", "CAST(2 AS DECIMAL(18,8))"})
+		return pick(r, []string{"CAST(1.5 AS DECIMAL(18,8))", "CAST(0.00000001 AS DECIMAL(18,8))", "CAST('-9999999999.99999999' AS DECIMAL(18,8))", "CAST(2 AS DECIMAL(18,8))", "CAST('0.00000000000000000001' AS DECIMAL(38,20))", "CAST('-99999999999999999999999999999999999999' AS DECIMAL(38,0))"})
 	case "float":
 		return pick(r, []string{"CAST('1.5' AS DOUBLE)", "CAST('NaN' AS DOUBLE)", "CAST('-0.0' AS DOUBLE)", "CAST('1e300' AS DOUBLE)", "CAST('0.1' AS DOUBLE)", "CAST('Infinity' AS DOUBLE)"})
 	case "bool":
@@ -204,8 +204,11 @@ func (g *generator) expr(kind string, depth int) string {
 		})
 	case "decimal":
 		return pick(r, []string{
-			"(" + e("decimal") + " + " + e("decimal") + ")", "(" + e("decimal") + " - " + e("decimal") + ")", "(- " + e("decimal") + ")", "abs(" + e("decimal") + ")",
+			"(" + e("decimal") + " + " + e("decimal") + ")", "(" + e("decimal") + " - " + e("decimal") + ")", "(" + e("decimal") + " % " + e("decimal") + ")", "(- " + e("decimal") + ")", "abs(" + e("decimal") + ")",
 			"round(" + e("decimal") + ", " + pick(r, []string{"0", "2", "8"}) + ")", "floor(" + e("decimal") + ")", "ceil(" + e("decimal") + ")", "TRY_CAST(" + e("float") + " AS DECIMAL(18,8))", "TRY_CAST(" + e("text") + " AS DECIMAL(28,8))", "TRY_CAST(" + e("int") + " AS DECIMAL(18,8))",
+			"(TRY_CAST(" + e("decimal") + " AS DECIMAL(28,8)) * TRY_CAST(" + e("decimal") + " AS DECIMAL(38,20)))", "(TRY_CAST(" + e("decimal") + " AS DECIMAL(18,8)) * " + e("int") + ")",
+			"(" + e("int") + " " + pick(r, []string{"+", "-", "%"}) + " " + e("decimal") + ")", "TRY_CAST(" + e("decimal") + " AS " + pick(r, []string{"DECIMAL(38,20)", "DECIMAL(38,37)", "DECIMAL(20,0)"}) + ")",
+			pick(r, []string{"coalesce", "greatest", "least"}) + "(" + e("decimal") + ", " + e("int") + ")", "CASE WHEN " + e("bool") + " THEN " + e("int") + " ELSE " + e("decimal") + " END",
 		})
 	case "float":
 		return pick(r, []string{
@@ -217,7 +220,7 @@ func (g *generator) expr(kind string, depth int) string {
 		return pick(r, []string{
 			"(" + e(k) + " " + pick(r, []string{"=", "<>", "<", "<=", ">", ">="}) + " " + e(k) + ")", "(" + e("bool") + " AND " + e("bool") + ")", "(" + e("bool") + " OR " + e("bool") + ")", "(NOT " + e("bool") + ")",
 			"(" + e(k) + " IS NULL)", "(" + e(k) + " IN (" + e(k) + ", " + e(k) + "))", "(" + e("text") + " LIKE " + pick(r, []string{"'a%'", "'_'", "'%\\%'", "'%é%'", "'%_%'"}) + ")",
-			"regexp_like(" + e("text") + ", '" + pick(r, patterns) + "')", "(" + e("int") + " < " + e("decimal") + ")", "(" + e("decimal") + " > " + e("float") + ")",
+			"regexp_like(" + e("text") + ", '" + pick(r, patterns) + "')", "(" + e("int") + " < " + e("decimal") + ")", "(" + e("decimal") + " IN (" + e("int") + ", " + e("decimal") + "))", "(" + e("decimal") + " > " + e("float") + ")",
 		})
 	case "date":
 		return pick(r, []string{"to_date(" + e("timestamp") + ")", "TRY_CAST(" + e("text") + " AS DATE)", g.leaf("date")})

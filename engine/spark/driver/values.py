@@ -9,6 +9,7 @@ messages exactly, progress in the table (docs/spark.md), and the merge.
 """
 
 import datetime
+import decimal
 import fractions
 import hashlib
 import json
@@ -453,6 +454,12 @@ def quote(s):
     return '"' + "".join(out) + '"'
 
 
+def compare(a, b):
+    """Less, equal or greater: -1, 0, 1. Of decimals as Spark writes them."""
+    x, y = decimal.Decimal(a), decimal.Decimal(b)
+    return (x > y) - (x < y)
+
+
 # Name -> function and SQL type of its value. A null argument gives null; each function sees values only.
 FUNCTIONS = {
     "cauce_long": (to_long, "bigint"),
@@ -460,6 +467,7 @@ FUNCTIONS = {
     "cauce_float": (to_float, "double"),
     "cauce_date": (to_date, "int"),
     "cauce_decimal": (to_decimal, "string"),
+    "cauce_compare": (compare, "int"),
     "cauce_event_time": (to_event_time, "bigint"),
     "cauce_timestamp": (to_timestamp, "bigint"),
     "cauce_wall": (to_wall, "bigint"),
