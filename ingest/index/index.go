@@ -597,30 +597,37 @@ func (x *Index) lookUp(keys []hashed, files []delta.File, known map[int]*segment
 			return nil, false
 		}
 	}
+	found, failed := make([][]hit, len(files)), make([]error, len(files))
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
 	for i := range files {
-		seg := known[i]
+		seg, deleted := known[i], files[i].Deleted
 		if seg == nil {
 			continue
 		}
-		before := len(hits)
-		deleted := files[i].Deleted
-		err := seg.each(keys, func(ask, stored hashed) {
-			if deleted != nil && deleted.Contains(uint64(stored.row)) {
-				return
-			}
-			h := hit{source: int64(ask.row), file: i, row: int64(stored.row), sequence: unknownSequence}
-			if sequence {
-				h.sequence = stored.sequence
-			}
-			hits = append(hits, h)
+		g.Go(func() error {
+			failed[i] = seg.each(keys, func(ask, stored hashed) {
+				if deleted != nil && deleted.Contains(uint64(stored.row)) {
+					return
+				}
+				h := hit{source: int64(ask.row), file: i, row: int64(stored.row), sequence: unknownSequence}
+				if sequence {
+					h.sequence = stored.sequence
+				}
+				found[i] = append(found[i], h)
+			})
+			return nil
 		})
+	}
+	_ = g.Wait() // a file whose segment fails is scanned
+	for i, err := range failed {
 		if err != nil {
-			hits = hits[:before]
+			found[i] = nil
+			x.drop(known[i], files[i].Key, err)
 			delete(known, i)
-			x.drop(seg, files[i].Key, err)
 		}
 	}
-	return hits, true
+	return slices.Concat(found...), true
 }
 
 // drop forgets a segment that failed. One that somebody removed is only missing.
