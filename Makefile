@@ -20,7 +20,7 @@ RUN      = $(GO) run ./test/run -tags $(GOTAGS)
 export CAUCE_BIN = $(CURDIR)/bin/cauce
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo golden test test-short soak sabotage lint bench release pages setup
+.PHONY: help build demo demo-full golden test test-short soak sabotage lint bench release pages setup
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ build: ## build the program into bin/cauce
 
 demo: build ## history and live events in one table, offline, in under a minute; the data stays in ./cauce-demo
 	bin/cauce demo
+
+demo-full: setup build ## Kafka, S3, Spark, Airflow, Superset and a notebook around one lake, in ten minutes; a page of checks (docs/demo-full.md)
+	$(GO) run ./test/demofull $(DEMO_FLAGS)
 
 setup: ## install what the tests compare Cauce with into .cache/ (the other targets call it)
 	@sh test/setup.sh

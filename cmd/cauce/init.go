@@ -128,19 +128,24 @@ func (a *app) writeLake(ctx context.Context, dir, text string, warnings []string
 }
 
 // makeFolders makes the folders of a lake, and tells which. A bucket has none: there an empty object stands for each, with a
-// name that listings of files and of tables pass over.
+// name that listings of files and of tables pass over. Those of tables come with their first commit: Spark takes a folder that
+// holds anything for a table that exists, and then makes none.
 func makeFolders(ctx context.Context, l *pipeline.Lake) ([]string, error) {
 	store, err := openStore(ctx, l.Storage, l)
 	if err != nil {
 		return nil, err
 	}
-	folders := []string{"raw/batch", "raw/streaming", catalog.QuarantinePath}
-	for _, t := range l.Tables {
-		folders = append(folders, t.Location)
+	folders := []string{"raw/batch", "raw/streaming", "processed"}
+	disk, local := store.(objstore.LocalPather)
+	if local {
+		folders[2] = catalog.QuarantinePath
+		for _, t := range l.Tables {
+			folders = append(folders, t.Location)
+		}
 	}
 	for _, f := range folders {
-		if p, ok := store.(objstore.LocalPather); ok {
-			err = os.MkdirAll(p.LocalPath(f), 0o755)
+		if local {
+			err = os.MkdirAll(disk.LocalPath(f), 0o755)
 		} else {
 			err = store.Put(ctx, f+"/.keep", strings.NewReader(""), objstore.PutOptions{})
 		}

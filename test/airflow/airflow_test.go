@@ -16,7 +16,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cauce-data/cauce/internal/airflowtest"
 	"github.com/cauce-data/cauce/internal/prereq"
+	"github.com/cauce-data/cauce/internal/sparktest"
 	"github.com/cauce-data/cauce/test/lab"
 )
 
@@ -52,16 +54,6 @@ func (h *home) Write(b []byte) (int, error) {
 	return h.log.Write(b)
 }
 
-// environment is what Airflow's programs need: everything below one folder, and nothing asked of the network.
-func environment(dir string) []string {
-	return append(os.Environ(),
-		"AIRFLOW_HOME="+dir, "AIRFLOW__CORE__DAGS_FOLDER="+filepath.Join(dir, "dags"), "AIRFLOW__CORE__LOAD_EXAMPLES=False",
-		"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=sqlite:///"+filepath.Join(dir, "airflow.db"), "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED=False",
-		"AIRFLOW__LOGGING__BASE_LOG_FOLDER="+filepath.Join(dir, "logs"), "NO_PROXY=127.0.0.1,localhost", "no_proxy=127.0.0.1,localhost",
-		"PYTHONWARNINGS=ignore", "PYTHONDONTWRITEBYTECODE=1",
-	)
-}
-
 // newHome starts an Airflow that takes commands.
 func newHome(t *testing.T) *home {
 	t.Helper()
@@ -72,7 +64,7 @@ func newHome(t *testing.T) *home {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(python, filepath.Join(prereq.Root(), "test", "airflow", "commands.py"))
-	cmd.Env, cmd.Stderr = environment(dir), h
+	cmd.Env, cmd.Stderr = airflowtest.Environment(dir), h
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -350,7 +342,7 @@ func same(t *testing.T, a, b string) bool {
 
 // The same DAG with the batch on Spark.
 func TestDagOnSpark(t *testing.T) {
-	flags := sparkFlags(t)
+	flags := sparktest.SubmitFlags(t, "local[2]")
 	h := newHome(t)
 	l := lab.NewLake(t)
 	l.Append(scheduled)
@@ -377,28 +369,4 @@ func TestDagOnSpark(t *testing.T) {
 	if l.JSON(&r, "run", "batch"); r.FilesRead != 1 {
 		t.Errorf("the embedded engine reads %d files, want the one that Spark has not read", r.FilesRead)
 	}
-}
-
-// sparkFlags are the flags of `cauce spark submit` for a small local Spark with Delta Lake. The environment that it
-// needs is set for the test.
-func sparkFlags(t *testing.T) []string {
-	t.Helper()
-	prereq.Need(t, "java")
-	python, jars := prereq.Need(t, "venv"), prereq.Need(t, "jars")
-	t.Setenv("PYSPARK_PYTHON", python)
-	t.Setenv("SPARK_LOCAL_IP", "127.0.0.1")
-	all, err := filepath.Glob(filepath.Join(jars, "*.jar"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	tmp := t.TempDir()
-	flags := []string{"--spark-submit", filepath.Join(filepath.Dir(python), "spark-submit"), "--master", "local[2]"}
-	for _, c := range []string{
-		"spark.jars=" + strings.Join(all, ","), "spark.ui.enabled=false", "spark.driver.memory=2g", "spark.local.dir=" + tmp,
-		"spark.sql.shuffle.partitions=2", "spark.databricks.delta.snapshotPartitions=2", "spark.driver.host=127.0.0.1", "spark.driver.bindAddress=127.0.0.1",
-		"spark.sql.warehouse.dir=" + filepath.Join(tmp, "warehouse"), "spark.driver.extraJavaOptions=-Djava.io.tmpdir=" + tmp + " -Dderby.system.home=" + tmp,
-	} {
-		flags = append(flags, "--conf", c)
-	}
-	return flags
 }

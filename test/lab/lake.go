@@ -154,6 +154,23 @@ func NewLakeOf(t testing.TB, text []byte) *Lake {
 	return l
 }
 
+// LakeIn is a lake in a folder that exists; whoever asks for it sees to its lake file.
+func LakeIn(t testing.TB, dir string) *Lake {
+	t.Helper()
+	bin, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Lake{Dir: dir, t: t, bin: bin}
+}
+
+// With is the same lake with other environment variables for every process.
+func (l *Lake) With(env ...string) *Lake {
+	with := *l
+	with.Env = env
+	return &with
+}
+
 // Append adds text to the lake file.
 func (l *Lake) Append(text string) {
 	l.t.Helper()

@@ -4,17 +4,16 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/cauce-data/cauce/internal/prereq"
+	"github.com/cauce-data/cauce/internal/sparktest"
 )
 
 // session is a running Spark session (spark.py). All tests of the package share one, for its start takes half a minute;
@@ -74,7 +73,7 @@ func startSpark(t testing.TB) *spark {
 		}
 		store := ""
 		if _, err := prereq.Lookup("javac"); err == nil {
-			if store, shared.err = logStoreJar(python, jars, shared.tmp); shared.err != nil {
+			if store, shared.err = sparktest.LogStores(python, jars, shared.tmp); shared.err != nil {
 				return
 			}
 		}
@@ -103,25 +102,6 @@ func startSpark(t testing.TB) *spark {
 		t.Fatal(shared.err)
 	}
 	return &spark{t, shared.session}
-}
-
-// logStoreJar compiles the LogStore that deploy/spark ships, as its README says.
-func logStoreJar(python, jars, tmp string) (string, error) {
-	found, err := exec.Command(python, "-c", "import pyspark, os; print(os.path.dirname(pyspark.__file__))").Output()
-	if err != nil {
-		return "", fmt.Errorf("where is pyspark: %w", err)
-	}
-	classes, jar := filepath.Join(tmp, "classes"), filepath.Join(tmp, "put-if-absent.jar")
-	path := filepath.Join(strings.TrimSpace(string(found)), "jars", "*") + ":" + filepath.Join(jars, "*")
-	for _, cmd := range [][]string{
-		{"javac", "-Werror", "-cp", path, "-d", classes, filepath.Join(prereq.Root(), "deploy", "spark", "PutIfAbsentLogStore.java")},
-		{"jar", "cf", jar, "-C", classes, "."},
-	} {
-		if out, err := exec.Command(cmd[0], cmd[1:]...).CombinedOutput(); err != nil {
-			return "", fmt.Errorf("%s: %w\n%s", cmd[0], err, out)
-		}
-	}
-	return jar, nil
 }
 
 // ready waits until the session has started, and gives Spark's version.

@@ -33,6 +33,16 @@ var faults = []fault{
 		pkg:   "./test/cloud", test: "^TestBenchInABucket$",
 	},
 	{
+		name: "failed-check-passes", what: "a run of the whole architecture is good although a check failed",
+		edits: []edit{{"test/demofull/checks.go", "func(c check) bool { return !c.OK }", "func(c check) bool { return c.What == \"\" }"}},
+		pkg:   "./test/demofull", test: "^TestOneCheckThatFailsIsEnough$",
+	},
+	{
+		name: "object-where-a-table-will-be", what: "the folders of a bucket's tables hold an object, so that Spark takes them for tables",
+		edits: []edit{{"cmd/cauce/init.go", "[]string{\"raw/batch\", \"raw/streaming\", \"processed\"}", "[]string{\"raw/batch\", \"raw/streaming\", \"processed\", catalog.QuarantinePath}"}},
+		pkg:   "./test/cloud", test: "^TestInitInABucket$",
+	},
+	{
 		name: "skip-txn-check", what: "a commit that was made before is made again",
 		edits: []edit{
 			{"delta/merge.go", "ok && last >= m.o.Txn.Version {", "ok && last < 0 {"},

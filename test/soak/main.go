@@ -42,6 +42,7 @@ var scenarios = []scenario{
 	{"prove", "200 random lake files give every record the same fate on Spark and here", "./test/spark", "TestBothEnginesGiveEveryRecordTheSameFate"},
 	{"matrix", "tables with each feature, written by each operation, every version read by Spark, delta-rs and DuckDB", "./test/peers", "TestDeltaMatrix"},
 	{"dynamodb-writers", "processes commit to one table on S3 through DynamoDB for five minutes, some of them killed", "./test/cloud", "TestWritersCommitThroughDynamoDB"},
+	{"demo-full", "the whole architecture as one run, with a page of checks", "./test/demofull", "TestWholeArchitecture"},
 	{"fuzz", "foreign bytes of every kind, a minute for each target", "./...", ""},
 	{"simulation", "10,000 seed-driven histories of many writers over a faulty store, against a model", "./delta", "TestSimulation"},
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cauce-data/cauce/internal/family"
 	"github.com/cauce-data/cauce/internal/testscale"
 	"github.com/cauce-data/cauce/test/lab"
 )
@@ -43,10 +44,10 @@ func TestSparkDriverKilled(t *testing.T) {
 		bad += g.History(t, l.Inbox(), rnd.IntN(2), 200, 20).Bad
 		before, began := written(), time.Now()
 		p := l.Start(nil, args...)
-		family := map[lab.Relative]bool{}
-		for wait := began.Add(time.Duration(rnd.Int64N(int64(took)))); p.Running() && (time.Now().Before(wait) || len(family) < 2); time.Sleep(50 * time.Millisecond) {
-			for _, r := range lab.Descendants(p.Pid()) {
-				family[r] = true
+		seen := map[family.Relative]bool{}
+		for wait := began.Add(time.Duration(rnd.Int64N(int64(took)))); p.Running() && (time.Now().Before(wait) || len(seen) < 2); time.Sleep(50 * time.Millisecond) {
+			for _, r := range family.Descendants(p.Pid()) {
+				seen[r] = true
 			}
 		}
 		late := !p.Running()
@@ -56,7 +57,7 @@ func TestSparkDriverKilled(t *testing.T) {
 		if rnd.IntN(2) == 0 {
 			p.Kill()
 		}
-		for r := range family {
+		for r := range seen {
 			r.Kill()
 		}
 		if code := p.Wait(time.Minute); code == -2 {

@@ -15,6 +15,7 @@ import (
 	"github.com/cauce-data/cauce/engine/duckdb"
 	"github.com/cauce-data/cauce/engine/spark"
 	"github.com/cauce-data/cauce/internal/prereq"
+	"github.com/cauce-data/cauce/internal/sparktest"
 	"github.com/cauce-data/cauce/internal/testscale"
 	"github.com/cauce-data/cauce/pipeline"
 	"github.com/cauce-data/cauce/pipeline/prove"
@@ -33,7 +34,7 @@ func submit(t *testing.T) spark.Submit {
 		Conf: map[string]string{
 			"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false", "spark.driver.memory": "2g", "spark.local.dir": tmp,
 			"spark.sql.shuffle.partitions": "2", "spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1",
-			"spark.driver.extraJavaOptions": shortLived + " -Djava.io.tmpdir=" + tmp + " -Dderby.system.home=" + tmp,
+			"spark.driver.extraJavaOptions": sparktest.ShortLived + " -Djava.io.tmpdir=" + tmp + " -Dderby.system.home=" + tmp,
 		},
 	}
 }

@@ -12,41 +12,16 @@ import (
 	"time"
 
 	"github.com/cauce-data/cauce/internal/prereq"
+	"github.com/cauce-data/cauce/internal/sparktest"
 	"github.com/cauce-data/cauce/test/lab"
 )
 
 // submitFlags are the flags of `cauce spark submit` for a small local Spark with Delta Lake and Kafka. The environment that it
 // needs is set for the test.
-func submitFlags(t *testing.T) []string { return sparkFlags(t, "local[2]") }
+func submitFlags(t *testing.T) []string { return sparktest.SubmitFlags(t, "local[2]") }
 
 // clusterFlags are submitFlags for a standalone master with two workers.
-func clusterFlags(t *testing.T) []string { return sparkFlags(t, master(t)) }
-
-func sparkFlags(t *testing.T, master string) []string {
-	t.Helper()
-	prereq.Need(t, "java")
-	python, jars := prereq.Need(t, "venv"), prereq.Need(t, "jars")
-	t.Setenv("PYSPARK_PYTHON", python)
-	t.Setenv("SPARK_LOCAL_IP", "127.0.0.1")
-	all, err := filepath.Glob(filepath.Join(jars, "*.jar"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	tmp := t.TempDir()
-	flags := []string{"--spark-submit", filepath.Join(filepath.Dir(python), "spark-submit"), "--master", master}
-	for _, c := range []string{
-		"spark.jars=" + strings.Join(all, ","), "spark.ui.enabled=false", "spark.driver.memory=1g", "spark.executor.memory=1g", "spark.local.dir=" + tmp,
-		"spark.sql.shuffle.partitions=2", "spark.databricks.delta.snapshotPartitions=2", "spark.driver.host=127.0.0.1", "spark.driver.bindAddress=127.0.0.1",
-		"spark.sql.warehouse.dir=" + filepath.Join(tmp, "warehouse"), "spark.driver.extraJavaOptions=" + shortLived + " -Djava.io.tmpdir=" + tmp + " -Dderby.system.home=" + tmp,
-		"spark.executor.extraJavaOptions=" + shortLived,
-	} {
-		flags = append(flags, "--conf", c)
-	}
-	return flags
-}
-
-// shortLived spares a JVM that lives for seconds the compiler for those that live for days.
-const shortLived = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+func clusterFlags(t *testing.T) []string { return sparktest.SubmitFlags(t, master(t)) }
 
 // put lands a file with a fixed time of modification, since that is part of what a row stores.
 func put(t *testing.T, l *lab.Lake, name string, body []byte) {

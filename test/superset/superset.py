@@ -141,7 +141,7 @@ try:
         shown = int(bars[0]["version"])
         return {
             "version": shown, "rows": {f"{r['source']} {day(r['day'])}": int(r["rows"]) for r in bars}, "query": counts(shown),
-            "minutes": {s: sum(1 for r in lines if r["source"] == s) for s in ("batch", "stream")}, "age": float(newest[0]["seconds"]),
+            "minutes": {s: sum(1 for r in lines if r["source"] == s) for s in {r["source"] for r in lines}}, "age": float(newest[0]["seconds"]),
         }
 
     def picture(name):

@@ -18,14 +18,21 @@ class Store:
 
     def list(self, prefix):
         """(key, size, modified in ms) of every object below a prefix."""
-        top = self.path(prefix)
-        if not self.fs.exists(top):
-            return []
+        from py4j.protocol import Py4JJavaError
+
         cut_at = len(self.fs.makeQualified(self.path("")).toUri().getPath().rstrip("/")) + 1
-        out, it = [], self.fs.listFiles(top, True)
-        while it.hasNext():
-            f = it.next()
-            out.append((f.getPath().toUri().getPath()[cut_at:], f.getLen(), f.getModificationTime()))
+        out = []
+        try:
+            # Whether the prefix exists is not asked: on S3 that is a question for an object of its name, which a role that may
+            # read what lies below it need not be allowed.
+            it = self.fs.listFiles(self.path(prefix), True)
+            while it.hasNext():
+                f = it.next()
+                out.append((f.getPath().toUri().getPath()[cut_at:], f.getLen(), f.getModificationTime()))
+        except Py4JJavaError as e:
+            if e.java_exception.getClass().getName() != "java.io.FileNotFoundException":
+                raise
+            return []
         return sorted(out)
 
     def read(self, key):

@@ -1,4 +1,5 @@
-package lab
+// Package family finds the processes that a process has started, for tests that end them.
+package family
 
 import (
 	"bytes"
@@ -46,7 +47,7 @@ func stat(pid string) (parent int, r Relative, ok bool) {
 	}
 	// PID (NAME) STATE PPID …, and the name may hold anything; the time at which it began is the 22nd.
 	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
-	if len(f) < 20 {
+	if len(f) < 20 || f[0] == "Z" { // a dead one that nobody has asked about is no relative
 		return 0, r, false
 	}
 	own, err := strconv.Atoi(pid)

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"fmt"
+	"time"
+)
+
+// symbolAsked is the symbol whose files Z-order brings together.
+const symbolAsked = "SOLUSDT"
+
+// layout is how many data files a version has, and how many of them may hold a symbol.
+type layout struct{ Files, Admit int }
+
+func (l layout) String() string { return fmt.Sprintf("%d of %d files", l.Admit, l.Files) }
+
+// maintain is phase 4, under the stream: the maintenance role packs the table in Z-order, nobody else may delete, and versions are
+// what they were.
+func (d *demo) maintain() {
+	before := d.commits()
+	last := before[len(before)-1].Version
+	var had, have layout
+	d.ask(&had, "files", tableURL, fmt.Sprint(last), symbolAsked)
+	d.as(roleMaintenance).Run("table", "optimize", table, "--zorder", "symbol", "--target", "64KB")
+	var packed []string
+	args := []string{"unchanged", tableURL}
+	for _, c := range d.commits()[last+1:] {
+		if c.Operation == "OPTIMIZE" {
+			packed = append(packed, fmt.Sprint(c.Version))
+		}
+	}
+	if len(packed) == 0 {
+		d.t.Fatal("OPTIMIZE left no commit of its own")
+	}
+	version := packed[len(packed)-1]
+	d.say("OPTIMIZE with Z-order by symbol, as the maintenance role: version %s", version)
+	compared := map[string]struct {
+		Rows  int
+		Equal bool
+	}{}
+	d.ask(&compared, append(args, packed...)...)
+	same, rows := 0, 0
+	for _, c := range compared {
+		rows = c.Rows
+		if c.Equal && c.Rows > 0 {
+			same++
+		}
+	}
+	d.equal("commits of OPTIMIZE that changed no row", same, len(packed), fmt.Sprintf("all %d rows of each version and of the one before, by deltalake", rows))
+
+	d.ask(&have, "files", tableURL, version, symbolAsked)
+	d.holds("files that may hold "+symbolAsked, have.Admit*had.Files < had.Admit*have.Files, have, "a smaller part than before: "+had.String(), "statistics of the data files, by deltalake")
+	var q struct {
+		Opened int `json:"files_opened"`
+		Total  int `json:"files_total"`
+	}
+	d.as(roleReader).JSON(&q, "query", "SELECT count(*) AS n FROM "+table+" WHERE symbol = '"+symbolAsked+"'", "--as-of", version)
+	d.equal("files that cauce query opens for "+symbolAsked, layout{q.Total, q.Opened}, have, "statistics of the data files, by deltalake")
+
+	d.denied(roleBatch, "s3:DeleteObject on arn:aws:s3:::"+bucket+"/processed/unified-events/", "table", "vacuum", table, "--retention", "0s", "--force")
+	d.denied(roleReader, "s3:PutObject on arn:aws:s3:::"+bucket+"/processed/unified-events/", "query", "--write", "DELETE FROM "+table+" WHERE symbol = '"+symbolAsked+"'")
+
+	night, at := fmt.Sprint(d.night1.version), d.night1.at.UTC().Format(time.RFC3339)
+	d.equal("time travel to the first night, by version", d.queried(night), d.night1.want, "the CSV files of that night, by Python")
+	d.equal("time travel to the first night, by time", d.queried(at), d.night1.want, "the CSV files of that night, by Python")
+	var now figures
+	d.ask(&now, "table", tableURL, version)
+	there := d.sparkSQL(night, version)
+	d.equal("Spark SQL, VERSION AS OF the first night", there[0], d.night1.want, "the CSV files of that night, by Python")
+	d.equal("Spark SQL, VERSION AS OF the packed version", there[1], now, "deltalake")
+	d.equal("cauce query --as-of the packed version", d.queried(version), now, "deltalake")
+	d.as(roleMaintenance).Run("table", "vacuum", table)
+	d.equal("the first night after VACUUM with its retention of a week", d.queried(night), d.night1.want, "the CSV files of that night, by Python")
+}
