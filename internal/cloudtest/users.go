@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/xml"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -68,8 +69,8 @@ func (a *AWS) Enforce(t testing.TB) {
 func newUser(t testing.TB, endpoint string, root aws.Credentials, name string, policies []string) (access, secret string) {
 	t.Helper()
 	askIAM(t, endpoint, root, url.Values{"Action": {"CreateUser"}, "UserName": {name}}, nil)
-	for _, p := range policies {
-		askIAM(t, endpoint, root, url.Values{"Action": {"PutUserPolicy"}, "UserName": {name}, "PolicyName": {name}, "PolicyDocument": {p}}, nil)
+	for i, p := range policies {
+		askIAM(t, endpoint, root, url.Values{"Action": {"PutUserPolicy"}, "UserName": {name}, "PolicyName": {fmt.Sprintf("%s-%d", name, i+1)}, "PolicyDocument": {p}}, nil)
 	}
 	var out struct {
 		ID     string `xml:"CreateAccessKeyResult>AccessKey>AccessKeyId"`

@@ -36,8 +36,7 @@ func (d *demo) history() {
 		"spark.delta.logStore.s3a.impl=com.cauce.delta.S3PutIfAbsentLogStore", "spark.sql.streaming.checkpointFileManagerClass=com.cauce.delta.S3CheckpointFileManager")
 	d.say("Spark: a standalone master at %s, two workers", d.spark.URL)
 
-	d.land(d.made.Files[0].Name, "downloads") // one by itself, the others together: landing is any number of times
-	for _, f := range d.made.Files[1:] {
+	for _, f := range d.made.Files {
 		d.land(f.Name, "downloads")
 	}
 	landed := 0
