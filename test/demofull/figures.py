@@ -7,7 +7,8 @@ figures.py table URL [VERSION]    the same figures of a Delta table
 figures.py same SPEC URL          every row, compared
 figures.py unchanged URL VERSION… compares the rows of each version with those of the one before
 figures.py quarantine URL         rows that nobody has resolved
-figures.py files URL VERSION SYMBOL   data files, and those whose statistics admit the symbol
+figures.py files URL VERSION SYMBOL FOLDER   data files, those whose statistics admit the symbol, and how the rows lie in them; FOLDER is
+                                  the table's on the server's disk
 figures.py topic BROKER TOPIC LOG     what the topic holds of the log
 
 Each prints one JSON object.
@@ -170,13 +171,20 @@ def quarantine(url):
     return {"rows": t["n"][0].as_py()}
 
 
-def files(url, version, symbol):
-    from deltalake import DeltaTable
+def files(url, version, symbol, folder):
+    import urllib.parse
 
     import pyarrow as pa
+    import pyarrow.parquet
+    from deltalake import DeltaTable
 
     adds = pa.table(DeltaTable(url, version=int(version)).get_add_actions(flatten=True)).to_pylist()
-    return {"files": len(adds), "admit": sum(a["min.symbol"] <= symbol <= a["max.symbol"] for a in adds)}
+    changes = least = 0
+    for a in adds:
+        symbols = pa.parquet.ParquetFile(pathlib.Path(folder) / urllib.parse.unquote(a["path"])).read(columns=["symbol"])["symbol"].to_pylist()
+        changes += sum(x != y for x, y in zip(symbols, symbols[1:]))
+        least += len(set(symbols)) - 1
+    return {"files": len(adds), "admit": sum(a["min.symbol"] <= symbol <= a["max.symbol"] for a in adds), "changes": changes, "least": least}
 
 
 def topic(broker, name, log):

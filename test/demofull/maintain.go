@@ -5,11 +5,16 @@ import (
 	"time"
 )
 
-// symbolAsked is the symbol whose files Z-order brings together.
-const symbolAsked = "SOLUSDT"
+// symbolAsked is a symbol that stands in today's partition alone.
+const symbolAsked = "BNBUSDT"
 
-// layout is how many data files a version has, and how many of them may hold a symbol.
-type layout struct{ Files, Admit int }
+// layout is how the rows of a version lie in its data files.
+type layout struct {
+	Files, Admit int // data files, and those of them that may hold symbolAsked
+	// Changes is how often two rows that follow each other in a file have different symbols; Least how often they must, where each file
+	// holds the symbols that it holds.
+	Changes, Least int
+}
 
 func (l layout) String() string { return fmt.Sprintf("%d of %d files", l.Admit, l.Files) }
 
@@ -19,8 +24,8 @@ func (d *demo) maintain() {
 	before := d.commits()
 	last := before[len(before)-1].Version
 	var had, have layout
-	d.ask(&had, "files", tableURL, fmt.Sprint(last), symbolAsked)
-	d.as(roleMaintenance).Run("table", "optimize", table, "--zorder", "symbol", "--target", "64KB")
+	d.ask(&had, "files", tableURL, fmt.Sprint(last), symbolAsked, d.disk("processed/unified-events"))
+	d.as(roleMaintenance).Run("table", "optimize", table, "--zorder", "symbol")
 	var packed []string
 	args := []string{"unchanged", tableURL}
 	for _, c := range d.commits()[last+1:] {
@@ -47,14 +52,16 @@ func (d *demo) maintain() {
 	}
 	d.equal("commits of OPTIMIZE that changed no row", same, len(packed), fmt.Sprintf("all %d rows of each version and of the one before, by deltalake", rows))
 
-	d.ask(&have, "files", tableURL, version, symbolAsked)
-	d.holds("files that may hold "+symbolAsked, have.Admit*had.Files < had.Admit*have.Files, have, "a smaller part than before: "+had.String(), "statistics of the data files, by deltalake")
+	d.ask(&have, "files", tableURL, version, symbolAsked, d.disk("processed/unified-events"))
+	d.holds("Z-order: rows of a symbol lie together", have.Changes == have.Least && had.Changes > have.Changes,
+		fmt.Sprintf("the symbol changes %d times from row to row in %d files", have.Changes, have.Files), fmt.Sprintf("%d times, which is as seldom as can be; %d before", have.Least, had.Changes),
+		"the data files on the S3 server's disk, by pyarrow")
 	var q struct {
 		Opened int `json:"files_opened"`
 		Total  int `json:"files_total"`
 	}
 	d.as(roleReader).JSON(&q, "query", "SELECT count(*) AS n FROM "+table+" WHERE symbol = '"+symbolAsked+"'", "--as-of", version)
-	d.equal("files that cauce query opens for "+symbolAsked, layout{q.Total, q.Opened}, have, "statistics of the data files, by deltalake")
+	d.equal("files that cauce query opens for "+symbolAsked, layout{Files: q.Total, Admit: q.Opened}, have, "statistics of the data files, by deltalake")
 
 	d.denied(roleBatch, "s3:DeleteObject on arn:aws:s3:::"+bucket+"/processed/unified-events/", "table", "vacuum", table, "--retention", "0s", "--force")
 	d.denied(roleReader, "s3:PutObject on arn:aws:s3:::"+bucket+"/processed/unified-events/", "query", "--write", "DELETE FROM "+table+" WHERE symbol = '"+symbolAsked+"'")
