@@ -31,7 +31,7 @@ build: ## build the program into bin/cauce
 demo: build ## history and live events in one table, offline, in under a minute; the data stays in ./cauce-demo
 	bin/cauce demo
 
-demo-full: setup build ## Kafka, S3, Spark, Airflow, Superset and a notebook around one lake, in ten minutes; a page of checks (docs/demo-full.md)
+demo-full: setup build ## Kafka, S3, Spark, Airflow, Superset and a notebook around one lake, in a quarter of an hour; a page of checks (docs/demo-full.md)
 	$(GO) run ./test/demofull $(DEMO_FLAGS)
 
 setup: ## install what the tests compare Cauce with into .cache/ (the other targets call it)

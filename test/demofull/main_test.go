@@ -20,11 +20,12 @@ func TestWholeArchitecture(t *testing.T) {
 	}
 	adoptOrphans()
 	t.Cleanup(sweep)
-	r, o := newReport(os.Stdout), options{dir: t.TempDir(), seed: 1, until: len(acts), rate: rateDefault}
+	r, o := newReport(os.Stdout), options{dir: t.TempDir(), seed: testscale.Rand(t).Uint64(), until: len(acts), rate: rateDefault}
 	run(t, r, o)
 	if code := conclude(r, o); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
+	t.Logf("REPORT: %d of %d checks hold", r.held(), len(r.Checks))
 }
 
 // TestOneCheckThatFailsIsEnough: a run is good when there were checks and all of them held; the table and the page name the one that did not.
