@@ -8,9 +8,9 @@ import (
 
 // forParser writes what PostgreSQL's grammar has and DuckDB's parser refuses, or reads otherwise, so that the tree keeps its
 // meaning: OPERATOR(pg_catalog.~), COLLATE pg_catalog.default, types with a schema, and ~, which DuckDB's parser takes for a
-// match of the whole text. Names that AS gives without quotes are put in lower case.
+// match of the whole text, and Spark's VERSION AS OF. Names that AS gives without quotes are put in lower case.
 func forParser(sql string) string {
-	st := sqltext.One(sql)
+	st := sqltext.One(sqltext.TimeTravel(sql))
 	n := len(st.Tokens)
 	drop := make([]bool, n)
 	with := map[int]string{}

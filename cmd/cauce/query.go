@@ -42,7 +42,8 @@ What the log tells of a table is read with Spark's statements: DESCRIBE HISTORY 
 DESCRIBE [TABLE] [EXTENDED] t, SHOW TBLPROPERTIES t [(key)], SHOW PARTITIONS t.
 
 --as-of reads a table as it was: a version number, or a time (2024-08-20, 2024-08-20T13:45:00Z). In SQL:
-FROM unified_events AT (VERSION => 3), or AT (TIMESTAMP => '2024-08-20 13:45:00'), several versions beside each other too;
+FROM unified_events VERSION AS OF 3, or TIMESTAMP AS OF '2024-08-20 13:45:00', several versions beside each other too, as
+Spark has it; DuckDB's AT (VERSION => 3) is the same;
 FROM table_changes('unified_events', 3, 5) are the changes of versions 3 to 5 (where delta.enableChangeDataFeed is set).
 --json prints {columns, rows, version, files_total, files_opened, bytes_read, requests}; --format json only the rows.`,
 		Example: `  cauce query "SELECT symbol, count(*) AS n FROM unified_events GROUP BY symbol" --format csv

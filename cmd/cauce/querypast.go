@@ -25,7 +25,7 @@ type pastResolver struct {
 // queryPast runs a statement in which tables stand as they were, also several versions of one, or change feeds.
 func (l *lake) queryPast(ctx context.Context, sql, asOf string, needLake func(string) error) (*result, error) {
 	if asOf != "" {
-		return nil, usagef("--as-of and AT (…) or table_changes (…) in one query: leave --as-of out and say AT (VERSION => …) behind each table")
+		return nil, usagef("--as-of and AT (…) or table_changes (…) in one query: leave --as-of out and say VERSION AS OF … behind each table")
 	}
 	p := &pastResolver{l: l, needLake: needLake, versions: map[string]int64{}}
 	res, err := l.engine.QueryResolved(ctx, sql, p)

@@ -15,6 +15,7 @@ import (
 	"github.com/cauce-data/cauce/delta/expr"
 	"github.com/cauce-data/cauce/engine/duckdb"
 	"github.com/cauce-data/cauce/pipeline"
+	"github.com/cauce-data/cauce/serve/sqltext"
 )
 
 // statementResult is what a statement that changes a table prints.
@@ -349,6 +350,7 @@ func (a *app) insert(ctx context.Context, l *lake, t *delta.Table, snap *delta.S
 
 // runQuery is lake.query, or lake.queryPast where a statement speaks of the past, which know of no lake when there is none.
 func (a *app) runQuery(ctx context.Context, l *lake, sql, asOf string) (*result, error) {
+	sql = sqltext.TimeTravel(sql)
 	if past.MatchString(sql) {
 		return l.queryPast(ctx, sql, asOf, a.needLake)
 	}

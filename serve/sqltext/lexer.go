@@ -1,6 +1,6 @@
 // Package sqltext takes SQL text apart into tokens as PostgreSQL's lexer does: to split what a client sends into
-// statements, to recognise commands that never reach an engine, and to put literals in the places of parameters. It knows
-// nothing of grammar.
+// statements, to recognise commands that never reach an engine, and to put literals in the places of parameters. Of
+// grammar it knows nothing but where Spark's time travel stands.
 package sqltext
 
 import (

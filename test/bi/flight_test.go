@@ -144,7 +144,7 @@ func TestFlightSQL(t *testing.T) {
 	t.Run("time travel and the lake's views", func(t *testing.T) {
 		pg := s.connect()
 		for _, sql := range []string{
-			"SELECT count(*)::text FROM unified_events AT (VERSION => 1)", "SELECT operation FROM lake.versions WHERE version = 1",
+			"SELECT count(*)::text FROM unified_events AT (VERSION => 1)", "SELECT count(*)::text FROM unified_events VERSION AS OF 1 e", "SELECT operation FROM lake.versions WHERE version = 1",
 			"SELECT string_agg(column_name, ',' ORDER BY ordinal_position) FROM information_schema.columns WHERE table_name = 'unified_events'",
 		} {
 			rows, err := flightRows(ctx, c, sql)

@@ -54,7 +54,7 @@ var hostileStatements = []string{
 	"CREATE TEMP TABLE t (a int) AS SELECT 1; COPY t TO '/tmp/cauce-hostile.csv'", "CREATE TEMP TABLE t (a int DEFAULT (SELECT 1))", "CREATE TEMP TABLE t (a int); INSERT INTO t SELECT * FROM read_csv('/etc/passwd')",
 	// Tricks of the catalogue and of the parser.
 	"SELECT * FROM main.sqlite_master", "SELECT * FROM sqlite_master", "SELECT * FROM temp.main.x", "SELECT * FROM system.main.duckdb_tables", "SELECT * FROM memory.main.x", "SELECT * FROM cauce_0_unified_events",
-	"SELECT 1; DROP TABLE unified_events; --", "SELECT 1 -- \n; DELETE FROM unified_events", "/* x */ DELETE /* y */ FROM unified_events", "SELECT * FROM unified_events AT (VERSION => (SELECT 1))",
+	"SELECT 1; DROP TABLE unified_events; --", "SELECT 1 -- \n; DELETE FROM unified_events", "/* x */ DELETE /* y */ FROM unified_events", "SELECT * FROM unified_events AT (VERSION => (SELECT 1))", "SELECT * FROM unified_events VERSION AS OF (SELECT 1)", "SELECT * FROM read_text('/etc/passwd') VERSION AS OF 1",
 	"SELECT * FROM unified_events AT (VERSION => -1)", "SELECT * FROM table_changes('/etc/passwd', 0)", "SELECT * FROM table_changes((SELECT 'x'), 0)", "SELECT * FROM lake.nosuch", "SELECT * FROM other.public.unified_events",
 	"SELECT $1", "SELECT 'a' || chr(0) || ", "SELECT", "((((((((((", "SELECT \"", "SELECT '", "SELECT $$", "\x01\x02", "BEGIN; SELECT nosuch; COMMIT", "FETCH BACKWARD 1 FROM c", "LOAD DATA INFILE 'x'",
 }

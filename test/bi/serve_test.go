@@ -83,20 +83,24 @@ func TestSQLOverTheWire(t *testing.T) {
 		}
 		for _, version := range []string{"1", "2"} {
 			l.JSON(&v, "query", "SELECT count(*) AS n FROM unified_events", "--as-of", version)
-			if got := count(t, c, "SELECT count(*) FROM unified_events AT (VERSION => "+version+")"); got != v.Rows[0].N {
-				t.Errorf("version %s: %d rows, cauce query gives %d", version, got, v.Rows[0].N)
+			for _, sql := range []string{"AT (VERSION => " + version + ")", "VERSION AS OF " + version, "FOR SYSTEM_VERSION AS OF '" + version + "' AS E WHERE e.symbol <> 'VERSION AS OF 0'"} {
+				if got := count(t, c, "SELECT count(*) FROM unified_events "+sql); got != v.Rows[0].N {
+					t.Errorf("%s: %d rows, cauce query gives %d", sql, got, v.Rows[0].N)
+				}
 			}
 		}
 		at := one(t, c, `SELECT committed_at::text FROM lake.versions WHERE "table" = 'unified_events' AND version = 1`)
 		l.JSON(&v, "query", "SELECT count(*) AS n FROM unified_events", "--as-of", "1")
-		if got := count(t, c, "SELECT count(*) FROM unified_events AT (TIMESTAMP => '"+at+"')"); got != v.Rows[0].N {
-			t.Errorf("at %s: %d rows, want %d", at, got, v.Rows[0].N)
+		for _, sql := range []string{"AT (TIMESTAMP => '" + at + "')", "TIMESTAMP AS OF '" + at + "' e"} {
+			if got := count(t, c, "SELECT count(*) FROM unified_events "+sql); got != v.Rows[0].N {
+				t.Errorf("%s: %d rows, want %d", sql, got, v.Rows[0].N)
+			}
 		}
 		diff := count(t, c, "SELECT (SELECT count(*) FROM unified_events) - (SELECT count(*) FROM unified_events AT (VERSION => 1))")
 		if diff != int64(want)-v.Rows[0].N {
 			t.Errorf("difference of versions: %d", diff)
 		}
-		if _, err := c.Exec(ctx, "SELECT * FROM unified_events AT (VERSION => 999)"); code(err) != "22023" {
+		if _, err := c.Exec(ctx, "SELECT * FROM unified_events VERSION AS OF 999"); code(err) != "22023" {
 			t.Errorf("a version that is not: %v", err)
 		}
 	})

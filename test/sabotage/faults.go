@@ -361,6 +361,11 @@ var faults = []fault{
 		pkg:   "./delta", test: "^TestChangesFollowConflictRules$",
 	},
 	{
+		name: "version-as-alias", what: "an alias behind VERSION AS OF is left where no AT may follow",
+		edits: []edit{{"serve/sqltext/asof.go", "\t\tlast := s.alias(end)\n", "\t\tlast := -1\n"}},
+		pkg:   "./serve/sqltext", test: "^TestTimeTravel$",
+	},
+	{
 		name: "describe-tells-all", what: "a role that may read some columns of a table is told its history",
 		edits: []edit{{"serve/describe.go", "t.columns != nil && !st.OfColumns()", "false"}},
 		pkg:   "./test/bi", test: "^TestRolesSeeTheirTables$",
