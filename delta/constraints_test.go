@@ -236,11 +236,22 @@ func TestReplaceWhere(t *testing.T) {
 func TestDynamicPartitionOverwrite(t *testing.T) {
 	ctx := context.Background()
 	tab := dmlTable(t, nil, []string{`{"id":1,"p":"x"}`, `{"id":2,"p":"y"}`, `{"id":3}`}, []string{`{"id":4,"p":"x"}`})
+	before := tableText(t, tab)
+	for _, o := range []struct {
+		OverwriteOptions
+		files int
+		rows  int64
+	}{{OverwriteOptions{DryRun: true}, 4, 4}, {OverwriteOptions{DryRun: true, Dynamic: true}, 3, 3}, {OverwriteOptions{DryRun: true, Where: Compare{"p", "=", "y"}}, 1, 1}} {
+		dry, err := tab.Overwrite(ctx, jsonRows(t, dmlSource, `{"id":8,"p":"x"}`, `{"id":9}`), o.OverwriteOptions)
+		if err != nil || dry.Committed || dry.Rows != 2 || dry.FilesRemoved != o.files || dry.RowsRemoved != o.rows || tableText(t, tab) != before {
+			t.Errorf("dry run: %+v, %v; want %d rows removed", dry, err, o.rows)
+		}
+	}
 	res, err := tab.Overwrite(ctx, jsonRows(t, dmlSource, `{"id":8,"p":"x"}`, `{"id":9}`), OverwriteOptions{Dynamic: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := tableText(t, tab), "2 - - y\n8 - - x\n9 - - -"; got != want || res.FilesRemoved != 3 {
+	if got, want := tableText(t, tab), "2 - - y\n8 - - x\n9 - - -"; got != want || res.FilesRemoved != 3 || res.RowsRemoved != 3 {
 		t.Errorf("%+v\n%s\nwant\n%s", res, got, want)
 	}
 	// No rows replace nothing.

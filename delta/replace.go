@@ -94,6 +94,90 @@ func (r *replacement) metrics(c *change) map[string]string {
 	return m
 }
 
+// tryOverwrite is Overwrite that writes nothing.
+func (t *Table) tryOverwrite(ctx context.Context, rows Rows, o OverwriteOptions) (*Result, error) {
+	s, err := t.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkWriteRows(); err != nil {
+		return nil, fmt.Errorf("write to %s: %w", t, err)
+	}
+	fitted, grown, err := fit(rows, s.Schema(), s.growth(o.Evolve))
+	if err != nil {
+		return nil, fmt.Errorf("write to %s: %w", t, err)
+	}
+	res, where, dynamic := &Result{Version: s.Version(), Rows: rows.NumRows()}, o.Where, o.Dynamic && len(s.PartitionBy()) > 0
+	if grown != nil {
+		if s, err = s.evolved(grown); err != nil {
+			return nil, fmt.Errorf("write to %s: %w", t, err)
+		}
+	}
+	req := WriteRequest{Rows: fitted}
+	if err := enforce(ctx, t.engine(), s.TableInfo(), &req); err != nil {
+		return nil, fmt.Errorf("write to %s: %w", t, err)
+	}
+	if dynamic {
+		if where, err = s.partitionsOfRows(ctx, req.Rows); err != nil {
+			return nil, fmt.Errorf("overwrite %s: %w", t, err)
+		}
+	} else if where != nil {
+		if err := s.onlyPartitions(where); err != nil {
+			return nil, fmt.Errorf("overwrite %s: %w", t, err)
+		}
+	}
+	for _, x := range s.Prune(where) {
+		res.FilesRemoved++
+		res.RowsRemoved += rowsTold(x)
+	}
+	return res, nil
+}
+
+// rowsTold is the number of rows of a file that are not deleted; 0 where its statistics do not tell.
+func rowsTold(a *Add) int64 {
+	st, err := ParseStats(a.Stats)
+	if err != nil || a.Stats == "" {
+		return 0
+	}
+	if a.DeletionVector != nil {
+		return st.NumRecords - a.DeletionVector.Cardinality
+	}
+	return st.NumRecords
+}
+
+// partitionsOfRows is satisfied by the rows of the partitions that some rows lie in.
+func (s *Snapshot) partitionsOfRows(ctx context.Context, rows Rows) (Predicate, error) {
+	seen := map[string]bool{}
+	var in []WrittenFile
+	for b, err := range wholeRows(s.Schema(), rows, nil).Read(ctx, nil, nil) {
+		if err != nil {
+			return nil, err
+		}
+		for i := range int(b.NumRows()) {
+			values := map[string]*string{}
+			for _, c := range s.metadata.PartitionColumns {
+				f, _, ok := s.column(c)
+				at := s.schema.Index(c)
+				if !ok || at < 0 {
+					return nil, fmt.Errorf("%w: partition column %q", ErrNoSuchColumn, c)
+				}
+				v, ok := goValue(b.Column(at), i)
+				if !ok {
+					return nil, &UnsupportedError{What: "type of a partition column", Names: []string{f.Type.String()}}
+				}
+				if values[s.physical(f)], err = FormatPartitionValue(f.Type, v); err != nil {
+					return nil, fmt.Errorf("partition column %s: %w", f.Name, err)
+				}
+			}
+			if k := jsonText(values); !seen[k] {
+				seen[k] = true
+				in = append(in, WrittenFile{PartitionValues: values})
+			}
+		}
+	}
+	return s.partitionsOf(in)
+}
+
 // partitionsOf is satisfied by the rows of the partitions of files.
 func (s *Snapshot) partitionsOf(files []WrittenFile) (Predicate, error) {
 	seen := map[string]bool{}

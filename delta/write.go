@@ -61,6 +61,7 @@ type Result struct {
 	Rows          int64 // rows in the files added
 	FilesAdded    int
 	FilesRemoved  int
+	RowsRemoved   int64 // rows in the files removed, as far as their statistics tell
 	BytesAdded    int64
 	CheckpointErr error // the checkpoint after the commit failed; the commit stands
 }
@@ -80,12 +81,17 @@ type OverwriteOptions struct {
 	// Dynamic replaces only the partitions that the new rows are in (Spark's dynamic partition overwrite). A table
 	// without partitions is replaced whole. Not together with Where.
 	Dynamic bool
+	// DryRun finds out what would be replaced, and writes nothing.
+	DryRun bool
 }
 
 // Overwrite replaces all rows of the table, or of the partitions that Where names, by new ones.
 func (t *Table) Overwrite(ctx context.Context, rows Rows, o OverwriteOptions) (*Result, error) {
 	if o.Dynamic && o.Where != nil {
 		return nil, fmt.Errorf("overwrite %s: Dynamic and Where exclude each other", t)
+	}
+	if o.DryRun {
+		return t.tryOverwrite(ctx, rows, o)
 	}
 	return t.write(ctx, rows, writeOptions{AppendOptions: o.AppendOptions, mode: "Overwrite", where: o.Where, dynamic: o.Dynamic})
 }
@@ -187,6 +193,7 @@ func (t *Table) writeOnce(ctx context.Context, rows Rows, o writeOptions) (res *
 		for _, x := range s.Prune(o.where) {
 			tx.RemoveFile(x.Tombstone(now, true))
 			res.FilesRemoved++
+			res.RowsRemoved += rowsTold(x)
 		}
 	}
 	if len(files) == 0 && res.FilesRemoved == 0 && o.Txn == nil && grown == nil {

@@ -294,8 +294,33 @@ func (a *app) collect(ctx context.Context, l *lake, sql string) (delta.Rows, fun
 	return rows, done, nil
 }
 
+// partitionColumns makes sure that the columns by which new rows replace others are the partition columns, all of them.
+func partitionColumns(s *duckdb.Statement, snap *delta.Snapshot) error {
+	by := snap.PartitionBy()
+	if len(by) == 0 {
+		return usagef("table %s has no partitions that rows could replace: INSERT OVERWRITE %s replaces all of its rows, INSERT INTO %s REPLACE WHERE … those of a condition", s.Table, s.Table, s.Table)
+	}
+	lower := func(names []string) []string {
+		out := make([]string, len(names))
+		for i, n := range names {
+			out[i] = strings.ToLower(n)
+		}
+		slices.Sort(out)
+		return out
+	}
+	if !slices.Equal(lower(by), lower(s.Dynamic)) {
+		return usagef("rows replace whole partitions of table %s: name its partition columns (%s), not (%s); REPLACE WHERE replaces by any condition", s.Table, strings.Join(by, ", "), strings.Join(s.Dynamic, ", "))
+	}
+	return nil
+}
+
 // insert runs an INSERT.
 func (a *app) insert(ctx context.Context, l *lake, t *delta.Table, snap *delta.Snapshot, s *duckdb.Statement, res *statementResult, o delta.ChangeOptions, changed func(*delta.ChangeResult, error) error) error {
+	if s.Dynamic != nil {
+		if err := partitionColumns(s, snap); err != nil {
+			return err
+		}
+	}
 	// The query's columns first: they go to the table's by position or by name.
 	r, err := a.runQuery(ctx, l, "SELECT * FROM ("+s.Query+"\n) AS q LIMIT 0", "")
 	if err != nil {
@@ -326,24 +351,19 @@ func (a *app) insert(ctx context.Context, l *lake, t *delta.Table, snap *delta.S
 	if s.Where != nil {
 		return statementError(changed(t.ReplaceWhere(ctx, s.Where, rows, false, o)))
 	}
-	if o.DryRun {
-		if s.Overwrite {
-			shape := shapeOf(t, snap)
-			if shape.Rows != nil {
-				res.Deleted = *shape.Rows
-			}
-		}
-		return nil
-	}
 	var w *delta.Result
-	if s.Overwrite {
-		w, err = t.Overwrite(ctx, rows, delta.OverwriteOptions{AppendOptions: delta.AppendOptions{Hook: o.Hook}})
-	} else {
+	switch {
+	case s.Overwrite:
+		w, err = t.Overwrite(ctx, rows, delta.OverwriteOptions{AppendOptions: delta.AppendOptions{Hook: o.Hook}, Dynamic: s.Dynamic != nil, DryRun: o.DryRun})
+	case o.DryRun:
+		return nil
+	default:
 		w, err = t.Append(ctx, rows, delta.AppendOptions{Hook: o.Hook})
 	}
 	if err != nil {
 		return statementError(err)
 	}
+	res.Deleted = w.RowsRemoved
 	res.Version, res.Committed, res.FilesAdded, res.FilesRemoved = int64(w.Version), w.Committed, w.FilesAdded, w.FilesRemoved
 	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -104,13 +105,14 @@ cauce query --write "UPDATE TABLE SET … WHERE …".`,
 
 func newTableInsert(a *app) *cobra.Command {
 	var using, replace string
-	var byPosition, overwrite, dryRun bool
+	var byPosition, overwrite, partitions, dryRun bool
 	cmd := &cobra.Command{
 		Use:   "insert TABLE",
 		Short: "Add the rows of a query to a table, or put them in the place of others",
 		Long: `Add the rows of a query to a table, in one commit: columns go to those of their names, and what the query does not give
-gets its default. --overwrite removes all other rows, --replace-where those for which a condition is true, which the new rows
-must satisfy. The same as cauce query --write "INSERT INTO TABLE BY NAME …", "INSERT OVERWRITE …" and
+gets its default. --overwrite removes all other rows, --overwrite-partitions those of the partitions that the new rows are in
+(Spark's dynamic partition overwrite), --replace-where those for which a condition is true, which the new rows must satisfy.
+The same as cauce query --write "INSERT INTO TABLE BY NAME …", "INSERT OVERWRITE …", "INSERT INTO … REPLACE USING (…)" and
 "INSERT INTO … REPLACE WHERE …".`,
 		Example: `  cauce table insert prices --using "SELECT 1 AS id, 2.5 AS price"
   cauce table insert prices --replace-where "day = '2024-08-20'" --using "SELECT * FROM corrected" --dry-run`,
@@ -119,8 +121,11 @@ must satisfy. The same as cauce query --write "INSERT INTO TABLE BY NAME …", "
 			if using == "" {
 				return usagef("which rows? give --using \"SELECT …\"")
 			}
-			if overwrite && replace != "" {
-				return usagef("--overwrite replaces every row; leave it or --replace-where out")
+			if overwrite && (partitions || replace != "") {
+				return usagef("--overwrite replaces every row; leave it or what else says which rows out")
+			}
+			if partitions && replace != "" {
+				return usagef("--overwrite-partitions and --replace-where both say which rows are replaced; leave one out")
 			}
 			sql := "INSERT INTO " + quotedTable(args[0])
 			if overwrite {
@@ -128,6 +133,13 @@ must satisfy. The same as cauce query --write "INSERT INTO TABLE BY NAME …", "
 			}
 			if !byPosition {
 				sql += " BY NAME"
+			}
+			if partitions {
+				by, err := a.partitionBy(cmd, args[0])
+				if err != nil {
+					return err
+				}
+				sql += " REPLACE USING (" + by + ")"
 			}
 			if replace != "" {
 				sql += " REPLACE WHERE " + replace
@@ -138,9 +150,30 @@ must satisfy. The same as cauce query --write "INSERT INTO TABLE BY NAME …", "
 	cmd.Flags().StringVar(&using, "using", "", "the `query` whose rows are added")
 	cmd.Flags().BoolVar(&byPosition, "by-position", false, "the query's columns are the table's in their order, whatever they are called")
 	cmd.Flags().BoolVar(&overwrite, "overwrite", false, "remove all rows that are there")
+	cmd.Flags().BoolVar(&partitions, "overwrite-partitions", false, "remove the rows of the partitions that new rows are in")
 	cmd.Flags().StringVar(&replace, "replace-where", "", "remove the rows for which this `condition` is true")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say how many rows")
 	return cmd
+}
+
+// partitionBy lists the partition columns of a table, as SQL names them.
+func (a *app) partitionBy(cmd *cobra.Command, table string) (string, error) {
+	t, err := a.openTable(cmd.Context(), table)
+	if err != nil {
+		return "", err
+	}
+	s, err := t.Snapshot(cmd.Context())
+	if err != nil {
+		return "", fmt.Errorf("table %s: %w", table, err)
+	}
+	by := s.PartitionBy()
+	if len(by) == 0 {
+		return "", usagef("--overwrite-partitions: table %s has none; --overwrite replaces all of its rows", table)
+	}
+	for i, n := range by {
+		by[i] = `"` + strings.ReplaceAll(n, `"`, `""`) + `"`
+	}
+	return strings.Join(by, ", "), nil
 }
 
 func newTableMerge(a *app) *cobra.Command {

@@ -36,6 +36,7 @@ type Statement struct {
 	Columns   []string // of INSERT; nil: by position, or by name with ByName
 	ByName    bool
 	Overwrite bool                   // INSERT OVERWRITE
+	Dynamic   []string               // of INSERT: the columns of PARTITION (…) or REPLACE USING (…), in which the rows replace others
 	Merge     delta.MergeIntoOptions // of MERGE
 
 	ZOrderBy   []string // of OPTIMIZE
@@ -518,6 +519,14 @@ func (p *statementParser) insert() (*Statement, error) {
 	if s.Table, err = p.table(); err != nil {
 		return nil, err
 	}
+	if p.take("PARTITION") {
+		if !s.Overwrite {
+			return nil, p.bad(p.here(), "PARTITION is of INSERT OVERWRITE; INSERT INTO puts each row into its partition")
+		}
+		if s.Dynamic, err = p.dynamic(); err != nil {
+			return nil, err
+		}
+	}
 	if p.at+1 < len(p.tokens) && p.tokens[p.at].text == "(" && p.upper(p.at+1) != "SELECT" && p.upper(p.at+1) != "VALUES" && p.upper(p.at+1) != "WITH" {
 		p.at++
 		if s.Columns, err = p.columns(); err != nil {
@@ -527,7 +536,19 @@ func (p *statementParser) insert() (*Statement, error) {
 	if p.take("BY", "NAME") {
 		s.ByName = true
 	}
+	if p.take("REPLACE", "USING") {
+		if s.Overwrite {
+			return nil, p.bad(p.here(), "REPLACE USING is of INSERT INTO; with INSERT OVERWRITE it is PARTITION")
+		}
+		s.Overwrite = true
+		if s.Dynamic, err = p.dynamic(); err != nil {
+			return nil, err
+		}
+	}
 	if p.take("REPLACE", "WHERE") {
+		if s.Dynamic != nil {
+			return nil, p.bad(p.here(), "the rows replace others by partition or by condition, not both")
+		}
 		// The condition ends where the query begins.
 		if s.Where, err = p.expr(p.until("SELECT", "VALUES", "WITH", "FROM", "TABLE"), "a condition"); err != nil {
 			return nil, err
@@ -540,6 +561,17 @@ func (p *statementParser) insert() (*Statement, error) {
 		return nil, p.bad(len(p.sql), "VALUES or a query is expected")
 	}
 	return s, nil
+}
+
+// dynamic reads the columns, in brackets, in which new rows replace others.
+func (p *statementParser) dynamic() ([]string, error) {
+	if !p.char("(") {
+		return nil, p.bad(p.here(), "( and partition columns are expected")
+	}
+	if p.at+1 < len(p.tokens) && p.tokens[p.at+1].text == "=" {
+		return nil, p.bad(p.here(), "partition columns are named without values; INSERT INTO … REPLACE WHERE %s = … replaces one partition", p.tokens[p.at].text)
+	}
+	return p.columns()
 }
 
 func (p *statementParser) merge() (*Statement, error) {

@@ -28,6 +28,7 @@ func (s *Statement) text() string {
 	add("columns", s.Columns, s.Columns != nil)
 	add("by name", "", s.ByName)
 	add("overwrite", "", s.Overwrite)
+	add("dynamic", s.Dynamic, s.Dynamic != nil)
 	add("query", s.Query, s.Query != "")
 	if s.Kind == "MERGE" {
 		add("source", s.Merge.SourceAlias, s.Merge.SourceAlias != "")
@@ -99,14 +100,16 @@ func TestParseStatement(t *testing.T) {
 		"DELETE FROM 'a/b' -- c\n WHERE s = 'it''s; --'":                                         "DELETE a/b | where (s = 'it\\'s; --')",
 		"UPDATE t SET a = b + 1, \"B c\" = CASE WHEN x THEN 1 ELSE f(2, 3) END WHERE where_ = 1": "UPDATE t | set a (b + 1) | set B c CASE WHEN x THEN 1 ELSE f(2, 3) END | where (where_ = 1)",
 		"UPDATE t SET d = 1e300, e = -1.5E-310, f = 12e2 WHERE d < 1e308":                        "UPDATE t | set d 1e+300D | set e -1.5e-310D | set f 1200 | where (d < 1e+308D)",
-		"TRUNCATE TABLE t;":                                       "TRUNCATE t",
-		"truncate delta.`a/b`":                                    "TRUNCATE a/b",
-		"UPDATE t x SET x.a = x.b":                                "UPDATE t | as x | set a b",
-		"INSERT INTO t VALUES (1, 'a'), (2, 'b')":                 "INSERT t | query VALUES (1, 'a'), (2, 'b')",
-		"INSERT INTO TABLE t (a, b) SELECT 1, 2":                  "INSERT t | columns [a b] | query SELECT 1, 2",
-		"INSERT INTO t BY NAME SELECT 1 AS a":                     "INSERT t | by name  | query SELECT 1 AS a",
-		"INSERT OVERWRITE t (SELECT 1)":                           "INSERT t | overwrite  | query (SELECT 1)",
-		"INSERT INTO t REPLACE WHERE a > 1 AND b = 2 SELECT 2, 2": "INSERT t | where ((a > 1) AND (b = 2)) | query SELECT 2, 2",
+		"TRUNCATE TABLE t;":                                                "TRUNCATE t",
+		"truncate delta.`a/b`":                                             "TRUNCATE a/b",
+		"UPDATE t x SET x.a = x.b":                                         "UPDATE t | as x | set a b",
+		"INSERT INTO t VALUES (1, 'a'), (2, 'b')":                          "INSERT t | query VALUES (1, 'a'), (2, 'b')",
+		"INSERT INTO TABLE t (a, b) SELECT 1, 2":                           "INSERT t | columns [a b] | query SELECT 1, 2",
+		"INSERT INTO t BY NAME SELECT 1 AS a":                              "INSERT t | by name  | query SELECT 1 AS a",
+		"INSERT OVERWRITE t (SELECT 1)":                                    "INSERT t | overwrite  | query (SELECT 1)",
+		"INSERT OVERWRITE TABLE t PARTITION (a, `b c`) (x, a) SELECT 1, 2": "INSERT t | columns [x a] | overwrite  | dynamic [a b c] | query SELECT 1, 2",
+		"INSERT INTO t BY NAME REPLACE USING (d) SELECT 1 AS d":            "INSERT t | by name  | overwrite  | dynamic [d] | query SELECT 1 AS d",
+		"INSERT INTO t REPLACE WHERE a > 1 AND b = 2 SELECT 2, 2":          "INSERT t | where ((a > 1) AND (b = 2)) | query SELECT 2, 2",
 		"MERGE INTO t USING s ON t.id = s.id WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *": "MERGE t | query SELECT * FROM \"s\" | source s | on (t.id = s.id) | 1 | all  | 2 | all ",
 		"MERGE WITH SCHEMA EVOLUTION INTO t a USING (SELECT ')' AS x, (1)) b ON a.x = b.x WHEN MATCHED AND CASE WHEN b.x = 'WHEN' THEN true ELSE false END THEN DELETE WHEN NOT MATCHED BY TARGET AND b.x > '' THEN INSERT (x, y) VALUES (b.x, f(1, 2)) WHEN NOT MATCHED BY SOURCE THEN UPDATE SET a.x = NULL": "MERGE t | as a | query SELECT * FROM (SELECT ')' AS x, (1)) AS source | source b | on (a.x = b.x) | evolve  | 1 | and CASE WHEN (b.x = 'WHEN') THEN TRUE ELSE FALSE END | delete  | 2 | and (b.x > '') | x b.x | y f(1, 2) | 3 | x NULL",
 		"OPTIMIZE t": "OPTIMIZE t",
@@ -168,7 +171,8 @@ func TestParseStatement(t *testing.T) {
 		"DELETE t", "DELETE FROM", "DELETE FROM t WHERE", "DELETE FROM t WHERE a = 1; DELETE FROM t", "DELETE FROM t WHERE a = (SELECT 1)", "DELETE FROM a.b", "DELETE FROM t x y",
 		"TRUNCATE TABLE", "TRUNCATE t WHERE a = 1", "TRUNCATE TABLE t PARTITION (d = 1)",
 		"UPDATE t", "UPDATE t SET", "UPDATE t SET a", "UPDATE t SET a = ", "UPDATE t SET a = 1,", "UPDATE t SET s.x = 1", "UPDATE t SET a = 1 WHERE",
-		"INSERT t VALUES (1)", "INSERT INTO t", "INSERT INTO t (a", "INSERT INTO t (a) BY NAME SELECT 1", "MERGE INTO t", "MERGE INTO t USING s", "MERGE INTO t USING s ON a = b",
+		"INSERT t VALUES (1)", "INSERT INTO t", "INSERT INTO t (a", "INSERT INTO t (a) BY NAME SELECT 1", "INSERT INTO t PARTITION (d) SELECT 1", "INSERT OVERWRITE t PARTITION (d = 1) SELECT 1", "INSERT OVERWRITE t PARTITION (d)",
+		"INSERT OVERWRITE t PARTITION SELECT 1", "INSERT OVERWRITE t REPLACE USING (d) SELECT 1", "INSERT INTO t REPLACE USING (d) REPLACE WHERE d = 1 SELECT 1", "INSERT INTO t REPLACE USING () SELECT 1", "MERGE INTO t", "MERGE INTO t USING s", "MERGE INTO t USING s ON a = b",
 		"MERGE INTO t USING t ON a = b WHEN MATCHED THEN DELETE", "MERGE INTO t USING (s ON a = b WHEN MATCHED THEN DELETE", "MERGE INTO t USING s ON a = b WHEN MATCHED THEN", "MERGE INTO t USING s ON a = b WHEN NOT MATCHED THEN INSERT (a) VALUES (1, 2)",
 		"MERGE INTO t USING s ON a = b WHEN NOT MATCHED THEN INSERT (a, b) VALUES (1)", "MERGE INTO t USING s ON a = b WHEN MATCHED THEN DELETE x", "OPTIMIZE", "OPTIMIZE t WHERE", "OPTIMIZE t ZORDER BY (", "VACUUM t RETAIN HOURS", "VACUUM t x", "VACUUM t RETAIN 1e9 HOURS",
 		"RESTORE t", "RESTORE t TO VERSION AS OF x", "REORG TABLE t", "ALTER TABLE t", "ALTER TABLE t ADD CONSTRAINT c", "ALTER TABLE t ADD CONSTRAINT c CHECK", "ALTER TABLE t RENAME TO x",

@@ -361,6 +361,11 @@ var faults = []fault{
 		pkg:   "./delta", test: "^TestChangesFollowConflictRules$",
 	},
 	{
+		name: "partitions-overwrite-all", what: "INSERT OVERWRITE … PARTITION removes the rows of other partitions too",
+		edits: []edit{{"cmd/cauce/statement.go", "Dynamic: s.Dynamic != nil, ", ""}},
+		pkg:   "./cmd/cauce", test: "^TestScript$/^statements$",
+	},
+	{
 		name: "version-as-alias", what: "an alias behind VERSION AS OF is left where no AT may follow",
 		edits: []edit{{"serve/sqltext/asof.go", "\t\tlast := s.alias(end)\n", "\t\tlast := -1\n"}},
 		pkg:   "./serve/sqltext", test: "^TestTimeTravel$",
