@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -22,8 +23,8 @@ import (
 	"github.com/cauce-data/cauce/schedule"
 )
 
-// changesBytesMax bounds the change feed of one statement.
-const changesBytesMax = 256 << 20
+// changesBytesMax bounds the change feed of one statement, which goes through a file.
+const changesBytesMax = 8 << 30
 
 var (
 	textType = arrow.BinaryTypes.String
@@ -327,7 +328,7 @@ func gapRows(ctx context.Context, s *Session, add func(...any)) error {
 	return nil
 }
 
-// changes reads the change feed of a table as a relation; without read only its columns.
+// changes is the change feed of a table as a relation; without read only its columns.
 func (s *Session) changes(ctx context.Context, t table, o delta.ChangesOptions, read bool) (duckdb.Relation, error) {
 	d, err := s.b.o.Ingest.Catalog().Open(ctx, t.name)
 	if err != nil {
@@ -355,23 +356,37 @@ func (s *Session) changes(ctx context.Context, t table, o delta.ChangesOptions, 
 	if !read {
 		return rel, nil
 	}
-	var bytes uint64
-	for b, err := range feed.Batches(ctx) {
-		if err != nil {
-			return duckdb.Relation{}, changesError(t, err)
-		}
-		columns := make([]arrow.Array, len(keep))
+	// The form of nested columns is as the reader has it, so the schema of a batch is made of its columns.
+	narrow := func(b arrow.RecordBatch) (arrow.RecordBatch, uint64) {
+		own, columns, bytes := slices.Clone(fields), make([]arrow.Array, len(keep)), uint64(0)
 		for i, at := range keep {
 			columns[i] = b.Column(at)
-			columns[i].Retain()
+			own[i].Type = columns[i].DataType()
 			bytes += columns[i].Data().SizeInBytes()
-			fields[i].Type = columns[i].DataType()
 		}
-		if bytes > changesBytesMax {
-			return duckdb.Relation{}, errorf(CodeLimit, "table_changes: more than %d MB of changes; ask for fewer versions", changesBytesMax>>20)
+		return array.NewRecordBatch(arrow.NewSchema(own, nil), columns, b.NumRows()), bytes
+	}
+	rel.Stream = func(ctx context.Context) iter.Seq2[arrow.RecordBatch, error] {
+		return func(yield func(arrow.RecordBatch, error) bool) {
+			var sum uint64
+			for b, err := range feed.Batches(ctx) {
+				if err != nil {
+					yield(nil, changesError(t, err))
+					return
+				}
+				out, bytes := narrow(b)
+				if sum += bytes; sum > changesBytesMax {
+					out.Release()
+					yield(nil, errorf(CodeLimit, "table_changes: more than %d GiB of changes; ask for fewer versions", changesBytesMax>>30))
+					return
+				}
+				more := yield(out, nil)
+				out.Release()
+				if !more {
+					return
+				}
+			}
 		}
-		rel.Schema = arrow.NewSchema(fields, nil)
-		rel.Rows = append(rel.Rows, array.NewRecordBatch(rel.Schema, columns, b.NumRows()))
 	}
 	return rel, nil
 }

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/apache/arrow-go/v18/arrow"
 
 	"github.com/cauce-data/cauce/delta"
 	"github.com/cauce-data/cauce/engine/duckdb"
@@ -100,16 +103,19 @@ func (p *pastResolver) Function(ctx context.Context, fn duckdb.Node) (duckdb.Rel
 	if err != nil {
 		return duckdb.Relation{}, true, fmt.Errorf("table %s: %w", name, err)
 	}
-	rel := duckdb.Relation{Schema: feed.Schema.Arrow()}
-	for b, err := range feed.Batches(ctx) {
-		if err != nil {
-			return duckdb.Relation{}, true, fmt.Errorf("table %s: %w", name, err)
-		}
-		b.Retain() // to the end of the command
-		rel.Schema, rel.Rows = b.Schema(), append(rel.Rows, b)
-	}
 	p.versions["table_changes of "+name] = int64(feed.To)
-	return rel, true, nil
+	return duckdb.Relation{Schema: feed.Schema.Arrow(), Stream: func(ctx context.Context) iter.Seq2[arrow.RecordBatch, error] {
+		return func(yield func(arrow.RecordBatch, error) bool) {
+			for b, err := range feed.Batches(ctx) {
+				if err != nil {
+					err = fmt.Errorf("table %s: %w", name, err)
+				}
+				if !yield(b, err) || err != nil {
+					return
+				}
+			}
+		}
+	}}, true, nil
 }
 
 // Select implements duckdb.Resolver.

@@ -245,6 +245,18 @@ func (c *conn) deserialize(ctx context.Context, n node) (string, error) {
 
 // materialise makes a table of a relation's rows.
 func (c *conn) materialise(ctx context.Context, s shippedName) error {
+	if s.relation.Stream != nil {
+		stream, err := openStream(ctx, s.relation.Schema, s.relation.Stream(ctx))
+		if err != nil {
+			return err
+		}
+		view := s.name + "_rows"
+		_, err = c.createFrom(ctx, quoteName(s.name), "SELECT * FROM "+quoteName(view), stream, view)
+		if streamErr := stream.stop(); streamErr != nil {
+			return streamErr // DuckDB only knows that the stream failed
+		}
+		return err
+	}
 	rows, err := array.NewRecordReader(s.relation.Schema, s.relation.Rows)
 	if err != nil {
 		return err

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"iter"
 	"os"
 	"slices"
 	"strings"
@@ -27,15 +29,18 @@ type Name struct {
 	AtUnit, At string
 }
 
-// Relation is what stands for a name of a statement. One of Snapshot, Rows, View and Worker is set.
+// Relation is what stands for a name of a statement. One of Snapshot, Rows, Stream, View and Worker is set.
 type Relation struct {
 	// Snapshot is a table's version; Columns are those that may be seen (nil: all), Hide as in QueryTable.
 	Snapshot *delta.Snapshot
 	Columns  []string
 	Hide     string
-	// Rows are sent along, under Schema.
+	// Rows are sent along, under Schema. Stream makes them step by step instead, so that more of them can be than memory
+	// holds; it is read once, and a batch is used in its step only. Inner fields of its types may have other names than those
+	// of Schema, the same in all batches.
 	Schema *arrow.Schema
 	Rows   []arrow.RecordBatch
+	Stream func(ctx context.Context) iter.Seq2[arrow.RecordBatch, error]
 	// View is another SELECT, whose names Names resolves. Nothing of the statement reaches into it: its names, and what it
 	// leaves out, are its own.
 	View  string
@@ -122,11 +127,38 @@ func (s *Shipped) addRows(table, items string, schema *arrow.Schema, rows ...arr
 // export writes a temporary table of the planner's connection to a file for the worker.
 func (s *Shipped) export(ctx context.Context, e *Engine, c *conn, table string) (string, error) {
 	path := e.tempPath("ship-", ".parquet")
-	s.close = append(s.close, func() error { return os.Remove(path) })
+	s.close = append(s.close, func() error {
+		if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) { // it was not made
+			return err
+		}
+		return nil
+	})
 	if err := c.exec(ctx, "COPY "+quoteName(table)+" TO "+quoteText(path)+" (FORMAT parquet)"); err != nil {
 		return "", err
 	}
 	return "read_parquet(" + quoteText(globEscape.Replace(path)) + ")", nil
+}
+
+// addStream writes the rows of a relation to a file for the worker, under a name.
+func (s *Shipped) addStream(ctx context.Context, e *Engine, c *conn, name string, rel Relation) error {
+	stream, err := openStream(ctx, rel.Schema, rel.Stream(ctx))
+	if err != nil {
+		return err
+	}
+	view, file := e.name("stream_"), ""
+	release, err := c.register(stream, view)
+	if err == nil {
+		file, err = s.export(ctx, e, c, view)
+		release()
+	}
+	if streamErr := stream.stop(); streamErr != nil {
+		return streamErr // DuckDB only knows that the stream failed
+	}
+	if err != nil {
+		return err
+	}
+	s.Steps = append(s.Steps, Step{SQL: viewPrefix + quoteName(name) + " AS SELECT * FROM " + file})
+	return nil
 }
 
 // shippedName is a relation under the name that it has in the statement that is sent.
@@ -285,6 +317,12 @@ func (e *Engine) shipQuery(ctx context.Context, c *conn, out *Shipped, q *parsed
 	for _, s := range q.relations {
 		if s.relation.View != "" {
 			if err := e.shipView(ctx, c, out, s); err != nil {
+				return "", err
+			}
+			continue
+		}
+		if s.relation.Stream != nil {
+			if err := out.addStream(ctx, e, c, s.name, s.relation); err != nil {
 				return "", err
 			}
 			continue

@@ -3,6 +3,8 @@ package duckdb
 import (
 	"context"
 	"errors"
+	"fmt"
+	"iter"
 
 	"github.com/apache/arrow-go/v18/arrow"
 )
@@ -37,6 +39,41 @@ func newBatchStream(ctx context.Context, schema *arrow.Schema, produce func(ctx 
 		})
 	}()
 	return s
+}
+
+// openStream shows batches as a stream. The first batch tells how the types of schema are spelt; one of others ends the stream,
+// because DuckDB takes a batch for what the stream's schema says. stop must be called where there is no error.
+func openStream(ctx context.Context, schema *arrow.Schema, batches iter.Seq2[arrow.RecordBatch, error]) (*batchStream, error) {
+	next, end := iter.Pull2(batches)
+	b, err, more := next()
+	if err != nil {
+		end()
+		return nil, err
+	}
+	if more {
+		schema = withTypes(schema, b)
+		b.Retain() // the stream keeps it beyond this step
+	}
+	return newBatchStream(ctx, schema, func(_ context.Context, send func(arrow.RecordBatch) bool) error {
+		defer end()
+		for more {
+			if withTypes(schema, b) != schema {
+				err := fmt.Errorf("rows of two forms: %v and %v", schema, b.Schema())
+				b.Release()
+				return err
+			}
+			if !send(b) {
+				return nil
+			}
+			if b, err, more = next(); err != nil {
+				return err
+			}
+			if more {
+				b.Retain()
+			}
+		}
+		return nil
+	}), nil
 }
 
 // stop ends the goroutine and frees what nobody took. It returns the error with which making batches ended, which DuckDB
