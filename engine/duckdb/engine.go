@@ -47,6 +47,9 @@ type Options struct {
 	// TempDir takes what does not fit into memory, and files on their way to a store that is not local; "": a new
 	// folder of the system's temporary folder, removed by Close.
 	TempDir string
+	// FileCache keeps what was read of data files in memory, up to the memory limit: for who asks the same files again and
+	// again. A stream reads each of the files that it makes once or twice, and would fill the memory with them.
+	FileCache bool
 }
 
 // Engine is one embedded DuckDB. It is safe for concurrent use.
@@ -103,6 +106,7 @@ func Open(o Options) (_ *Engine, err error) {
 		// The allocator returns what a large epoch or a compaction has freed only where a thread asks for it; those of Go
 		// that run queries never do.
 		"SET allocator_background_threads = true",
+		"SET enable_external_file_cache = " + strconv.FormatBool(o.FileCache),
 	}
 	if o.MemoryLimit != "" {
 		settings = append(settings, "SET memory_limit = "+quoteText(o.MemoryLimit))

@@ -64,7 +64,7 @@ func run() error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	engine, err := duckdb.Open(duckdb.Options{TempDir: c.Temp, MemoryLimit: strconv.FormatInt(c.MemoryLimit, 10) + "B"})
+	engine, err := duckdb.Open(duckdb.Options{TempDir: c.Temp, FileCache: true, MemoryLimit: strconv.FormatInt(c.MemoryLimit, 10) + "B"})
 	if err != nil {
 		return err
 	}
