@@ -384,7 +384,7 @@ func (w *simWriter) draw(name string) *simOp {
 		w.sim.seq++
 		return simRow{ID: id, Day: fmt.Sprint("d", w.rng.IntN(2)), Seq: int64(w.rng.IntN(30))*1_000_000 + w.sim.seq}
 	}
-	switch p := w.rng.IntN(26); {
+	switch p := w.rng.IntN(29); {
 	case p < 2:
 		op.kind = "delete where"
 		op.day, op.below = fmt.Sprint("d", w.rng.IntN(2)), int64(w.rng.IntN(30))*1_000_000
@@ -423,6 +423,17 @@ func (w *simWriter) draw(name string) *simOp {
 		op.kind = "vacuum"
 	case p < 25:
 		op.kind = "checkpoint"
+	case p < 27:
+		op.kind = "overwrite"
+		for i := range 1 + w.rng.IntN(3) {
+			op.rows = append(op.rows, row(fmt.Sprintf("%s#%d", name, i)))
+		}
+	case p < 28:
+		op.kind, op.day, op.below = "replace where", fmt.Sprint("d", w.rng.IntN(2)), int64(1+w.rng.IntN(30))*1_000_000
+		for i := range 1 + w.rng.IntN(3) {
+			r := row(fmt.Sprintf("%s#%d", name, i))
+			op.rows = append(op.rows, simRow{ID: r.ID, Day: op.day, Seq: r.Seq % op.below})
+		}
 	default:
 		op.kind, op.target = "restore", -1
 	}
@@ -468,6 +479,14 @@ func (w *simWriter) do(op *simOp, try int) error {
 			ack(res.Committed, res.Version)
 		}
 		return err
+	case "overwrite": // of the partitions that the rows are in
+		rows := simRows(op.rows)
+		defer rows.Close()
+		res, err := w.tab.Overwrite(ctx, rows, OverwriteOptions{Dynamic: true, AppendOptions: AppendOptions{Txn: txn, UserMetadata: op.name, Hook: hook}})
+		if err == nil {
+			ack(res.Committed, res.Version)
+		}
+		return err
 	case "merge":
 		rows := simRows(op.rows)
 		defer rows.Close()
@@ -489,7 +508,7 @@ func (w *simWriter) do(op *simOp, try int) error {
 			ack(res.Committed, res.Version)
 		}
 		return err
-	case "delete where", "update", "merge into":
+	case "delete where", "update", "merge into", "replace where":
 		res, err := w.statement(op, ChangeOptions{Txn: txn, UserMetadata: op.name, Hook: hook})
 		if err == nil {
 			ack(res.Committed, res.Version)
@@ -534,7 +553,7 @@ func (w *simWriter) do(op *simOp, try int) error {
 	return fmt.Errorf("no operation %q", op.kind)
 }
 
-// statement runs a DELETE, UPDATE or MERGE of SQL; apply is what it means.
+// statement runs a DELETE, UPDATE or MERGE of SQL, or Spark's replaceWhere; apply is what it means.
 func (w *simWriter) statement(op *simOp, o ChangeOptions) (*ChangeResult, error) {
 	ctx := context.Background()
 	call := func(name string, args ...expr.Expr) expr.Expr { return expr.Call{Func: name, Args: args} }
@@ -547,6 +566,9 @@ func (w *simWriter) statement(op *simOp, o ChangeOptions) (*ChangeResult, error)
 	}
 	rows := simRows(op.rows)
 	defer rows.Close()
+	if op.kind == "replace where" {
+		return w.tab.ReplaceWhere(ctx, where, rows, false, o)
+	}
 	return w.tab.MergeInto(ctx, rows, MergeIntoOptions{ChangeOptions: o, On: expr.Eq(expr.Col("target", "id"), expr.Col("source", "id")), Clauses: []MergeClause{
 		{Kind: WhenMatched, Condition: call("<", expr.Col("source", "seq"), expr.Col("target", "seq")), Delete: true},
 		{Kind: WhenMatched, All: true},
@@ -557,10 +579,6 @@ func (w *simWriter) statement(op *simOp, o ChangeOptions) (*ChangeResult, error)
 // apply changes a model as the operation changes the table.
 func (op *simOp) apply(model map[string]simRow) {
 	switch op.kind {
-	case "append":
-		for _, r := range op.rows {
-			model[r.ID] = r
-		}
 	case "merge":
 		for _, r := range op.rows {
 			if old, ok := model[r.ID]; !ok || r.Seq > old.Seq {
@@ -579,13 +597,23 @@ func (op *simOp) apply(model map[string]simRow) {
 		for _, id := range op.ids {
 			delete(model, id)
 		}
-	case "delete where":
+	case "overwrite":
+		maps.DeleteFunc(model, func(_ string, r simRow) bool {
+			return slices.ContainsFunc(op.rows, func(n simRow) bool { return n.Day == r.Day })
+		})
+	case "delete where", "replace where":
 		maps.DeleteFunc(model, func(_ string, r simRow) bool { return r.Day == op.day && r.Seq < op.below })
 	case "update":
 		for id, r := range model {
 			if r.Day == op.day && r.Seq < op.below {
 				model[id] = simRow{id, "d2", r.Seq + 1}
 			}
+		}
+	}
+	switch op.kind {
+	case "append", "overwrite", "replace where":
+		for _, r := range op.rows {
+			model[r.ID] = r
 		}
 	}
 }

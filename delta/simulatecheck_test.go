@@ -90,7 +90,7 @@ func (s *sim) check(string) error {
 	for _, name := range sortedKeys(s.ops) {
 		op := s.ops[name]
 		switch op.kind {
-		case "append", "merge", "delete where", "update", "merge into":
+		case "append", "overwrite", "replace where", "merge", "delete where", "update", "merge into":
 			if op.acked != 1 || seen[name] != 1 {
 				return fmt.Errorf("%s %s was acknowledged %d times and is there %d times", name, op.kind, op.acked, seen[name])
 			}
