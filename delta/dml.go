@@ -139,6 +139,7 @@ type change struct {
 // change runs an operation until it is committed.
 func (t *Table) change(ctx context.Context, o ChangeOptions, operation string, p changePlanner) (*ChangeResult, error) {
 	began := t.opts.Clock()
+	var lost time.Time // the first race: a statement that takes long by itself has its tries, too
 	for try := 0; ; try++ {
 		res, err := t.changeOnce(ctx, o, operation, p, began)
 		if err == nil {
@@ -148,8 +149,11 @@ func (t *Table) change(ctx context.Context, o ChangeOptions, operation string, p
 		if !errors.Is(err, ErrConflict) || errors.Is(err, ErrTxnApplied) {
 			return nil, fmt.Errorf("%s on %s: %w", strings.ToLower(operation), t, err)
 		}
-		if waited := t.opts.Clock().Sub(began); try+1 >= t.opts.MaxTries || waited >= t.opts.MaxWait {
-			return nil, fmt.Errorf("%w: %s on %s planned %d times in %s: %w", ErrTooManyTries, strings.ToLower(operation), t, try+1, waited.Round(time.Millisecond), err)
+		if try == 0 {
+			lost = t.opts.Clock()
+		}
+		if waited := t.opts.Clock().Sub(lost); try+1 >= t.opts.MaxTries || waited >= t.opts.MaxWait {
+			return nil, fmt.Errorf("%w: %s on %s planned %d times, for %s since it lost to another writer first: %w", ErrTooManyTries, strings.ToLower(operation), t, try+1, waited.Round(time.Millisecond), err)
 		}
 		if serr := t.pause(ctx, try+1); serr != nil {
 			return nil, fmt.Errorf("%s on %s: %w", strings.ToLower(operation), t, serr)

@@ -123,6 +123,7 @@ type merge struct {
 }
 
 func (m *merge) run(ctx context.Context) (*MergeResult, error) {
+	var lost time.Time // the first race: a merge that takes long by itself has its tries, too
 	for {
 		res, err := m.attempt(ctx)
 		if err == nil {
@@ -134,9 +135,11 @@ func (m *merge) run(ctx context.Context) (*MergeResult, error) {
 		if !again {
 			return nil, err
 		}
-		m.replans++
-		if waited := m.t.opts.Clock().Sub(m.began); m.replans >= m.t.opts.MaxTries || waited >= m.t.opts.MaxWait {
-			return nil, fmt.Errorf("%w: merge into %s planned %d times in %s: %w", ErrTooManyTries, m.t, m.replans, waited.Round(time.Millisecond), err)
+		if m.replans++; m.replans == 1 {
+			lost = m.t.opts.Clock()
+		}
+		if waited := m.t.opts.Clock().Sub(lost); m.replans >= m.t.opts.MaxTries || waited >= m.t.opts.MaxWait {
+			return nil, fmt.Errorf("%w: merge into %s planned %d times, for %s since it lost to another writer first: %w", ErrTooManyTries, m.t, m.replans, waited.Round(time.Millisecond), err)
 		}
 		if err := m.t.pause(ctx, m.replans); err != nil {
 			return nil, fmt.Errorf("merge into %s: %w", m.t, err)

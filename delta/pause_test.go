@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/cauce-data/cauce/delta/expr"
 )
 
 // TestPlanningAnewPauses: an operation that another writer made void waits before it is planned anew, longer each time, and
@@ -79,6 +81,53 @@ func TestPlanningAnewPauses(t *testing.T) {
 		races, after = 0, context.Canceled
 		if err := c.run(tab, 2, hook); !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: cancelled while it paused: %v", c.name, err)
+		}
+	}
+}
+
+// TestSlowPlanningIsTriedAgain: an operation that takes longer than MaxWait and loses is planned anew; one that loses
+// again and again gives up when MaxWait has passed since the first time.
+func TestSlowPlanningIsTriedAgain(t *testing.T) {
+	ctx := context.Background()
+	for name, run := range map[string]func(tab *Table, hook func(string)) error{
+		"update": func(tab *Table, hook func(string)) error {
+			_, err := tab.Update(ctx, UpdateOptions{ChangeOptions: ChangeOptions{Hook: hook}, Set: []Assignment{{"val", expr.Lit("new")}}})
+			return err
+		},
+		"merge": func(tab *Table, hook func(string)) error {
+			o := itemMerge()
+			o.Hook = hook
+			_, err := tab.Merge(ctx, itemRows(item{ID: "a", Seq: 2, Val: "new"}), o)
+			return err
+		},
+	} {
+		other := newItems(t, tempStore(t), true, nil)
+		mustMerge(t, other, itemMerge(), item{ID: "a", Seq: 1, Val: "old"})
+		now := time.Now()
+		tab, err := Open(ctx, other.Store(), other.Path(), noSleep(Options{MaxWait: time.Minute, Clock: func() time.Time { return now }}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		left, plannings := 0, 0
+		hook := func(phase string) {
+			if phase != "before-commit" {
+				return
+			}
+			plannings++
+			now = now.Add(90 * time.Second)
+			if left--; left >= 0 {
+				if _, err := other.SetProperties(ctx, map[string]string{"theirs": fmt.Sprint(left)}, AlterOptions{}); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		left = 100
+		if err := run(tab, hook); !errors.Is(err, ErrTooManyTries) || plannings != 2 {
+			t.Errorf("%s: %d plannings: %v", name, plannings, err)
+		}
+		left, plannings = 1, 0
+		if err := run(tab, hook); err != nil || plannings != 2 {
+			t.Errorf("%s: %d plannings: %v", name, plannings, err)
 		}
 	}
 }

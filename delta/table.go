@@ -17,8 +17,8 @@ type Options struct {
 	Engine     Engine           // zero: the pure-Go engine
 	Clock      func() time.Time // nil: time.Now
 	EngineInfo string           // commitInfo.engineInfo; "": "Cauce"
-	MaxTries   int              // bound of tries of one commit; 0: 20
-	MaxWait    time.Duration    // bound of the time of one commit; 0: 60 s
+	MaxTries   int              // bound of tries of one commit, and of plannings of one operation; 0: 20
+	MaxWait    time.Duration    // bound of the time of one commit, and of planning anew since the first lost race; 0: 60 s
 	NoChecksum bool             // leave out the version checksum (.crc) after each commit
 	// ChecksumEvery is the least time between two version checksums that one Table writes; 0: one after each commit. A reader
 	// that lists a folder while a commit and its checksum appear in it may see the checksum alone, and some (delta-kernel-rs,

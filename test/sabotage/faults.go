@@ -426,6 +426,11 @@ var faults = []fault{
 		pkg:   "./delta", test: "^TestOneFileIsNotPacked$",
 	},
 	{
+		name: "slow-statement-gives-up", what: "a statement that takes longer than the bound of tries gives up when it loses once",
+		edits: []edit{{"delta/dml.go", "\t\t\tlost = t.opts.Clock()\n", "\t\t\tlost = began\n"}},
+		pkg:   "./delta", test: "^TestSlowPlanningIsTriedAgain$",
+	},
+	{
 		name: "plans-anew-at-once", what: "an append that has to look at the table anew does so without a pause",
 		edits: []edit{{"delta/write.go", "if err = t.pause(ctx, try); err == nil {", "if err = ctx.Err(); err == nil {"}},
 		pkg:   "./delta", test: "^TestPlanningAnewPauses$",
