@@ -157,10 +157,11 @@ func (s *sim) checkTracked(before, at *Snapshot, c *commit, states []map[string]
 	if err != nil {
 		return err
 	}
-	source, ok := tracks[v-1], true
+	source := tracks[v-1]
 	name, _, _ := strings.Cut(c.info.UserMetadata, " ")
 	restore := c.info.Operation == "RESTORE"
 	if restore {
+		var ok bool
 		if source, ok = tracks[s.ops[name].target]; !ok {
 			return fmt.Errorf("version %d restores version %d, which is of an earlier round", v, s.ops[name].target)
 		}
