@@ -251,14 +251,16 @@ func (c *conn) register(r array.RecordReader, name string) (func(), error) {
 		return nil, err
 	}
 	s := newStructReader(r)
-	release, err := a.RegisterView(s, name+"_r")
+	raw := ownedName(name)
+	release, err := a.RegisterView(s, raw)
 	if err != nil {
 		return nil, err
 	}
 	ctx := context.Background()
 	done := func() {
 		_ = c.exec(ctx, "DROP VIEW IF EXISTS "+quoteName(name))
-		_ = c.exec(ctx, "DROP VIEW IF EXISTS "+quoteName(name+"_r"))
+		_ = c.exec(ctx, "DROP VIEW IF EXISTS "+quoteName(raw))
+		freeOwned(raw)
 		release()
 	}
 	var cols []string
@@ -266,7 +268,7 @@ func (c *conn) register(r array.RecordReader, name string) (func(), error) {
 		cols = append(cols, "r."+quoteName(f.Name)+" AS "+quoteName(f.Name))
 	}
 	if err := c.exec(ctx, fmt.Sprintf("CREATE VIEW %s AS SELECT %s FROM (SELECT struct_insert(r, %s := 0) AS r FROM %s)",
-		quoteName(name), strings.Join(cols, ", "), quoteName(name+"_z"), quoteName(name+"_r"))); err != nil {
+		quoteName(name), strings.Join(cols, ", "), quoteName(name+"_z"), quoteName(raw))); err != nil {
 		done()
 		return nil, err
 	}

@@ -94,6 +94,7 @@ var table = map[string]scale{
 	"spark-kills":        {short: 2, test: 2, soak: 30, why: "kill -9 of Spark's driver while a stream moves between it and the embedded engine"},
 	"prove-records":      {short: 50, test: 200, soak: 400, why: "adversarial records that go through each of them"},
 	"optimize-files":     {short: 50, test: 500, soak: 500, why: "small files that one OPTIMIZE packs"},
+	"memory-epochs":      {short: 0, test: 2000, soak: 20_000, why: "micro-batches after which the memory is what it was"},
 	"long-record-mb":     {short: 8, test: 64, soak: 1024, why: "length of one line of bad input"},
 }
 
