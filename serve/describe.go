@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/cauce-data/cauce/delta"
 	"github.com/cauce-data/cauce/engine/duckdb"
 	"github.com/cauce-data/cauce/pipeline"
 	"github.com/cauce-data/cauce/serve/sqltext"
@@ -53,6 +54,16 @@ func (r *resolver) described(ctx context.Context, sql string) (*duckdb.Shipped, 
 	rel, err := r.lakeTable(ctx, t, n)
 	if err != nil {
 		return nil, err
+	}
+	if rel.Snapshot == nil { // nothing has been written to it yet
+		if !st.OfColumns() {
+			return nil, r.s.b.notYet(t.name, delta.ErrNotATable)
+		}
+		var names, types []string
+		for _, f := range r.s.b.declared(t) {
+			names, types = append(names, f.Name), append(types, duckdb.TypeName(f.Type))
+		}
+		return r.s.b.o.Engine.ShipRelation(ctx, duckdb.DescribeColumns(names, types))
 	}
 	rows, err := st.Describe(ctx, rel.Snapshot, rel.Columns)
 	if err != nil {

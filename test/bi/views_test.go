@@ -237,7 +237,11 @@ func TestEmptyLake(t *testing.T) {
 	if n := count(t, c, "SELECT count(*) FROM unified_events e JOIN by_day d USING (event_date) WHERE e.price > 1 AND e.event_time > now()"); n != 0 {
 		t.Errorf("%d rows in an empty lake", n)
 	}
-	for _, sql := range []string{"SELECT * FROM unified_events AT (VERSION => 0)", "SELECT * FROM table_changes('unified_events', 0)"} {
+	var first [3]*string
+	if err := c.QueryRow(t.Context(), "DESCRIBE unified_events").Scan(&first[0], &first[1], &first[2]); err != nil || *first[0] != "event_id" {
+		t.Errorf("DESCRIBE: %v, %v", first, err)
+	}
+	for _, sql := range []string{"DESCRIBE HISTORY unified_events", "DESCRIBE EXTENDED unified_events", "SHOW PARTITIONS unified_events", "SELECT * FROM unified_events AT (VERSION => 0)", "SELECT * FROM table_changes('unified_events', 0)"} {
 		if _, err := c.Exec(t.Context(), sql); code(err) != "42P01" || !strings.Contains(err.Error(), "nothing has been written") {
 			t.Errorf("%s: %v", sql, err)
 		}
