@@ -448,6 +448,13 @@ func (b *Bluesky) send(ctx context.Context, c *blueskyConn, at int64) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-wait:
+		case <-overdue(held):
+			if !c.mute() {
+				if err := c.frame(held); err != nil {
+					return err
+				}
+			}
+			held = nil
 		case <-ping.C:
 			if !c.mute() {
 				if err := c.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(time.Second)); err != nil {

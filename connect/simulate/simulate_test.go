@@ -160,6 +160,22 @@ func ask(t *testing.T, c *websocket.Conn, q string) string {
 	return read(t, c)
 }
 
+// An event that waits for its successor comes without one too: the last of all is not lost.
+func TestSwappedEventComesAlone(t *testing.T) {
+	x := newExchange(t, Options{Seed: 7, Symbols: []string{"BTCUSDT"}, Faults: Faults{SwapEvery: 2}})
+	_, ws := serve(t, x)
+	trades := dial(t, ws+"/ws/btcusdt@trade")
+	b := newBluesky(t, BlueskyOptions{Seed: 1, Faults: BlueskyFaults{SwapEvery: 2}})
+	_, ws = serve(t, b)
+	posts := dial(t, ws+"/subscribe")
+	must(t, x.Step(2))
+	must(t, b.Step(2))
+	for range 2 {
+		read(t, trades)
+		read(t, posts)
+	}
+}
+
 func TestStreams(t *testing.T) {
 	var journal bytes.Buffer
 	x := newExchange(t, Options{Seed: 7, Symbols: []string{"BTCUSDT"}, Journal: &journal, IncomingMax: 100})

@@ -286,6 +286,15 @@ func (c *conn) frame(b []byte) error {
 	return c.ws.WriteMessage(websocket.TextMessage, b)
 }
 
+// overdue fires when an event of SwapEvery has waited long enough for the one that is to overtake it: the last of all has none. nil
+// is no event.
+func overdue(held []byte) <-chan time.Time {
+	if held == nil {
+		return nil
+	}
+	return time.After(200 * time.Millisecond)
+}
+
 // send gives the client its events, its pings and its faults.
 func (c *conn) send(ctx context.Context, cursor int64, rng *rand.Rand) error {
 	x := c.x
@@ -386,6 +395,13 @@ func (c *conn) send(ctx context.Context, cursor int64, rng *rand.Rand) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-wait:
+		case <-overdue(held):
+			if !c.mute() {
+				if err := c.frame(held); err != nil {
+					return err
+				}
+			}
+			held = nil
 		case <-shutdown:
 			return closing{websocket.CloseGoingAway, "Server is shutting down"}
 		case <-age.C:
