@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/cauce-data/cauce/internal/family"
+	"github.com/cauce-data/cauce/internal/loopback"
 	"github.com/cauce-data/cauce/internal/prereq"
 )
 
@@ -100,13 +101,8 @@ func (s *Server) Stop() {
 // Without Airflow the test is skipped by name.
 func New(t testing.TB, dir string, more ...string) *Server {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
+	address := loopback.Free(t)
 	_, port, _ := net.SplitHostPort(address)
-	_ = l.Close()
 	s := &Server{Dir: dir, URL: "http://" + address, t: t, bin: prereq.Need(t, "airflow"), logs: map[string]string{}, stops: map[string]func(bool){}}
 	s.env = append(append(Environment(dir), more...),
 		"AIRFLOW__CORE__EXECUTION_API_SERVER_URL="+s.URL+"/execution/", "AIRFLOW__API__BASE_URL="+s.URL, "AIRFLOW__API_AUTH__JWT_SECRET=for-this-test-alone-and-long-enough-for-hs512-0123456789abcdef",

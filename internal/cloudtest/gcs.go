@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"testing"
 
+	"github.com/cauce-data/cauce/internal/loopback"
 	"github.com/cauce-data/cauce/internal/prereq"
 )
 
@@ -20,7 +21,7 @@ type GCS struct {
 func NewGCS(t testing.TB) *GCS {
 	t.Helper()
 	bin := prereq.Need(t, "fake-gcs-server")
-	addr := freeAddr(t)
+	addr := loopback.Free(t)
 	g := &GCS{Host: addr}
 	g.p = launch(t, addr, nil, bin, "-scheme", "http", "-host", "127.0.0.1", "-port", port(addr), "-backend", "memory",
 		"-public-host", addr, "-external-url", "http://"+addr, "-log-level", "error")

@@ -3,6 +3,7 @@ package cloudtest
 import (
 	"testing"
 
+	"github.com/cauce-data/cauce/internal/loopback"
 	"github.com/cauce-data/cauce/internal/prereq"
 )
 
@@ -16,7 +17,7 @@ type AWS struct {
 func NewAWS(t testing.TB) *AWS {
 	t.Helper()
 	bin := prereq.Need(t, "moto")
-	addr := freeAddr(t)
+	addr := loopback.Free(t)
 	a := &AWS{Endpoint: "http://" + addr}
 	a.p = launch(t, addr, []string{"AWS_ACCESS_KEY_ID=testing", "AWS_SECRET_ACCESS_KEY=testing"}, bin, "-H", "127.0.0.1", "-p", port(addr))
 	a.p.waitHTTP(a.Endpoint + "/moto-api/")

@@ -94,16 +94,6 @@ func (p *process) waitHTTP(url string) {
 	}
 }
 
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func port(addr string) string {
 	_, p, err := net.SplitHostPort(addr)
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 
+	"github.com/cauce-data/cauce/internal/loopback"
 	"github.com/cauce-data/cauce/internal/prereq"
 )
 
@@ -31,7 +32,7 @@ func NewS3WithUsers(t testing.TB) *S3 {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	socket, addr := filepath.Join(dir, "socket"), freeAddr(t)
+	socket, addr := filepath.Join(dir, "socket"), loopback.Free(t)
 	if err := os.Mkdir(filepath.Join(dir, "users"), 0o700); err != nil {
 		t.Fatal(err)
 	}

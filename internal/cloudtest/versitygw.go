@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cauce-data/cauce/internal/loopback"
 	"github.com/cauce-data/cauce/internal/prereq"
 )
 
@@ -35,7 +36,7 @@ func NewS3(t testing.TB) *S3 {
 func newS3(t testing.TB, more ...string) *S3 {
 	t.Helper()
 	bin := prereq.Need(t, "versitygw")
-	dir, addr := t.TempDir(), freeAddr(t)
+	dir, addr := t.TempDir(), loopback.Free(t)
 	for _, d := range []string{"data", "sidecar", "iam"} {
 		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
 			t.Fatal(err)

@@ -3,7 +3,6 @@ package cloud
 import (
 	"encoding/json"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cauce-data/cauce/internal/cloudtest"
+	"github.com/cauce-data/cauce/internal/loopback"
 	"github.com/cauce-data/cauce/internal/prereq"
 	"github.com/cauce-data/cauce/internal/testscale"
 	"github.com/cauce-data/cauce/test/lab"
@@ -334,14 +334,7 @@ func TestMetricsCountRequests(t *testing.T) {
 	events := filepath.Join(t.TempDir(), "events.jsonl")
 	g.Events(t, events, 200)
 	l.Run("produce", "replay", events)
-	probe, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	listen := probe.Addr().String()
-	if err := probe.Close(); err != nil {
-		t.Fatal(err)
-	}
+	listen := loopback.Free(t)
 	l.proxy.Clear()
 	l.proxy.Add(cloudtest.Rule{Method: "PUT", Nth: 2, Effect: cloudtest.SlowDown})
 	stream := l.Start(nil, "run", "stream", "--trigger", "200ms", "--metrics-listen", listen)

@@ -138,7 +138,7 @@ func TestWritersCommitThroughDynamoDB(t *testing.T) {
 	if len(acked) < 5 || kills == 0 {
 		t.Errorf("only %d rows, %d kills", len(acked), kills)
 	}
-	t.Logf("%d rows, %d kills, %d versions", len(acked), kills, len(commits))
+	t.Logf("REPORT: %d rows, %d kills, %d versions", len(acked), kills, len(commits))
 }
 
 // dynamoDB makes the table of commits, and gives a client.

@@ -355,17 +355,6 @@ func (d *demo) until(what string, p *lab.Process, is func() bool) {
 	}
 }
 
-// freeAddress is one on loopback on which nobody listens.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // answers says that somebody listens at an address.
 func answers(address string) bool {
 	c, err := net.DialTimeout("tcp", address, time.Second)

@@ -11,13 +11,14 @@ import (
 	"time"
 
 	"github.com/cauce-data/cauce/internal/demodata"
+	"github.com/cauce-data/cauce/internal/loopback"
 	"github.com/cauce-data/cauce/test/lab"
 )
 
 // live is phase 3: an exchange trades, a producer brings its trades into the topic, and a stream takes them into the table, on the
 // embedded engine, then on Structured Streaming, then on the embedded engine again, while the DAG runs on Spark in two more nights.
 func (d *demo) live() {
-	address := freeAddress(d.t)
+	address := loopback.Free(d.t)
 	first := d.made.NextID[demodata.Symbols[0].Name]
 	d.exchange = d.as(roleProducer).Start(nil, "simulate", "exchange", "--listen", address, "--seed", fmt.Sprint(d.o.seed), "--rate", fmt.Sprint(d.o.rate), "--first-id", fmt.Sprint(first), "--journal", d.log)
 	d.until("the exchange", d.exchange, func() bool { return answers(address) })

@@ -20,6 +20,7 @@ import (
 	"github.com/cauce-data/cauce/internal/cloudtest"
 	"github.com/cauce-data/cauce/internal/demodata"
 	"github.com/cauce-data/cauce/internal/kafkatest"
+	"github.com/cauce-data/cauce/internal/loopback"
 	"github.com/cauce-data/cauce/internal/prereq"
 	"github.com/cauce-data/cauce/test/lab"
 )
@@ -137,7 +138,7 @@ func (d *demo) makeLake() {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	d.pg = freeAddress(d.t)
+	d.pg = loopback.Free(d.t)
 	lake := string(text)
 	replace := func(pattern, with string) {
 		changed := regexp.MustCompile("(?m)"+pattern).ReplaceAllLiteralString(lake, with)

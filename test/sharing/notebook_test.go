@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cauce-data/cauce/internal/loopback"
 	"github.com/cauce-data/cauce/internal/prereq"
 	"github.com/cauce-data/cauce/internal/testscale"
 	"github.com/cauce-data/cauce/test/lab"
@@ -39,7 +40,7 @@ func TestNotebookRuns(t *testing.T) {
 	if rows <= before {
 		t.Fatalf("%d rows after %d: nothing live would be seen", rows, before)
 	}
-	address := freeAddress(t)
+	address := loopback.Free(t)
 	l.Run("notebook", "--out", "kit", "--pg", address)
 	serve, stream := l.Start(nil, "serve", "--pg-listen", address), l.Start(nil, "run", "stream", "--trigger", "200ms")
 	answers := func() bool {
@@ -105,17 +106,6 @@ func TestNotebookRuns(t *testing.T) {
 			t.Errorf("a process ended with %d: %s", code, p.Stderr.String())
 		}
 	}
-}
-
-// freeAddress is one on loopback on which nobody listens.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer free.Close()
-	return free.Addr().String()
 }
 
 // TestConnectionFiles: the files for BI tools are what their formats want, and hold no password.

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cauce-data/cauce/internal/loopback"
 	"github.com/cauce-data/cauce/internal/prereq"
 	"github.com/cauce-data/cauce/test/lab"
 )
@@ -68,16 +69,9 @@ func TestSupersetDashboard(t *testing.T) {
 	superset := prereq.Need(t, "superset")
 	python := prereq.Need(t, "venv")
 	l := lab.NewLake(t)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := ln.Addr().String()
+	address := loopback.Free(t)
 	_, port, err := net.SplitHostPort(address)
 	if err != nil {
-		t.Fatal(err)
-	}
-	if err := ln.Close(); err != nil {
 		t.Fatal(err)
 	}
 	l.Append("serve: {pg_listen: \"" + address + "\", workers: 2}\n")

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -16,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cauce-data/cauce/internal/loopback"
 	"github.com/cauce-data/cauce/internal/prereq"
 	"github.com/cauce-data/cauce/pipeline"
 	"github.com/cauce-data/cauce/schedule"
@@ -34,14 +34,7 @@ func pages(t *testing.T, l *lab.Lake) (string, *lab.Process) {
 // open starts a command that serves pages.
 func open(t *testing.T, l *lab.Lake, command ...string) (string, *lab.Process) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := ln.Addr().String()
-	if err := ln.Close(); err != nil {
-		t.Fatal(err)
-	}
+	address := loopback.Free(t)
 	p := l.Start(nil, append(command, "--http-listen", address)...)
 	for until := time.Now().Add(time.Minute); time.Now().Before(until) && p.Running(); time.Sleep(50 * time.Millisecond) {
 		r, err := http.Get("http://" + address + "/api/session")
