@@ -3,7 +3,6 @@ package serve
 import (
 	"context"
 	"errors"
-	"slices"
 
 	"github.com/cauce-data/cauce/delta"
 	"github.com/cauce-data/cauce/engine/duckdb"
@@ -16,7 +15,7 @@ import (
 func Describes(st *sqltext.Statement) bool {
 	switch st.Word(0) {
 	case "DESCRIBE", "DESC":
-		return st.Text(1) != "(" && !slices.Contains([]string{"SELECT", "WITH", "FROM", "VALUES", "SUMMARIZE", "PIVOT", "UNPIVOT"}, st.Word(1))
+		return st.Text(1) != "(" && !duckdb.BeginsQuery(st.Word(1))
 	case "SHOW":
 		return len(st.Tokens) > 2 && (st.Word(1) == "TBLPROPERTIES" || st.Word(1) == "PARTITIONS")
 	}

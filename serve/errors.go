@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/cauce-data/cauce/delta"
@@ -71,9 +72,12 @@ var workerKinds = map[string]string{
 	"Parser": CodeSyntax, "Syntax": CodeSyntax, "Binder": CodeSyntax, "Catalog": CodeTable, "Conversion": CodeCast, "OutofRange": CodeOutOfRange,
 	"InvalidInput": CodeInvalidParameter, "Permission": CodePermission, "NotImplemented": CodeNotSupported, "OutofMemory": CodeMemory,
 	"IO": CodeInternal, "Constraint": "23000", "MismatchType": CodeDatatype, "Mismatch": CodeDatatype, "Decimal": CodeOutOfRange, "DivideByZero": CodeDivisionByZero,
-	worker.KindMemory: CodeMemory, worker.KindDied: CodeInternal, worker.KindBusy: CodeTooMany, worker.KindSpool: CodeDisk, worker.KindCancelled: CodeCancelled,
+	worker.KindMemory: CodeMemory, worker.KindDied: CodeInternal, worker.KindBusy: CodeTooMany, worker.KindSpool: CodeDisk, worker.KindCancelled: CodeCancelled, worker.KindWaited: CodeCancelled,
 	worker.KindView: CodeInvalidParameter,
 }
+
+// noRelation is what the catalogue's regclass_in says.
+var noRelation = regexp.MustCompile(`^relation ".*" does not exist$`)
 
 // AsError gives any error its SQLSTATE.
 func AsError(err error) *Error {
@@ -89,10 +93,15 @@ func AsError(err error) *Error {
 			e.Code = CodeInternal
 		case w.Kind == worker.KindCancelled:
 			e.Message = "canceling statement due to user request"
+		case w.Kind == worker.KindWaited:
+			e.Message = "canceling statement due to statement timeout: " + w.Message
+			e.Hint = "end the long ones where they were asked (Ctrl-C, Cancel); serve.statement_timeout bounds them, serve.workers lets more run"
 		case w.Kind == "Binder" && strings.Contains(w.Message, "olumn"):
 			e.Code = CodeColumn
 		case (w.Kind == "Catalog" || w.Kind == "Binder") && strings.Contains(w.Message, "unction"):
 			e.Code = CodeFunction
+		case w.Kind == "InvalidInput" && noRelation.MatchString(e.Message):
+			e.Code = CodeTable
 		case w.Kind == "Catalog" && strings.Contains(w.Message, "Type with name"):
 			e.Code = CodeUndefinedObject
 		}
@@ -115,6 +124,12 @@ func AsError(err error) *Error {
 		return &Error{Code: CodeTable, Message: err.Error(), Hint: "nothing has been written to the table yet"}
 	}
 	return &Error{Code: CodeInternal, Message: firstLine(err.Error())}
+}
+
+// Waited tells whether a statement's time passed before a worker was free for it.
+func Waited(err error) bool {
+	var w *worker.Error
+	return errors.As(err, &w) && w.Kind == worker.KindWaited
 }
 
 func firstLine(s string) string {

@@ -484,6 +484,16 @@ func (r *resolver) call(n duckdb.Node) error {
 			set(n, function("", "list_concat", children...))
 		}
 		return nil
+	case "pg_table_size", "pg_relation_size", "pg_total_relation_size", "pg_indexes_size": // a relation may be given by its name
+		if len(children) > 0 {
+			if v, ok := duckdb.ConstantText(children[0]); ok && strings.Trim(v, "0123456789") != "" {
+				call, err := r.catalogueCall("regclass_in", text(v))
+				if err != nil {
+					return err
+				}
+				children[0] = call
+			}
+		}
 	case "version":
 		setText(n, fmt.Sprintf("PostgreSQL %s (Cauce)", ServerVersion))
 		return nil

@@ -31,6 +31,7 @@ type Session struct {
 	AtUnit, At string
 
 	tx     map[string]*delta.Snapshot // by table; nil: no transaction
+	habit  worker.Habit
 	pinned *worker.Pinned
 	temps  map[string]bool // temporary tables
 }
@@ -206,7 +207,7 @@ func (s *Session) plan(ctx context.Context, sql string, run bool) (*duckdb.Shipp
 func (s *Session) run(ctx context.Context, q *worker.Request) (*worker.Result, error) {
 	q.Zone = s.Zone()
 	if s.pinned == nil {
-		return s.b.o.Pool.Run(ctx, q)
+		return s.b.o.Pool.Run(ctx, q, &s.habit)
 	}
 	if s.pinned.Lost() {
 		s.Discard()

@@ -37,7 +37,8 @@ func newServe(a *app) *cobra.Command {
 		Long: `Answer SQL (DuckDB's dialect) over PostgreSQL's wire protocol, so that psql, DBeaver, Tableau, Power BI, Superset,
 Grafana and every driver for PostgreSQL read the tables while they are being written. The database is "lake"; the lake
 file's roles say who may see what. Without roles the role "reader" connects from this machine, with no password.
-With --flight-listen the same is answered as Arrow Flight SQL too, for ADBC and other clients that take columns.
+With --flight-listen the same is answered as Arrow Flight SQL too, for ADBC and other clients that take columns; with
+--http-listen there are pages about the lake, with an editor for SQL (docs/pages.md).
 
 A transaction reads one version of each table. Earlier versions: FROM unified_events AT (VERSION => 3), or
 AT (TIMESTAMP => '2024-08-20 12:00:00'); changes: FROM table_changes('unified_events', 3, 5). What the lake knows of itself
@@ -48,6 +49,7 @@ and no credentials. Temporary tables are allowed. Stops cleanly on SIGINT and SI
 		Example: `  cauce serve
   cauce serve --pg-listen 127.0.0.1:6543
   cauce serve --flight-listen 127.0.0.1:32010
+  cauce serve --http-listen 127.0.0.1:8080
   psql -h 127.0.0.1 -U reader lake`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -93,14 +95,27 @@ and no credentials. Temporary tables are allowed. Stops cleanly on SIGINT and SI
 
 // asDoors is how the pages show it.
 func (d *door) asDoors() []web.Door {
-	if d.listener == nil {
-		return nil
-	}
 	user := serve.ReaderRole
 	if len(d.l.Lake.Roles) > 0 {
 		user = d.l.Lake.Roles[0].Name
 	}
-	return []web.Door{{Kind: "postgres", Address: d.listener.Addr().String(), User: user}}
+	var out []web.Door
+	if d.listener != nil {
+		out = append(out, web.Door{Kind: "postgres", Address: d.listener.Addr().String(), User: user})
+	}
+	if d.arrow != nil {
+		out = append(out, web.Door{Kind: "flight", Address: d.flightURL(), User: user})
+	}
+	return out
+}
+
+// flightURL is how clients of Flight SQL name the address.
+func (d *door) flightURL() string {
+	scheme := "grpc"
+	if d.l.Lake.Serve.TLSCert != "" {
+		scheme = "grpc+tls"
+	}
+	return scheme + "://" + d.arrow.Addr().String()
 }
 
 // door is a lake that is served over PostgreSQL's protocol, as Arrow Flight SQL, or both: the same workers answer.
@@ -220,11 +235,7 @@ func (d *door) serve(ctx context.Context) error {
 		g.Go(func() error { return d.server.Serve(ctx, d.listener) })
 	}
 	if d.arrow != nil {
-		scheme := "grpc"
-		if d.l.Lake.Serve.TLSCert != "" {
-			scheme = "grpc+tls"
-		}
-		log.Info("Arrow Flight SQL is served", "address", scheme+"://"+d.arrow.Addr().String())
+		log.Info("Arrow Flight SQL is served", "address", d.flightURL())
 		g.Go(func() error { return d.flight.Serve(ctx, d.arrow) })
 	}
 	if d.listener == nil && d.arrow == nil { // only the pages ask

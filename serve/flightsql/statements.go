@@ -170,7 +170,7 @@ func (r *result) begin(ctx context.Context, s *Server, st *sqltext.Statement, pa
 	if err == nil {
 		return nil
 	}
-	if cause := context.Cause(running); cause != nil {
+	if cause := context.Cause(running); cause != nil && (!serve.Waited(err) || !errors.Is(cause, errTimeout)) {
 		err = cause
 	}
 	cancel(nil)

@@ -566,6 +566,7 @@ func (c *conn) timed(ctx context.Context, sql string, f func(ctx context.Context
 	c.mu.Unlock()
 	if cause := context.Cause(ctx); err != nil && cause != nil && !broken(err) {
 		switch {
+		case serve.Waited(err): // says more
 		case errors.Is(cause, context.DeadlineExceeded):
 			err = refusal(serve.CodeCancelled, "canceling statement due to statement timeout")
 		case !errors.Is(cause, context.Canceled):

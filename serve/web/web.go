@@ -49,7 +49,7 @@ type Options struct {
 
 // Door is a way to the data that this process opens.
 type Door struct {
-	Kind    string `json:"kind"`    // such as "postgres" or "sharing"
+	Kind    string `json:"kind"`    // "postgres" or "flight"
 	Address string `json:"address"` // HOST:PORT or URL
 	User    string `json:"user"`    // a name under which one may connect
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"syscall"
 	"unsafe"
 
@@ -154,4 +155,29 @@ func residentBytes(pid int) int64 {
 		return 0
 	}
 	return (resident - shared) * int64(os.Getpagesize())
+}
+
+// renice sets how much nicer than this one a process is, for each of its threads: Linux has one niceness for each. New threads take
+// over that of the one that makes them, so those that were made meanwhile are found by the second round.
+func renice(pid, nicer int) error {
+	own, err := unix.Getpriority(unix.PRIO_PROCESS, 0) // the system call gives 20 less the niceness
+	if err != nil {
+		return err
+	}
+	for range 2 {
+		threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		if err != nil {
+			return err
+		}
+		for _, thread := range threads {
+			tid, err := strconv.Atoi(thread.Name())
+			if err != nil {
+				return err
+			}
+			if err := unix.Setpriority(unix.PRIO_PROCESS, tid, min(19, 20-own+nicer)); err != nil && !errors.Is(err, unix.ESRCH) {
+				return err
+			}
+		}
+	}
+	return nil
 }

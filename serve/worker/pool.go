@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -18,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/apache/arrow-go/v18/arrow/ipc"
 
 	"github.com/cauce-data/cauce/engine/duckdb"
@@ -34,7 +36,10 @@ type Options struct {
 	// Readable are the folders in which data files lie.
 	Readable []string
 
-	Workers     int   // that serve statements of all sessions; 0: one per processor
+	// Workers serve statements of all sessions; 0: one per processor. A statement that runs for longer than longAfter makes room
+	// for others and gives way to them on the processors, while no more than longPerWorker times Workers such run and memory
+	// is left: so that long ones do not hold up short ones.
+	Workers     int
 	PinnedMax   int   // more workers, for sessions with temporary tables; 0: four times Workers
 	QueueMax    int   // statements that may wait for a worker; 0: 500
 	MemoryBytes int64 // that DuckDB may hold in one worker; 0: 1 GiB
@@ -49,14 +54,28 @@ const memoryExtra = 512 << 20
 // stopGrace is how long a statement that was cancelled may go on before its worker is killed.
 const stopGrace = 2 * time.Second
 
+const (
+	// longAfter is how long a statement runs before it makes room for others.
+	longAfter = 500 * time.Millisecond
+	// longPerWorker is how many statements for each worker may have made room.
+	longPerWorker = 4
+	// roomEvery is how often a statement that found no room to make tries again.
+	roomEvery = time.Second
+	// waysBehind is how much nicer than this process a worker is that gives way: a thread of it gets a third of what one of another
+	// worker gets while both want a processor. More would starve it beside other programs of the machine, such as a stream.
+	waysBehind = 5
+)
+
 // watchEvery is how often a worker's memory is looked at while it runs a statement.
 const watchEvery = 50 * time.Millisecond
 
 // Pool holds the workers. Close it.
 type Pool struct {
 	o      Options
-	slots  chan struct{} // one token for each statement that may run
+	slots  chan struct{} // one token for each statement that runs and has made no room
+	long   chan struct{} // one for each that has
 	pinned chan struct{}
+	budget int64 // memory that what runs may hold when a statement makes room
 
 	waiting atomic.Int64
 	counts  Counts
@@ -64,6 +83,7 @@ type Pool struct {
 	mu     sync.Mutex
 	idle   []*proc
 	all    map[*proc]bool
+	turns  map[*turn]bool // of the statements that run, but for those of pinned workers
 	closed bool
 	serial int
 	plain  bool // namespaces were refused
@@ -95,7 +115,7 @@ func Open(o Options) (*Pool, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("folder of sql workers: %w", err)
 	}
-	p := &Pool{o: o, slots: make(chan struct{}, o.Workers), pinned: make(chan struct{}, o.PinnedMax), all: map[*proc]bool{}}
+	p := &Pool{o: o, slots: make(chan struct{}, o.Workers), long: make(chan struct{}, longPerWorker*o.Workers), pinned: make(chan struct{}, o.PinnedMax), budget: memoryBudget(o.Workers, o.MemoryBytes), all: map[*proc]bool{}, turns: map[*turn]bool{}}
 	first, err := p.start()
 	if err != nil {
 		return nil, errors.Join(err, p.Close())
@@ -108,7 +128,9 @@ func Open(o Options) (*Pool, error) {
 func (p *Pool) Counts() *Counts { return &p.counts }
 
 // Load tells how many statements run and how many wait.
-func (p *Pool) Load() (running, waiting int) { return len(p.slots), int(p.waiting.Load()) }
+func (p *Pool) Load() (running, waiting int) {
+	return len(p.slots) + len(p.long), int(p.waiting.Load())
+}
 
 // Workers lists the process ids of the workers.
 func (p *Pool) Workers() []int {
@@ -153,6 +175,34 @@ type proc struct {
 	why     atomic.Pointer[Error]
 	keys    map[string]bool
 	used    bool // something of a session's is in it
+
+	pace   sync.Mutex
+	behind bool // it gives way to others on the processors
+}
+
+// giveWay puts the worker behind the others on the processors.
+func (w *proc) giveWay() {
+	w.pace.Lock()
+	defer w.pace.Unlock()
+	if w.dead.Load() {
+		return
+	}
+	w.behind = true // even if only some of its threads are
+	if err := renice(w.cmd.Process.Pid, waysBehind); err != nil {
+		w.p.o.Log.Debug("an sql worker does not give way", "error", err)
+	}
+}
+
+// hurry undoes giveWay.
+func (w *proc) hurry() error {
+	w.pace.Lock()
+	defer w.pace.Unlock()
+	if !w.behind {
+		return nil
+	}
+	err := renice(w.cmd.Process.Pid, 0)
+	w.behind = err != nil
+	return err
 }
 
 func (p *Pool) start() (*proc, error) {
@@ -306,6 +356,10 @@ func (p *Pool) give(w *proc) {
 			return
 		}
 	}
+	if err := w.hurry(); err != nil { // not every system lets a process be what it was
+		w.kill()
+		return
+	}
 	p.mu.Lock()
 	keep := len(p.idle) < p.o.Workers && !p.closed
 	if keep {
@@ -366,34 +420,168 @@ func (n *Pinned) Close() {
 
 // Run runs a statement on the session's worker.
 func (n *Pinned) Run(ctx context.Context, r *Request) (*Result, error) {
-	return n.p.run(ctx, n.w, r, func() {})
+	done := make(chan struct{})
+	behind := time.AfterFunc(longAfter, func() {
+		defer close(done)
+		n.w.giveWay()
+	})
+	return n.p.run(ctx, n.w, r, func() {
+		if !behind.Stop() {
+			<-done
+			_ = n.w.hurry() // where the system does not allow it, the session stays behind
+		}
+	})
 }
 
+// Habit remembers of a session whether its last statement was a long one: the next one then makes room from the beginning. The
+// zero value is a session that has run none.
+type Habit struct{ long atomic.Bool }
+
 // Run runs a statement on a worker that is free, or waits for one; ctx bounds the waiting and the statement, also after
-// Run has returned. The caller closes the result.
-func (p *Pool) Run(ctx context.Context, r *Request) (*Result, error) {
+// Run has returned. h is its session's. The caller closes the result.
+func (p *Pool) Run(ctx context.Context, r *Request, h *Habit) (*Result, error) {
 	if n := p.waiting.Add(1); n > int64(p.o.QueueMax) {
 		p.waiting.Add(-1)
 		p.counts.Refused.Add(1)
 		return nil, &Error{Kind: KindBusy, Message: fmt.Sprintf("%d statements wait already; try again later", p.o.QueueMax)}
 	}
-	select {
-	case p.slots <- struct{}{}:
-		p.waiting.Add(-1)
-	case <-ctx.Done():
-		p.waiting.Add(-1)
-		return nil, ctx.Err()
+	asked := time.Now()
+	t := &turn{p: p, habit: h}
+	if h.long.Load() {
+		t.long = t.room()
 	}
-	release := func() { <-p.slots }
+	if !t.long {
+		select {
+		case p.slots <- struct{}{}:
+		case <-ctx.Done():
+			p.waiting.Add(-1)
+			if errors.Is(context.Cause(ctx), context.Canceled) {
+				return nil, ctx.Err()
+			}
+			return nil, p.waited(time.Since(asked))
+		}
+	}
+	p.waiting.Add(-1)
 	w, err := p.take()
 	if err != nil {
-		release()
+		t.free()
 		return nil, err
 	}
+	t.begin(w)
 	return p.run(ctx, w, r, func() {
+		t.end()
 		p.give(w)
-		release()
+		t.free()
 	})
+}
+
+// waited is the error of a statement whose time passed before it began: it tells what the workers did meanwhile.
+func (p *Pool) waited(d time.Duration) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var longest time.Duration
+	for t := range p.turns {
+		longest = max(longest, time.Since(t.began))
+	}
+	return &Error{Kind: KindWaited, Message: fmt.Sprintf("it waited %v for a worker and never began; %d statements run, the longest for %v", d.Round(time.Second/10), len(p.turns), longest.Round(time.Second/10))}
+}
+
+// turn is the place of a running statement among those that may run.
+type turn struct {
+	p     *Pool
+	habit *Habit
+	w     *proc
+	began time.Time
+
+	mu    sync.Mutex
+	timer *time.Timer
+	long  bool // its token is one of long, not one of slots
+	ended bool
+}
+
+// begin takes a turn; its token has been taken.
+func (t *turn) begin(w *proc) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.w, t.began = w, time.Now()
+	t.p.mu.Lock()
+	t.p.turns[t] = true
+	t.p.mu.Unlock()
+	if t.long {
+		t.w.giveWay()
+	} else {
+		t.timer = time.AfterFunc(longAfter, t.makeRoom)
+	}
+}
+
+// memoryBudget is what the workers' statements may hold together while further ones begin: half of what this machine, or the control
+// group in which the process lives, has, and no less than twice what one statement for each worker may.
+func memoryBudget(workers int, each int64) int64 {
+	machine, err := memlimit.FromSystem()
+	if err != nil {
+		machine = 0
+	}
+	if group, err := memlimit.FromCgroup(); err == nil {
+		machine = min(machine, group)
+	}
+	return max(2*int64(workers)*each, int64(min(machine, math.MaxInt64)/2)) //nolint:gosec // bounded
+}
+
+// room takes a token of those that have made room, if there is one and what runs leaves as much memory as a statement may hold.
+func (t *turn) room() bool {
+	t.p.mu.Lock()
+	var held int64
+	for other := range t.p.turns {
+		held += residentBytes(other.w.cmd.Process.Pid)
+	}
+	t.p.mu.Unlock()
+	if held+t.p.o.MemoryBytes > t.p.budget {
+		return false
+	}
+	select {
+	case t.p.long <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+// makeRoom lets another statement begin.
+func (t *turn) makeRoom() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.ended:
+	case t.room():
+		t.long = true
+		t.w.giveWay()
+		<-t.p.slots
+	default:
+		t.timer.Reset(roomEvery)
+	}
+}
+
+// end says that the statement has ended.
+func (t *turn) end() {
+	t.p.mu.Lock()
+	delete(t.p.turns, t)
+	t.p.mu.Unlock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ended = true
+	if t.timer != nil {
+		t.timer.Stop()
+	}
+	t.habit.long.Store(time.Since(t.began) > longAfter)
+}
+
+// free gives the token back.
+func (t *turn) free() {
+	if t.long {
+		<-t.p.long
+	} else {
+		<-t.p.slots
+	}
 }
 
 // Result is what a statement gives. Its rows are taken from the worker as fast as that makes them.

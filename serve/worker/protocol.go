@@ -52,6 +52,7 @@ const (
 	KindMemory    = "OutOfMemory" // the limit of memory
 	KindDied      = "Died"        // the process ended by itself
 	KindBusy      = "Busy"        // the queue is full
+	KindWaited    = "Waited"      // its time passed before a worker was free
 	KindSpool     = "Spool"       // the result is larger than may be kept
 	KindCancelled = "Interrupt"
 	KindView      = "View" // a view does not fit its tables

@@ -17,6 +17,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cauce-data/cauce/internal/loopback"
 	"github.com/cauce-data/cauce/test/lab"
 )
 
@@ -46,7 +47,7 @@ func newLake(t testing.TB, more string, env ...string) *lab.Lake {
 // serveLake starts `cauce serve` and waits until it answers.
 func serveLake(t testing.TB, l *lab.Lake, args ...string) *server {
 	t.Helper()
-	s := &server{t: t, lake: l, addr: freeAddress(t)}
+	s := &server{t: t, lake: l, addr: loopback.Free(t)}
 	_, s.port, _ = net.SplitHostPort(s.addr)
 	s.proc = l.Start(nil, append([]string{"serve", "--pg-listen", s.addr}, args...)...)
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
@@ -64,17 +65,6 @@ func serveLake(t testing.TB, l *lab.Lake, args ...string) *server {
 			t.Fatalf("cauce serve does not listen: %v", err)
 		}
 	}
-}
-
-// freeAddress is one on loopback on which nobody listens.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer free.Close()
-	return free.Addr().String()
 }
 
 // url is the address for drivers.

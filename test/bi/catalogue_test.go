@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/cauce-data/cauce/internal/loopback"
 	"github.com/cauce-data/cauce/internal/prereq"
 	"github.com/cauce-data/cauce/serve/pgcatalog"
 	"github.com/cauce-data/cauce/test/lab"
@@ -176,7 +177,7 @@ func startPostgreSQL(t *testing.T) string {
 	if out, err := run("initdb", "-D", data, "-U", "cauce", "-A", "trust", "--locale=C.UTF-8", "-E", "UTF8", "-N").CombinedOutput(); err != nil {
 		t.Fatalf("initdb: %v\n%s", err, out)
 	}
-	addr := freeAddress(t)
+	addr := loopback.Free(t)
 	_, port, _ := strings.Cut(addr, ":")
 	server := run("postgres", "-D", data, "-p", port, "-k", "", "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "default_transaction_isolation=repeatable read")
 	if err := server.Start(); err != nil {

@@ -25,6 +25,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/cauce-data/cauce/internal/loopback"
 	"github.com/cauce-data/cauce/internal/prereq"
 	"github.com/cauce-data/cauce/test/lab"
 )
@@ -32,7 +33,7 @@ import (
 // serveFlight starts `cauce serve` with both doors and gives the address of Flight SQL.
 func serveFlight(t *testing.T, l *lab.Lake) (*server, string) {
 	t.Helper()
-	addr := freeAddress(t)
+	addr := loopback.Free(t)
 	s := serveLake(t, l, "--flight-listen", addr)
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		c, err := net.Dial("tcp", addr)

@@ -9,13 +9,16 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"golang.org/x/sys/unix"
 
+	"github.com/cauce-data/cauce/internal/family"
 	"github.com/cauce-data/cauce/internal/prereq"
 )
 
@@ -264,6 +267,85 @@ func TestSQLOverTheWire(t *testing.T) {
 			t.Errorf("left behind: %v %v", left, err)
 		}
 	})
+}
+
+// TestLongStatementsMakeRoom: statements that do not end hold up nobody, and the processors are the others' first; where there are so
+// many that it is of no use, who waited is told for what.
+func TestLongStatementsMakeRoom(t *testing.T) {
+	l := newLake(t, "serve: {workers: 1}\n")
+	s := serveLake(t, l)
+	want := int64(len(l.Rows()))
+	ctx, cancel := context.WithCancel(t.Context())
+	var endless sync.WaitGroup
+	defer endless.Wait()
+	defer cancel()
+	begin := func() {
+		c := s.connect("default_query_exec_mode=simple_protocol")
+		endless.Go(func() {
+			_, _ = c.Exec(ctx, "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r) SELECT max(n) FROM r")
+		})
+	}
+	other := s.connect("default_query_exec_mode=simple_protocol")
+	if _, err := other.Exec(ctx, "SET statement_timeout = '1min'"); err != nil {
+		t.Fatal(err)
+	}
+	own, err := unix.Getpriority(unix.PRIO_PROCESS, 0) // the system call gives 20 less the niceness
+	if err != nil {
+		t.Fatal(err)
+	}
+	if own < 6 {
+		t.Fatalf("the tests run at a niceness of %d: nobody can give way to them", 20-own)
+	}
+	// behind is how many workers give way to others.
+	behind := func() (n int) {
+		for _, r := range family.Descendants(s.proc.Pid()) {
+			if p, err := unix.Getpriority(unix.PRIO_PROCESS, r.Pid); err == nil && p == own-5 {
+				n++
+			}
+		}
+		return n
+	}
+	soon := func(n int) {
+		t.Helper()
+		for until := time.Now().Add(time.Minute); behind() != n; time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(until) {
+				t.Fatalf("%d workers give way, want %d", behind(), n)
+			}
+		}
+	}
+	for n := range 4 {
+		begin()
+		soon(n + 1)
+		for range 3 {
+			if n := count(t, other, "SELECT count(*) FROM unified_events"); n != want {
+				t.Errorf("%d rows beside statements that do not end, want %d", n, want)
+			}
+		}
+	}
+	begin()
+	if _, err := other.Exec(ctx, "SET statement_timeout = '2s'"); err != nil {
+		t.Fatal(err)
+	}
+	for until := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		_, err := other.Exec(ctx, "SELECT count(*) FROM unified_events")
+		if err == nil && time.Now().Before(until) { // the last one has not begun yet
+			continue
+		}
+		var e *pgconn.PgError
+		if !errors.As(err, &e) || e.Code != "57014" || !strings.Contains(e.Message, "5 statements run, the longest for") || !strings.Contains(e.Hint, "serve.workers") {
+			t.Errorf("who waits for five statements that do not end: %v", err)
+		}
+		break
+	}
+	cancel()
+	endless.Wait()
+	soon(0)
+	if _, err := other.Exec(t.Context(), "SET statement_timeout = 0"); err != nil {
+		t.Fatal(err)
+	}
+	if n := count(t, other, "SELECT count(*) FROM unified_events"); n != want {
+		t.Errorf("%d rows afterwards, want %d", n, want)
+	}
 }
 
 // transactions: a transaction reads one version of the table, the next one the commits that came in between.

@@ -77,6 +77,9 @@ serve: {workers: 1}
 		if got := one(t, viewer, "SELECT obj_description('btc'::regclass)"); got != "what Bitcoin cost" {
 			t.Errorf("the view's comment is %q", got)
 		}
+		if got := one(t, all, "SELECT CASE WHEN pg_total_relation_size('unified_events') = pg_table_size(c.oid) AND pg_relation_size('public.unified_events', 'main') > 0 THEN 'equal' END FROM pg_class c WHERE c.relname = 'unified_events'"); got != "equal" {
+			t.Errorf("sizes by name and by number: %s", got)
+		}
 		if got := one(t, all, "SELECT pg_get_viewdef('btc'::regclass)"); !strings.Contains(got, "BTCUSDT") {
 			t.Errorf("the definition is %s", got)
 		}
@@ -142,7 +145,8 @@ serve: {workers: 1}
 			"SELECT * FROM lake.quarantine":                             "42501",
 			"SELECT * FROM lake.runs":                                   "42501",
 			"SELECT * FROM lake.gaps":                                   "42501",
-			"SELECT 'unified_events'::regclass":                         "22023",
+			"SELECT 'unified_events'::regclass":                         "42P01",
+			"SELECT pg_total_relation_size('unified_events')":           "42P01",
 			"DROP TABLE btc":                                            "25006",
 			"INSERT INTO btc SELECT * FROM btc":                         "25006",
 			"COPY unified_events TO STDOUT":                             "42P01",

@@ -1,7 +1,7 @@
 // The program of the pages. Each page is a function that asks the lake and gives the elements to show; what it shows is
 // decided by the address alone, so that every state can be bookmarked.
 
-import {ago, ask, bars, bytes, el, empty, figure, figures, form, grid, link, nil, number, plural, post, query, section, time} from '/assets/ui.js';
+import {ago, ask, bars, bytes, el, empty, figure, figures, form, grid, link, nil, number, plot, plural, post, query, section, time} from '/assets/ui.js';
 import {sqlPage} from '/assets/sql.js';
 
 const main = document.getElementById('main');
@@ -100,15 +100,18 @@ const pages = {
         r.command ? el('p', 'asked for by ', el('code', r.command)) : null,
         mayRetry ? el('p', retry) : null,
         r.error ? section('Error', el('pre.wrap', r.error)) : null,
-        section('Attempts', r.attempts.length ? grid(['started (UTC)', '>seconds', 'error'], r.attempts.map(a => [time(a.started), seconds(a), el('td.wrap', a.error ?? '')]), 'attempts') : empty('none yet')),
+        section('Attempts', r.attempts.length ? grid(['started (UTC)', '>seconds', 'error'], r.attempts.map(a => [time(a.started), seconds(a), el('td.wrap', a.error === r.error ? 'as above' : a.error ?? '')]), 'attempts') : empty('none yet')),
         section('Log', text),
         r.result ? section('Result', el('pre', {tabindex: 0}, JSON.stringify(r.result, null, 2))) : null];
     }
     const {runs} = await ask('/api/runs');
+    if (!runs.length) return [el('h1', 'Runs'), empty('Nothing has run yet. cauce up runs batch and maintenance at their times; cauce run batch runs a batch at once.')];
+    const ended = runs.filter(r => took(r) !== null).toReversed();
+    const values = good => ended.map(r => good === (r.status === 'ok') ? took(r) : null);
     return [el('h1', 'Runs'), el('p.sub', 'batch and maintenance on this machine, newest first'),
-      section('History', runs.length ? grid(['run', 'task', 'status', 'started (UTC)', '>seconds', '>attempts', 'error'], runs.map(r => [
-        link('/runs/' + encodeURIComponent(r.id), r.id), r.task, el('td', status(r.status)), time(r.started), seconds(r), r.attempts.length, el('td.wrap', (r.error ?? '').split('\n')[0])]), 'runs')
-        : empty('Nothing has run yet. cauce up runs batch and maintenance at their times; cauce run batch --now runs a batch at once.'))];
+      section('History', ended.length > 1 ? plot(ended.map(r => time(r.started)), [{name: 'succeeded', values: values(true)}, {name: 'did not', values: values(false)}], {what: `seconds that each run took; longest ${shortly(Math.max(...ended.map(took)))}`}) : null,
+        grid(['status', 'task', 'started (UTC)', '>seconds', '>attempts', 'error', 'run'], runs.map(r => [
+          el('td', status(r.status)), r.task, link('/runs/' + encodeURIComponent(r.id), time(r.started)), seconds(r), r.attempts.length, el('td.wrap', clip(r.error ?? '', 240)), el('td.mono.id', r.id)]), 'runs'))];
   },
 
   async streaming() {
@@ -142,11 +145,11 @@ const pages = {
     }}}, 'Try these again');
     return [el('h1', 'Quarantine'), el('p.sub', 'records that did not fit, kept as they came'),
       notice ? el('p.sub', {role: 'status'}, notice) : null,
-      st.quarantine.length ? section('By rule', grid(['table', 'source', 'rule', '>records'], st.quarantine.map(x => [x.table, x.source, link(`/quarantine?rule=${encodeURIComponent(x.rule)}&source=${encodeURIComponent(x.source)}`, x.rule), number(x.rows)]), 'counts by rule')) : null,
-      section('Records', form([{name: 'source', label: 'source', options: ['', ...lake.sources.map(s => s.name)]}, {name: 'rule', label: 'rule', options: ['', ...rules]}, {name: 'all', label: 'resolved ones too', options: ['', 'true']}], 'Show', go),
+      st.quarantine.length ? section('By rule', grid(['rule', '>records', 'source', 'table'], st.quarantine.map(x => [link(`/quarantine?rule=${encodeURIComponent(x.rule)}&source=${encodeURIComponent(x.source)}`, x.rule), number(x.rows), x.source, x.table]), 'counts by rule')) : null,
+      section('Records', form([{name: 'source', label: 'source', options: ['', ...lake.sources.map(s => s.name)]}, {name: 'rule', label: 'rule', options: ['', ...rules]}, {name: 'all', label: 'resolved ones too', options: [['', 'no'], ['true', 'yes']]}], 'Show', go),
         rows.length ? [el('p', session.login ? null : retry, rows.length >= max ? ` the first ${max}` : ''), grid(['source', 'where', 'rule', 'reason', 'raw record', 'state'], rows.map(r => [r.source,
           el('td.mono.wrap', r.file ? `${r.file}:${r.line ?? r.position}` : `${r.topic}/${r.partition ?? 0}@${r.offset ?? 0}`), el('td.mono', r.rule), el('td.wrap', r.reason),
-          el('td.mono.wrap', r.raw.length > 400 ? r.raw.slice(0, 400) + '…' : r.raw), r.state]), 'records in quarantine')] : empty('Nothing is in quarantine.'))];
+          el('td.mono.wrap', clip(r.raw, 400)), r.state]), 'records in quarantine')] : empty('Nothing is in quarantine.'))];
   },
 
   async gaps() {
@@ -158,7 +161,7 @@ const pages = {
     return [el('h1', 'Gaps'), el('p.sub', g.missing ? `${plural(g.missing, 'id')} missing; cauce gaps --repair fetches what the source still has` : 'nothing is missing of what the tables should have'),
       section('Completeness', days.length ? grid(['day', ...series], days.map(day => [el('th', {scope: 'row'}, day), ...series.map(s => {
         const d = by.get(day + '\0' + s);
-        return d ? el('td', {title: d.statement}, el(d.state.startsWith('complete') ? 'span.pill.good' : 'span.pill.bad', d.state), ' ', el('small', `${number(d.rows)} rows, ids ${d.from}–${d.to}`)) : el('td.nil', 'no rows');
+        return d ? el('td', {title: d.statement}, el(d.state.startsWith('complete') ? 'span.pill.good' : 'span.pill.bad', d.state), el('small', `${number(d.rows)} rows`), el('small', `ids ${d.from}–${d.to}`)) : el('td.nil', 'no rows');
       })]), 'completeness by day and series') : empty('No rows yet.')),
       section('Holes', g.holes.length ? grid(['series', '>ids', '>from', '>to', 'whose', 'why'], g.holes.slice(0, 200).map(h => [h.series, number(h.ids), h.from, h.to, h.owner, el('td.wrap', h.why)]), 'holes') : empty('None.')),
       g.offsets?.length ? section('Lost offsets', grid(['source', 'topic', '>partition', '>from', '>to', 'why'], g.offsets.map(o => [o.source, o.topic, o.partition, o.from, o.to, el('td.wrap', o.reason)]), 'lost offsets')) : null];
@@ -169,10 +172,20 @@ const pages = {
     const t = st.tables.find(x => x.exists) ?? st.tables[0], path = `${lake.storage.replace(/\/$/, '')}/${t.path}`, local = path.replace(/^file:(\/\/)?/, '');
     const door = k => lake.doors?.find(d => d.kind === k)?.address;
     const pg = door('postgres'), user = lake.doors?.find(d => d.kind === 'postgres')?.user, [host, port] = pg ? [pg.slice(0, pg.lastIndexOf(':')), pg.slice(pg.lastIndexOf(':') + 1)] : [];
-    const way = (title, text, why) => section(title, why ? el('p.sub', why) : null, el('pre', {tabindex: 0}, text));
+    const way = (title, text, why) => {
+      const copy = el('button.plain', {type: 'button', 'aria-label': `Copy: ${title}`, on: {click: async () => {
+        try { await navigator.clipboard.writeText(text); copy.textContent = 'Copied'; } catch { copy.textContent = 'Select it'; getSelection().selectAllChildren(shown); }
+        setTimeout(() => { copy.textContent = 'Copy'; }, 2000);
+      }}}, 'Copy'), shown = el('pre.wrap', {tabindex: 0}, text);
+      return section(title, why ? el('p.sub', why) : null, el('div.way', shown, copy));
+    };
+    const flight = door('flight');
     return [el('h1', 'Connect'), el('p.sub', `${t.name} is a Delta Lake table: whatever reads Delta reads it, history and live events together`),
       el('div.two',
-        pg ? way('psql, and every tool that speaks PostgreSQL', `psql "host=${host} port=${port} user=${user} dbname=lake"\n\nselect count(*) from ${t.name};`, `Tableau, Power BI, Superset, Grafana and DBeaver take the same host, port, user and database.`) : null,
+        pg ? way('psql, and every tool that speaks PostgreSQL', `psql "host=${host} port=${port} user=${user} dbname=lake"`, `Tableau, Power BI, Superset and Grafana take the same host, port, user and database.`) : null,
+        pg ? way('DBeaver, DataGrip and others with JDBC', `jdbc:postgresql://${pg}/lake`, `The user is ${user}.`) : null,
+        pg ? way('Python: psycopg', `import psycopg\n\nwith psycopg.connect("host=${host} port=${port} user=${user} dbname=lake") as c:\n    print(c.execute("SELECT count(*) FROM ${t.name}").fetchone())`) : null,
+        flight ? way('Python: Arrow Flight SQL', `from adbc_driver_flightsql import dbapi\n\nwith dbapi.connect("${flight}", autocommit=True) as c, c.cursor() as cur:\n    cur.execute("SELECT * FROM ${t.name}")\n    print(cur.fetch_arrow_table())`) : null,
         way('Command line', `cauce query "SELECT count(*) AS n FROM ${t.name}"`),
         way('Python: deltalake', `import deltalake\n\nt = deltalake.DeltaTable(${JSON.stringify(local)})\nprint(t.version(), t.to_pyarrow_dataset().count_rows())`),
         way('Python: DuckDB', `import duckdb\n\nduckdb.sql("INSTALL delta; LOAD delta")\nduckdb.sql("SELECT count(*) FROM delta_scan('${local.replaceAll("'", "''")}')").show()`),
@@ -226,7 +239,10 @@ async function follow(mine) {
   else show();
 }
 
-const seconds = r => !r.ended || r.ended.startsWith('0001') ? '–' : ((new Date(r.ended) - new Date(r.started)) / 1000).toFixed(1);
+const took = r => !r.ended || r.ended.startsWith('0001') ? null : (new Date(r.ended) - new Date(r.started)) / 1000;
+const shortly = s => s.toFixed(s < 1 ? 2 : 1);
+const seconds = r => took(r) === null ? '–' : shortly(took(r));
+const clip = (text, n) => text.length > n ? text.slice(0, n) + '…' : text;
 const status = s => el(s === 'succeeded' || s === 'success' || s === 'ok' ? 'span.pill.good' : unfinished(s) ? 'span.pill' : 'span.pill.bad', s);
 
 function difference(d) {

@@ -53,12 +53,12 @@ export const empty = text => el('p.empty', text);
 export const figure = (label, value, small) => el('div', el('div.t', label), el('div.v', value), small ? el('div.s', small) : null);
 export const figures = (...list) => el('div.figures', ...list);
 
-// grid makes a table; a column is a name, with a '>' before it if it holds numbers.
+// grid makes a table; a column is a name, with a '>' before it if it holds numbers; one of times says its zone.
 export function grid(columns, rows, label) {
-  const right = columns.map(c => c.startsWith('>'));
+  const right = columns.map(c => c.startsWith('>')), when = columns.map(c => c.endsWith('(UTC)'));
   return el('div.scroll', {tabindex: 0, role: 'region', 'aria-label': label},
     el('table', el('thead', el('tr', columns.map((c, i) => el(right[i] ? 'th.n' : 'th', {scope: 'col'}, c.replace(/^>/, ''))))),
-      el('tbody', rows.map(r => el('tr', r.map((v, i) => v instanceof HTMLTableCellElement ? v : el(right[i] ? 'td.n' : 'td', v)))))));
+      el('tbody', rows.map(r => el('tr', r.map((v, i) => v instanceof HTMLTableCellElement ? v : el(right[i] ? 'td.n' : when[i] ? 'td.when' : 'td', v)))))));
 }
 
 export const nil = () => el('td.nil', 'null');
@@ -66,8 +66,8 @@ export const link = (href, text) => el('a', {href}, text);
 
 // plot draws series over x with uPlot: x are numbers, or texts that name places in order. Each series is {name, values}.
 export function plot(x, series, {what, kind = 'bars', time = false}) {
-  const labels = !time && x.some(v => typeof v !== 'number') ? x : null;
-  const holder = el('div.plot', {role: 'img', 'aria-label': what});
+  const labels = !time && x.some(v => typeof v !== 'number') ? x : null, axisLabels = labels && brief(labels);
+  const holder = el(series.length > 1 ? 'div.plot' : 'div.plot.single', {role: 'img', 'aria-label': what});
   const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   let chart;
   const draw = () => {
@@ -75,13 +75,13 @@ export function plot(x, series, {what, kind = 'bars', time = false}) {
     const axis = {stroke: ink, grid: {stroke: line, width: 1}, ticks: {stroke: line, width: 1}};
     chart = new uPlot({
       width: holder.clientWidth, height: 190, tzDate: ts => uPlot.tzDate(new Date(ts * 1e3), 'UTC'), cursor: {y: false, drag: {x: true, y: false}}, legend: {live: holder.clientWidth > 500},
-      scales: {x: {time, range: (u, lo, hi) => lo === hi ? [lo - (time ? 1800 : 1), hi + (time ? 1800 : 1)] : kind === 'bars' ? [lo - (hi - lo) / x.length / 2, hi + (hi - lo) / x.length / 2] : [lo, hi]}, y: {range: (u, lo, hi) => kind === 'bars' ? [Math.min(0, lo), Math.max(hi, 1)] : lo === hi ? [lo - 1, hi + 1] : [lo, hi]}},
+      scales: {x: {time, range: (u, lo, hi) => lo === hi ? [lo - (time ? 1800 : 1), hi + (time ? 1800 : 1)] : kind === 'bars' ? [lo - (hi - lo) / x.length / 2, hi + (hi - lo) / x.length / 2] : [lo, hi]}, y: {range: (u, lo, hi) => kind === 'bars' ? [Math.min(0, lo), Math.max(1.08 * hi, hi > 0 ? 0 : 1)] : lo === hi ? [lo - 1, hi + 1] : [lo, hi]}},
       series: [labels ? {label: 'at', value: (u, i) => labels[i] ?? '–'} : {label: 'at', value: time ? (u, v) => v === null ? '–' : new Date(v * 1e3).toISOString().slice(0, 19).replace('T', ' ') : undefined}, ...series.map((s, i) => ({
         label: s.name, stroke: colours[i % 4], width: kind === 'bars' ? 0 : 1.5, fill: kind === 'bars' ? colours[i % 4] : undefined,
         paths: kind === 'bars' ? uPlot.paths.bars({size: [0.8, 60]}) : undefined, points: {show: kind !== 'bars' && (kind === 'points' || x.length < 40), size: 5},
         value: (u, v) => v === null || v === undefined ? '–' : v.toLocaleString('en-US'),
       }))],
-      axes: [labels ? {...axis, splits: u => labels.length < 2 ? [0] : [...labels.keys()].filter(k => k % Math.ceil(labels.length * 110 / u.width) === 0), values: (u, at) => at.map(k => shorten(labels[k], 14))} : time ? {...axis, values: moments} : axis,
+      axes: [labels ? {...axis, splits: u => labels.length < 2 ? [0] : [...labels.keys()].filter(k => k % Math.ceil(labels.length * 110 / u.width) === 0), values: (u, at) => at.map(k => shorten(axisLabels[k], 14))} : time ? {...axis, values: moments} : axis,
         {...axis, size: (u, values) => 18 + 7.2 * Math.max(3, ...(values ?? []).map(v => v.length)), values: (u, at) => at.map(v => v.toLocaleString('en-US', {notation: Math.abs(v) >= 1e5 ? 'compact' : 'standard', maximumFractionDigits: 6}))}],
     }, [labels ? [...labels.keys()] : x, ...series.map(s => s.values)], holder);
   };
@@ -102,11 +102,17 @@ function moments(u, at) {
   let day = '';
   return at.map(v => {
     const iso = new Date(v * 1e3).toISOString(), date = iso.slice(0, 10), clock = iso.slice(11, span < 600 ? 19 : 16);
-    if (span > 6 * 86400) return date;
+    if (span > 6 * 86400) return clock === '00:00' ? date : ''; // there is room for one a day
     const text = date === day ? clock : `${clock}\n${date}`;
     day = date;
     return text;
   });
+}
+
+// brief leaves out of moments what an axis has no room for: the day if all are of one, else the year and the seconds.
+function brief(labels) {
+  if (!labels.every(l => /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$/.test(l))) return labels;
+  return labels.map(labels.every(l => l.startsWith(labels[0].slice(0, 10))) ? l => l.slice(11) : l => l.slice(5, 16));
 }
 
 const shorten = (text, n) => text === null || text === undefined ? 'null' : text.length > n ? text.slice(0, n - 1) + '…' : text;
@@ -125,7 +131,7 @@ export function form(fields, button, go) {
     for (const [k, v] of new FormData(e.target)) if (v !== '') next.set(k, v);
     go(location.pathname + (next.size ? '?' + next : ''));
   }}}, fields.map(f => el('label', f.label, f.options
-    ? el('select', {name: f.name}, f.options.map(o => el('option', {value: o, selected: (q.get(f.name) ?? '') === o}, o || 'all')))
+    ? el('select', {name: f.name}, f.options.map(o => Array.isArray(o) ? o : [o, o || 'all']).map(([value, text]) => el('option', {value, selected: (q.get(f.name) ?? '') === value}, text)))
     : el('input', {name: f.name, type: f.type ?? 'text', min: 0, value: q.get(f.name) ?? '', placeholder: f.placeholder ?? ''}))),
     el('button', button));
 }
