@@ -1,11 +1,12 @@
 package delta
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
 	"slices"
-	"sort"
+	"strings"
 
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
 	"github.com/apache/arrow-go/v18/arrow"
@@ -204,15 +205,9 @@ func (j *judge) judge(ctx context.Context, files []File, m *Matches) (*judgement
 			order = append(order, int32(k))
 		}
 	}
-	sort.Slice(order, func(x, y int) bool {
-		p, q := m.Match[order[x]], m.Match[order[y]]
-		if p.Source != q.Source {
-			return p.Source < q.Source
-		}
-		if p.File != q.File {
-			return p.File < q.File
-		}
-		return p.Row < q.Row
+	slices.SortFunc(order, func(x, y int32) int {
+		p, q := m.Match[x], m.Match[y]
+		return cmp.Or(cmp.Compare(p.Source, q.Source), cmp.Compare(p.File, q.File), cmp.Compare(p.Row, q.Row))
 	})
 	g.isRepl = make([]bool, len(m.Match))
 	for at := 0; at < len(order); {
@@ -330,19 +325,38 @@ func (j *judge) second(ctx context.Context, g *judgement, from, to int) error {
 			hits[g.matches[k].File].Add(uint64(g.matches[k].Row))
 		}
 	}
-	stored, pos, err := readAt(ctx, a.eng.Reader, a.info, g.files, hits, j.rest)
-	if err != nil {
-		return err
-	}
-	defer stored.Release()
 	src, err := readSource(ctx, a.src, a.info.Schema, j.rest, bitmapOf(ords))
 	if err != nil {
 		return err
 	}
 	defer src.Release()
+	known := j.known(g, need)
+	columns := slices.DeleteFunc(slices.Clone(j.rest), func(c string) bool { return containsFold(known, c) })
+	if len(columns) == 0 { // a row is read by one column at least
+		known, columns = nil, j.rest
+	}
+	stored, pos, err := readAt(ctx, a.eng.Reader, a.info, g.files, hits, columns)
+	if err != nil {
+		return err
+	}
+	defer func() { stored.Release() }()
 	at := func(k int32) int {
 		r, _ := pos.at(g.matches[k].File, g.matches[k].Row)
 		return int(r)
+	}
+	if len(known) > 0 {
+		from := make([]int64, stored.NumRows())
+		for s, i := range need {
+			for _, k := range g.group(i) {
+				from[at(k)] = int64(s)
+			}
+		}
+		whole, err := withColumns(ctx, stored, src, known, from)
+		if err != nil {
+			return err
+		}
+		stored.Release()
+		stored = whole
 	}
 	cmp := newComparer(a.o.Order, src, stored)
 	for s, i := range need {
@@ -364,6 +378,57 @@ func (j *judge) second(ctx context.Context, g *judgement, from, to int) error {
 		sub[i] = s
 	}
 	return j.findSameAt(ctx, g, need, func(i int) int { return sub[i] }, src, stored, at)
+}
+
+// known are the columns of rest in which the stored rows of the given groups are what their source rows are: the key, and those
+// by which every match is a tie so far. They need not be read, and a key is often the largest column.
+func (j *judge) known(g *judgement, groups []int) []string {
+	a := j.a
+	out := slices.Clone(a.o.Key)
+	tied := true
+	for _, i := range groups {
+		for _, k := range g.group(i) {
+			tied = tied && g.state[k] == 0 && !g.isRepl[k]
+		}
+	}
+	if tied {
+		out = append(out, orderColumns(a.o.Order[:j.plain])...)
+	}
+	return slices.DeleteFunc(distinct(out), func(c string) bool {
+		f, ok := a.info.Schema.Field(c)
+		return !ok || !containsFold(j.rest, c) || !equalIsSame(f.Type)
+	})
+}
+
+// equalIsSame tells whether values of a type that are equal are one value: -0.0 equals 0.0.
+func equalIsSame(t Type) bool {
+	switch t {
+	case String, Long, Integer, Short, Byte, Boolean, Date, Timestamp, TimestampNTZ, Binary:
+		return true
+	}
+	return false
+}
+
+func containsFold(names []string, name string) bool {
+	return slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, name) })
+}
+
+// withColumns is a batch with further columns: those of another batch, of which from names the row for each. The caller releases it.
+func withColumns(ctx context.Context, b, other arrow.RecordBatch, columns []string, from []int64) (arrow.RecordBatch, error) {
+	fields, cols := slices.Clone(b.Schema().Fields()), slices.Clone(b.Columns())
+	for _, n := range columns {
+		i := fieldIndex(other.Schema(), n)
+		if i < 0 {
+			return nil, fmt.Errorf("BUG: no column %s in the source", n)
+		}
+		c, err := takeArray(ctx, other.Column(i), from)
+		if err != nil {
+			return nil, fmt.Errorf("column %s: %w", n, err)
+		}
+		defer c.Release()
+		fields, cols = append(fields, other.Schema().Field(i)), append(cols, c)
+	}
+	return array.NewRecordBatch(arrow.NewSchema(fields, nil), cols, b.NumRows()), nil
 }
 
 // settle turns the states of matches into winners and losers.

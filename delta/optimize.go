@@ -96,10 +96,13 @@ func (t *Table) Optimize(ctx context.Context, o OptimizeOptions) (*OptimizeResul
 	o.MinFiles = max(2, o.MinFiles) // to pack one file would be done again each time
 	o.Tiered = o.Tiered && len(o.ZOrderBy) == 0 && !o.Purge
 	res := &OptimizeResult{}
-	yielded := 0
+	yielded, left := 0, -1
 	for inVain := 0; inVain < optimizeRounds; {
 		s, bins, err := t.planOptimize(ctx, &o, res)
 		if err == nil {
+			if left < 0 { // each group leaves a file less at least, so that more groups than files are of what came meanwhile
+				left = s.NumFiles()
+			}
 			if o.Tiered && len(bins) > 1 {
 				bins = bins[:1] // the others are planned anew when this one is in the table
 			}
@@ -114,8 +117,9 @@ func (t *Table) Optimize(ctx context.Context, o OptimizeOptions) (*OptimizeResul
 			o.KeepMarked = true
 		case yielded > 0:
 			inVain++
-		case o.Tiered && len(bins) > 0:
+		case o.Tiered && len(bins) > 0 && left > 0:
 			inVain = 0
+			left--
 		default:
 			return res, nil
 		}

@@ -247,7 +247,8 @@ func (p *readPlan) readFile(ctx context.Context, f File, index int, only *roarin
 			err = fmt.Errorf("%w: %v", ErrCorruptFile, r)
 		}
 	}()
-	fr, err := pqarrow.NewFileReader(pf, pqarrow.ArrowReadProperties{BatchSize: readRows, Parallel: len(p.fields) > 1}, memory.DefaultAllocator)
+	// Not in parallel: the library panics over some damaged pages, and in a goroutine of its own nobody could take that back.
+	fr, err := pqarrow.NewFileReader(pf, pqarrow.ArrowReadProperties{BatchSize: readRows}, memory.DefaultAllocator)
 	if err != nil {
 		return false, err
 	}

@@ -178,7 +178,10 @@ func ParsePartitionValue(t Type, s *string) (any, error) {
 		}
 		n := r.FloatString(d.S)
 		if back, _ := new(big.Rat).SetString(n); back == nil || back.Cmp(r) != 0 {
-			return nil, bad // more digits than the type has
+			return nil, bad // more digits behind the point than the type has
+		}
+		if whole, _, _ := strings.Cut(strings.TrimPrefix(n, "-"), "."); whole != "0" && len(whole) > d.P-d.S {
+			return nil, bad
 		}
 		return Number(n), nil
 	}
@@ -190,7 +193,7 @@ func ParsePartitionValue(t Type, s *string) (any, error) {
 	case String:
 		return v, nil
 	case Long, Integer, Short, Byte:
-		n, err := strconv.ParseInt(strings.TrimSpace(v), 10, 64)
+		n, err := strconv.ParseInt(strings.TrimSpace(v), 10, map[Primitive]int{Long: 64, Integer: 32, Short: 16, Byte: 8}[p])
 		if err != nil {
 			return nil, bad
 		}

@@ -96,28 +96,16 @@ func (r *replacement) metrics(c *change) map[string]string {
 
 // tryOverwrite is Overwrite that writes nothing.
 func (t *Table) tryOverwrite(ctx context.Context, rows Rows, o OverwriteOptions) (*Result, error) {
-	s, err := t.Snapshot(ctx)
+	s, fitted, _, err := t.toWrite(ctx, rows, o.Evolve)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.checkWriteRows(); err != nil {
-		return nil, fmt.Errorf("write to %s: %w", t, err)
-	}
-	fitted, grown, err := fit(rows, s.Schema(), s.growth(o.Evolve))
-	if err != nil {
-		return nil, fmt.Errorf("write to %s: %w", t, err)
-	}
-	res, where, dynamic := &Result{Version: s.Version(), Rows: rows.NumRows()}, o.Where, o.Dynamic && len(s.PartitionBy()) > 0
-	if grown != nil {
-		if s, err = s.evolved(grown); err != nil {
-			return nil, fmt.Errorf("write to %s: %w", t, err)
-		}
-	}
+	res, where := &Result{Version: s.Version(), Rows: rows.NumRows()}, o.Where
 	req := WriteRequest{Rows: fitted}
 	if err := enforce(ctx, t.engine(), s.TableInfo(), &req); err != nil {
 		return nil, fmt.Errorf("write to %s: %w", t, err)
 	}
-	if dynamic {
+	if o.Dynamic && len(s.PartitionBy()) > 0 {
 		if where, err = s.partitionsOfRows(ctx, req.Rows); err != nil {
 			return nil, fmt.Errorf("overwrite %s: %w", t, err)
 		}

@@ -770,7 +770,7 @@ func TestSimulation(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	t.Logf("%d schedules: %d commits, %d lost races, %d faults, %d crashes, %d commits of OPTIMIZE, which gave up %d groups of files",
+	t.Logf("REPORT: %d schedules: %d commits, %d lost races, %d faults, %d crashes, %d commits of OPTIMIZE, which gave up %d groups of files",
 		n, sum.commits, sum.lost, sum.faults, sum.crashes, sum.packings, sum.yielded)
 	if sum.lost == 0 || sum.crashes == 0 || sum.faults == 0 || sum.packings == 0 {
 		t.Error("the schedules met no race, no crash, no fault or no packing")

@@ -119,6 +119,34 @@ func TestTieredOptimizeLeavesTheLargeFileAlone(t *testing.T) {
 	optimize(OptimizeOptions{Tiered: true}, 10, 1)
 }
 
+// TestTieredOptimizeEndsBesideAQuickWriter: a writer that adds files faster than they are packed does not keep the packing from
+// its end; what it added is for the next call.
+func TestTieredOptimizeEndsBesideAQuickWriter(t *testing.T) {
+	ctx := context.Background()
+	tab := newItems(t, tempStore(t), true, nil)
+	next := 0
+	put := func(n int) {
+		for range n {
+			mustMerge(t, tab, itemMerge(), item{ID: fmt.Sprintf("k%06d", next), Day: 1, Seq: 1, Val: "v"})
+			next++
+		}
+	}
+	put(4)
+	commits := 0
+	res, err := tab.Optimize(ctx, OptimizeOptions{Tiered: true, MinFiles: 2, Hook: func(phase string) {
+		if phase != "after-commit" {
+			return
+		}
+		if commits++; commits > 200 {
+			t.Fatal("200 groups were packed, and there is no end")
+		}
+		put(8)
+	}})
+	if err != nil || res.Commits == 0 || res.Commits != commits {
+		t.Fatalf("%d commits, %d were seen: %v", res.Commits, commits, err)
+	}
+}
+
 // TestLargeMarkedFileDoesNotStopThePacking: a writer marks rows of a large file while it is rewritten for its vector; the
 // small files are packed all the same, and the large one waits for another time.
 func TestLargeMarkedFileDoesNotStopThePacking(t *testing.T) {

@@ -130,7 +130,8 @@ func TestPartitionValues(t *testing.T) {
 		typ Type
 		s   string
 	}{{Long, "x"}, {Long, "1.5"}, {Boolean, "yes"}, {Date, "20.08.2024"}, {Date, "2024-13-01"}, {Date, "2023-02-29"}, {Date, "24-08-20"}, {Date, "+99999999-01-01"}, {Date, "9999999-01-01"}, {Date, "2024-08-20 "}, {Timestamp, "noon"}, {Timestamp, "2024-08-20T12:34"},
-		{Decimal{5, 1}, "1/3"}, {Decimal{5, 1}, "1e999999999"}, {Double, "one"}, {&Array{Element: Long}, "[1]"}} {
+		{Decimal{5, 1}, "1/3"}, {Decimal{5, 1}, "1e999999999"}, {Decimal{5, 1}, "10000"}, {Decimal{5, 1}, "-1e4"}, {Decimal{5, 5}, "1"}, {Decimal{5, 1}, "1.25"},
+		{Byte, "128"}, {Byte, "-129"}, {Short, "32768"}, {Integer, "2147483648"}, {Long, "9223372036854775808"}, {Double, "one"}, {&Array{Element: Long}, "[1]"}} {
 		if v, err := ParsePartitionValue(c.typ, &c.s); err == nil {
 			t.Errorf("%q as %s is %v", c.s, c.typ, v)
 		}

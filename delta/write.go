@@ -123,22 +123,29 @@ func (t *Table) write(ctx context.Context, rows Rows, o writeOptions) (*Result, 
 	}
 }
 
-func (t *Table) writeOnce(ctx context.Context, rows Rows, o writeOptions) (res *Result, err error) {
-	s, err := t.Snapshot(ctx)
-	if err != nil {
-		return nil, err
+// toWrite gives the newest snapshot, with the columns that the rows may add, and the rows in its form. grows says that they
+// add some.
+func (t *Table) toWrite(ctx context.Context, rows Rows, evolve bool) (s *Snapshot, fitted Rows, grows bool, err error) {
+	if s, err = t.Snapshot(ctx); err != nil {
+		return nil, nil, false, err
 	}
 	if err := s.checkWriteRows(); err != nil {
-		return nil, fmt.Errorf("write to %s: %w", t, err)
+		return nil, nil, false, fmt.Errorf("write to %s: %w", t, err)
 	}
-	fitted, grown, err := fit(rows, s.Schema(), s.growth(o.Evolve))
+	fitted, grown, err := fit(rows, s.Schema(), s.growth(evolve))
+	if err == nil && grown != nil {
+		s, err = s.evolved(grown)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("write to %s: %w", t, err)
+		return nil, nil, false, fmt.Errorf("write to %s: %w", t, err)
 	}
-	if grown != nil {
-		if s, err = s.evolved(grown); err != nil {
-			return nil, fmt.Errorf("write to %s: %w", t, err)
-		}
+	return s, fitted, grown != nil, nil
+}
+
+func (t *Table) writeOnce(ctx context.Context, rows Rows, o writeOptions) (res *Result, err error) {
+	s, fitted, grows, err := t.toWrite(ctx, rows, o.Evolve)
+	if err != nil {
+		return nil, err
 	}
 	info := s.TableInfo()
 	tx := t.Begin(s)
@@ -196,7 +203,7 @@ func (t *Table) writeOnce(ctx context.Context, rows Rows, o writeOptions) (res *
 			res.RowsRemoved += rowsTold(x)
 		}
 	}
-	if len(files) == 0 && res.FilesRemoved == 0 && o.Txn == nil && grown == nil {
+	if len(files) == 0 && res.FilesRemoved == 0 && o.Txn == nil && !grows {
 		return res, nil
 	}
 	if o.Hook != nil {
@@ -205,7 +212,7 @@ func (t *Table) writeOnce(ctx context.Context, rows Rows, o writeOptions) (res *
 	n := func(v int64) string { return strconv.FormatInt(v, 10) }
 	done, err := tx.Commit(ctx, CommitOptions{
 		Operation: "WRITE", Parameters: params, UserMetadata: o.UserMetadata, Hook: o.Hook,
-		BlindAppend: o.mode == "Append" && grown == nil,
+		BlindAppend: o.mode == "Append" && !grows,
 		Metrics: map[string]string{
 			"numFiles": n(int64(len(files))), "numOutputRows": n(res.Rows), "numOutputBytes": n(res.BytesAdded),
 			"numRemovedFiles": n(int64(res.FilesRemoved)),

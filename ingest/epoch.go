@@ -104,7 +104,7 @@ func (l *Lake) commitEpoch(ctx context.Context, c *epochCommit, ph *phases) (*Ep
 		}
 	}
 	l.log.Debug("epoch committed", "source", r.Source, "epoch", r.Epoch, "version", r.Version, "rows", r.RowsRead,
-		"quarantine_commits", touched)
+		"quarantine_commits", touched, "phases", r.Phases)
 	r.Seconds = ph.seconds()
 	return r, nil
 }

@@ -287,16 +287,32 @@ func holesOf(table string, ranges []pipeline.LedgerRange, asked []AskedMark) []H
 	return out
 }
 
+// besideInFile finds a file that has an id before a hole and one behind it, and at which records; best is one where they follow each
+// other. file is "" if there is none.
+func besideInFile(before, after []pipeline.LedgerPlace) (file string, at, to int64) {
+	for _, b := range before {
+		for _, a := range after {
+			if b.Origin != a.Origin || !strings.HasPrefix(b.Origin, "f:") || file != "" && a.Position != b.Position+1 {
+				continue
+			}
+			if file, at, to = b.Origin, b.Position, a.Position; to == at+1 {
+				return file, at, to
+			}
+		}
+	}
+	return file, at, to
+}
+
 // split cuts a hole by what the source said that it does not have.
 func split(h Hole, before, after pipeline.LedgerRange, asked []AskedMark) []Hole {
 	h.Owner, h.Why = OwnerOurs, "nobody has asked the source yet"
-	file := strings.HasPrefix(before.ToOrigin, "f:") && before.ToOrigin == after.FromOrigin
+	file, left, right := besideInFile(before.ToPlaces, after.FromPlaces)
 	switch {
-	case file && after.FromPosition == before.ToPosition+1:
+	case file != "" && right == left+1:
 		h.Owner = OwnerSource
-		h.Why = fmt.Sprintf("the file %s has nothing between its records %d and %d", before.ToOrigin, before.ToPosition, after.FromPosition)
-	case file:
-		h.Why = fmt.Sprintf("the file %s has other records between its records %d and %d; quarantine may hold them", before.ToOrigin, before.ToPosition, after.FromPosition)
+		h.Why = fmt.Sprintf("the file %s has nothing between its records %d and %d", file, left, right)
+	case file != "":
+		h.Why = fmt.Sprintf("the file %s has other records between its records %d and %d; quarantine may hold them", file, left, right)
 	case daysBetween(h.FromDay, h.ToDay) > 1:
 		h.Why = fmt.Sprintf("nothing between %s and %s has been loaded", h.FromDay, h.ToDay)
 	}

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -340,4 +341,20 @@ func TestLedgerCountsIDsNotRows(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 	equal(t, "holes", holesText(r), []string{"BTC 3-3 source"})
+}
+
+// Which of two rows with the same id is read first is chance, and says nothing of whose a hole beside it is.
+func TestLedgerOfDoubledIDsIsNotChance(t *testing.T) {
+	for _, first := range []string{"a.csv", "b.csv"} {
+		w := newWorld(t, strings.Replace(ledgerLake, "key: [id]\n    sequence: [event_time]", "key: []", 1))
+		for _, name := range slices.Compact([]string{first, "a.csv", "b.csv"}) {
+			if name == "a.csv" {
+				w.put(name, 0, "symbol,n,price,time", "BTC,1,1,2024-08-19T10:00:00Z", "BTC,2,1,2024-08-19T10:00:00Z", "BTC,4,1,2024-08-19T10:00:00Z")
+			} else {
+				w.put(name, 0, "symbol,n,price,time", "BTC,2,1,2024-08-19T10:00:00Z", "BTC,5,1,2024-08-19T10:00:00Z")
+			}
+			w.batch(ingest.BatchOptions{})
+		}
+		equal(t, first+" first", holesText(w.gaps(ingest.GapsOptions{})), []string{"BTC 3-3 source"})
+	}
 }

@@ -159,24 +159,33 @@ func (r *streamRun) drop() {
 // without a key. Those of a queue are times, which come in any order and may come again; there the origin tells messages
 // apart.
 func (b *microBatch) take(recs []pipeline.Record) error {
-	for i := range recs {
-		rec := &recs[i]
-		pos, ok := b.positions[rec.Partition]
-		if ok && rec.Offset <= pos.Offset && !b.queue {
-			return fmt.Errorf("topic %s, partition %d: offset %d came after %d", rec.Topic, rec.Partition, rec.Offset, pos.Offset)
+	for len(recs) > 0 {
+		// Records of a partition come together.
+		p, n := recs[0].Partition, 1
+		for n < len(recs) && recs[n].Partition == p {
+			n++
 		}
-		if !ok || rec.Offset > pos.Offset {
-			b.positions[rec.Partition] = Position{Offset: rec.Offset, Time: rec.Time}
-		}
-		g := b.ranges[rec.Partition]
+		pos, known := b.positions[p]
+		g := b.ranges[p]
 		if g == nil {
-			g = &RangeMark{Partition: rec.Partition, From: rec.Offset, To: rec.Offset}
-			b.ranges[rec.Partition] = g
+			g = &RangeMark{Partition: p, From: recs[0].Offset, To: recs[0].Offset}
+			b.ranges[p] = g
 		}
-		g.From, g.To = min(g.From, rec.Offset), max(g.To, rec.Offset)
-		g.Rows++
-		b.rows++
-		b.bytes += int64(len(rec.Value) + len(rec.Key))
+		for i := range recs[:n] {
+			rec := &recs[i]
+			if known && rec.Offset <= pos.Offset && !b.queue {
+				return fmt.Errorf("topic %s, partition %d: offset %d came after %d", rec.Topic, rec.Partition, rec.Offset, pos.Offset)
+			}
+			if !known || rec.Offset > pos.Offset {
+				pos, known = Position{Offset: rec.Offset, Time: rec.Time}, true
+			}
+			g.From, g.To = min(g.From, rec.Offset), max(g.To, rec.Offset)
+			b.bytes += int64(len(rec.Value) + len(rec.Key))
+		}
+		b.positions[p] = pos
+		g.Rows += int64(n)
+		b.rows += n
+		recs = recs[n:]
 	}
 	return nil
 }

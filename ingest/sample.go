@@ -176,7 +176,7 @@ func (s *sampler) readStream(ctx context.Context, src *pipeline.Source, o Sample
 	if err := o.Stream.Seek(ctx, nil); err != nil {
 		return err
 	}
-	recs, err := o.Stream.Fetch(ctx, o.N, streamBytesMax, 2*time.Second)
+	recs, err := o.Stream.Fetch(ctx, o.N, s.l.lake.Stream.BytesMax, 2*time.Second)
 	if err != nil {
 		return err
 	}

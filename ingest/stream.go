@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,11 +53,7 @@ type Successor interface {
 	Succeeds(previous []string) *GapError
 }
 
-// Defaults where neither the options nor the lake file say anything.
 const (
-	streamTrigger  = 30 * time.Second
-	streamRowsMax  = 100_000
-	streamBytesMax = 64 << 20
 	// streamFirstWait bounds the first micro-batch, so that what waits in the buffer is seen at once.
 	streamFirstWait = 200 * time.Millisecond
 	// aheadWait bounds how long reading ahead waits for more records.
@@ -126,27 +123,12 @@ func (l *Lake) RunStream(ctx context.Context, in Source, o StreamOptions) error 
 	return nil
 }
 
+// withDefaults takes from the lake file, which has a default for each, what the options do not say.
 func (o StreamOptions) withDefaults(s pipeline.Stream) StreamOptions {
-	pick := func(v *time.Duration, more ...time.Duration) {
-		for _, m := range more {
-			if *v <= 0 {
-				*v = m
-			}
-		}
-	}
-	pick(&o.Trigger, s.Trigger, streamTrigger)
-	if o.RowsMax <= 0 {
-		o.RowsMax = s.RowsMax
-	}
-	if o.RowsMax <= 0 {
-		o.RowsMax = streamRowsMax
-	}
-	if o.BytesMax <= 0 {
-		o.BytesMax = s.BytesMax
-	}
-	if o.BytesMax <= 0 {
-		o.BytesMax = streamBytesMax
-	}
+	// Negative means the default, too.
+	o.Trigger = cmp.Or(max(o.Trigger, 0), s.Trigger)
+	o.RowsMax = cmp.Or(max(o.RowsMax, 0), s.RowsMax)
+	o.BytesMax = cmp.Or(max(o.BytesMax, 0), s.BytesMax)
 	return o
 }
 

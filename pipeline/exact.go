@@ -69,11 +69,7 @@ func exactType(e Expr, column func(name string) delta.Type) (t delta.Decimal, wh
 			return exactOf(t)
 		}
 	case Case:
-		results := []Expr{x.Else}
-		for _, w := range x.Whens {
-			results = append(results, w.Then)
-		}
-		return choice(results...)
+		return choice(x.Results()...)
 	case Call:
 		switch x.Func {
 		case "coalesce", "greatest", "least":

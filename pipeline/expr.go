@@ -40,6 +40,18 @@ type Case struct {
 // When is one branch of Case.
 type When struct{ Cond, Then Expr }
 
+// Results are what a Case may become: of each branch, and last of ELSE.
+func (c Case) Results() []Expr {
+	var out []Expr
+	for _, w := range c.Whens {
+		out = append(out, w.Then)
+	}
+	if c.Else == nil {
+		return append(out, Literal{})
+	}
+	return append(out, c.Else)
+}
+
 func (Literal) isExpr() {}
 func (Name) isExpr()    {}
 func (Call) isExpr()    {}
@@ -52,6 +64,8 @@ type Parser interface {
 	// ParseQuery checks one SELECT over some relations. The error says what is wrong with it: *SyntaxError where its text is
 	// no SELECT, else any other.
 	ParseQuery(sql string, relations []Relation) (*Query, error)
+	// Fits tells whether an expression that names nothing becomes a value of a type, by the rules of a strict Cast in a zone.
+	Fits(e Expr, to delta.Type, zone string) (bool, error)
 }
 
 // Relation is a table as a query sees it.

@@ -159,7 +159,7 @@ var functions = []Function{
 	{Name: "rtrim", Signature: "rtrim(text [, characters])", ArgsMin: 1, ArgsMax: 2, args: []argKind{textArg}, result: always(typeText),
 		Meaning: "As trim, at the end only.", Examples: []Example{{"rtrim('a  ')", "a"}}},
 	{Name: "substr", Signature: "substr(text, from [, count])", ArgsMin: 2, ArgsMax: 3, args: []argKind{textArg, intArg}, result: always(typeText),
-		Meaning: "The characters (code points) from the given one on, counted from 1; negative counts from the end. 0 stands before the first. Beyond either end there is nothing, and no failure.", Examples: []Example{{"substr('BTCUSDT', 4)", "USDT"}, {"substr('BTCUSDT', 1, 3)", "BTC"}, {"substr('BTCUSDT', -4)", "USDT"}, {"substr('BTCUSDT', 0, 2)", "B"}}},
+		Meaning: "The characters (code points) from the given one on, counted from 1; negative counts from the end. 0 stands before the first. Beyond either end there is nothing, and no failure; a count below 1 takes nothing.", Examples: []Example{{"substr('BTCUSDT', 4)", "USDT"}, {"substr('BTCUSDT', 1, 3)", "BTC"}, {"substr('BTCUSDT', -4)", "USDT"}, {"substr('BTCUSDT', 0, 2)", "B"}, {"substr('BTCUSDT', -9, 3)", "B"}}},
 	{Name: "length", Signature: "length(text)", ArgsMin: 1, ArgsMax: 1, args: []argKind{textArg}, result: always(typeInt),
 		Meaning: "The number of characters (code points).", Examples: []Example{{"length('día')", "3"}}},
 	{Name: "replace", Signature: "replace(text, what, by)", ArgsMin: 3, ArgsMax: 3, args: []argKind{textArg}, result: always(typeText),

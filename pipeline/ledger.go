@@ -39,9 +39,14 @@ type LedgerRange struct {
 	Series   string
 	Day      string
 	From, To int64
-	// The columns _origin and _position of the rows at both ends.
-	FromOrigin, ToOrigin     string
-	FromPosition, ToPosition int64
+	// Where the rows at both ends came from: one place each, several where an id stands several times.
+	FromPlaces, ToPlaces []LedgerPlace
+}
+
+// LedgerPlace is where a row came from: its columns _origin and _position.
+type LedgerPlace struct {
+	Origin   string
+	Position int64
 }
 
 // Repair says where the rows that a table lacks can be fetched.

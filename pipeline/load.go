@@ -737,6 +737,15 @@ func (b *builder) condition(x exprText, sc scope) (Expr, bool) {
 	return e, ok
 }
 
+// literal tells whether an expression is a constant as it is written, perhaps with a sign.
+func literal(e Expr) bool {
+	if c, ok := e.(Call); ok && c.Func == "neg" && len(c.Args) == 1 {
+		e = c.Args[0]
+	}
+	l, ok := e.(Literal)
+	return ok && l.Value != nil
+}
+
 // assign compiles the value of a column.
 func (b *builder) assign(m entry, x exprText, sc scope, t *Table) (Assign, bool) {
 	col, known := t.Column(m.name)
@@ -761,6 +770,17 @@ func (b *builder) assign(m entry, x exprText, sc scope, t *Table) (Assign, bool)
 	if hint, fits := assignable(et, col.Type); !fits {
 		b.r.errorf(x.at.at, hint, "%s: %s is %s; column %s has the type %s", x.what, strconv.Quote(clip(x.at.shown)), et, col.Name, strings.ToUpper(col.Type.String()))
 		return Assign{col.Name, e}, false
+	}
+	if literal(e) {
+		fits, err := b.parser.Fits(e, col.Type, t.Timezone.String())
+		if err != nil {
+			b.r.errorf(x.at.at, "", "%s: %s: %v", x.what, strconv.Quote(clip(x.at.shown)), err)
+			return Assign{col.Name, e}, false
+		}
+		if !fits {
+			b.r.errorf(x.at.at, "every row would go to quarantine", "%s: the constant %s is no %s, which column %s is", x.what, clip(x.at.shown), strings.ToUpper(col.Type.String()), col.Name)
+			return Assign{col.Name, e}, false
+		}
 	}
 	if sc.raw && et == typeText {
 		e = (&checker{b: b, sc: sc}).decimalSign(e, col.Type)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/cauce-data/cauce/delta"
 	"github.com/cauce-data/cauce/pipeline"
 )
 
@@ -35,6 +36,8 @@ func (sqlParser) ParseExpr(sql string) (e pipeline.Expr, err error) {
 func (sqlParser) ParseQuery(string, []pipeline.Relation) (*pipeline.Query, error) {
 	return nil, errors.New("these tests have no engine that knows queries")
 }
+
+func (sqlParser) Fits(pipeline.Expr, delta.Type, string) (bool, error) { return true, nil }
 
 type parse struct {
 	sql        string

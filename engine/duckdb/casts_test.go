@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/cauce-data/cauce/delta"
+	"github.com/cauce-data/cauce/pipeline"
 )
 
 // castColumn casts texts as a plan does and gives each result as text; "fails" where the row fails, "null" for null.
@@ -222,4 +223,75 @@ func TestNativeCastsEqualSQL(t *testing.T) {
 			}
 		}
 	})
+}
+
+// The text of a decimal has a digit before the point whatever its type (docs/canonical-text.md): Spark's and the pure-Go
+// engine's have one.
+func TestTextOfDecimals(t *testing.T) {
+	e := testEngine(t)
+	for _, c := range []struct {
+		typ        delta.Decimal
+		text, want string
+	}{
+		{delta.Decimal{P: 4, S: 4}, "0.25", "0.2500"}, {delta.Decimal{P: 4, S: 4}, "-0.0001", "-0.0001"}, {delta.Decimal{P: 4, S: 4}, "0", "0.0000"},
+		{delta.Decimal{P: 5, S: 4}, "-0.25", "-0.2500"}, {delta.Decimal{P: 5, S: 0}, "12", "12"}, {delta.Decimal{P: 20, S: 20}, "-.5", "-0.50000000000000000000"},
+	} {
+		x := fmt.Sprintf("CAST('%s' AS %s)", c.text, sqlType(c.typ, true))
+		for what, sql := range map[string]string{"text": textOf(rendered{value: x, kind: kindDecimal}), "canonical text": canonical(c.typ, x)} {
+			err := e.with(context.Background(), func(conn *conn) error {
+				return conn.each(context.Background(), "SELECT "+sql, func(row []any) error {
+					if row[0] != c.want {
+						t.Errorf("%s of %s in %s: %v, want %s", what, c.text, c.typ, row[0], c.want)
+					}
+					return nil
+				})
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// Characters are counted alike in a column that DuckDB knows to be ASCII and in one that it does not, of which its own substr takes
+// other ones where the first stands before the text.
+func TestSubstrCountsAlike(t *testing.T) {
+	e := testEngine(t)
+	whole := func(sql string) rendered { return rendered{value: sql, kind: kindInt} }
+	for _, text := range []string{"abc", "añc", ""} {
+		letters := []rune(text)
+		want := func(from, to int64) string { // as positions from 0, the last one left out
+			n := int64(len(letters))
+			from, to = min(max(from, 0), n), min(max(to, 0), n)
+			return string(letters[from:max(from, to)])
+		}
+		es := []pipeline.Expr{pipeline.Name{Name: "t"}, pipeline.Name{Name: "s"}, pipeline.Name{Name: "c"}}
+		args := []rendered{{value: "t", kind: kindText}, whole("s"), whole("c")}
+		sql := "SELECT s, c, " + substr(es, args) + ", " + substr(es[:2], args[:2]) + " FROM (SELECT " + quoteText(text) + " AS t, unnest(range(-6, 7)) AS s), " +
+			"(SELECT unnest([-9223372036854775808, -2, -1, 0, 1, 2, 3, 4, 5, 6, 9223372036854775807]) AS c)"
+		rows := 0
+		err := e.with(context.Background(), func(conn *conn) error {
+			return conn.each(context.Background(), sql, func(row []any) error {
+				rows++
+				from, count := row[0].(int64), row[1].(int64)
+				first := int64(-1)
+				switch {
+				case from > 0:
+					first = from - 1
+				case from < 0:
+					first = int64(len(letters)) + from
+				}
+				if some := want(first, first+min(max(count, 0), 100)); row[2] != some {
+					t.Errorf("substr(%q, %d, %d) is %q, want %q", text, from, count, row[2], some)
+				}
+				if all := want(first, 100); row[3] != all {
+					t.Errorf("substr(%q, %d) is %q, want %q", text, from, row[3], all)
+				}
+				return nil
+			})
+		})
+		if err != nil || rows != 13*11 {
+			t.Fatalf("%d rows, %v", rows, err)
+		}
+	}
 }

@@ -34,10 +34,15 @@ func (s *Statement) Reads() bool {
 // OfColumns tells whether the statement reads of nothing but the names, types and comments of columns.
 func (s *Statement) OfColumns() bool { return s.Kind == describeTable && !s.Extended }
 
+// BeginsQuery tells whether what follows DESCRIBE is a query, which is the engine's, and no table. word is in upper case.
+func BeginsQuery(word string) bool {
+	return slices.Contains([]string{"SELECT", "WITH", "FROM", "VALUES", "SUMMARIZE", "PIVOT", "UNPIVOT", "SHOW", "DESCRIBE"}, word)
+}
+
 // describe parses DESCRIBE of a table; nil is for DESCRIBE of a query, which is the engine's.
 func (p *statementParser) describe() (s *Statement, err error) {
 	switch next := p.upper(1); {
-	case len(p.tokens) == 1, p.tokens[1].kind == 'c', slices.Contains([]string{"SELECT", "WITH", "FROM", "VALUES", "SUMMARIZE", "PIVOT", "UNPIVOT", "SHOW", "DESCRIBE"}, next) && len(p.tokens) > 2:
+	case len(p.tokens) == 1, p.tokens[1].kind == 'c', BeginsQuery(next) && len(p.tokens) > 2:
 		return nil, nil
 	}
 	s = &Statement{Kind: describeTable}
@@ -114,7 +119,7 @@ func (s *Statement) Describe(ctx context.Context, snap *delta.Snapshot, columns 
 	case describeDetail:
 		return detail(snap)
 	case showProperties:
-		return s.properties(snap), nil
+		return s.properties(snap)
 	case showPartitions:
 		return partitions(snap)
 	}
@@ -324,9 +329,24 @@ func tableProperties(snap *delta.Snapshot) map[string]string {
 	return out
 }
 
-// properties is SHOW TBLPROPERTIES t [(key)].
-func (s *Statement) properties(snap *delta.Snapshot) Relation {
+// properties is SHOW TBLPROPERTIES t [(key)]. Spark tells there what a table is clustered by.
+func (s *Statement) properties(snap *delta.Snapshot) (Relation, error) {
 	all := tableProperties(snap)
+	clustered, err := snap.ClusterBy()
+	if err != nil {
+		return Relation{}, err
+	}
+	if clustered != nil {
+		var paths [][]string
+		for _, c := range clustered {
+			paths = append(paths, []string{c})
+		}
+		text, err := json.Marshal(paths)
+		if err != nil {
+			return Relation{}, err
+		}
+		all["clusteringColumns"] = string(text)
+	}
 	var rows [][]any
 	for _, k := range slices.Sorted(maps.Keys(all)) {
 		if s.Names == nil || s.Names[0] == k {
@@ -336,7 +356,7 @@ func (s *Statement) properties(snap *delta.Snapshot) Relation {
 	if s.Names != nil && rows == nil {
 		rows = [][]any{{s.Names[0], fmt.Sprintf("Table %s does not have property: %s", s.Table, s.Names[0])}}
 	}
-	return relationOf([]arrow.Field{{Name: "key", Type: textType}, {Name: "value", Type: textType}}, rows)
+	return relationOf([]arrow.Field{{Name: "key", Type: textType}, {Name: "value", Type: textType}}, rows), nil
 }
 
 // partitions is SHOW PARTITIONS: a column for each partition column, with the values as the log has them.

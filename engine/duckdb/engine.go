@@ -134,6 +134,7 @@ func Open(o Options) (_ *Engine, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open duckdb: %w", err)
 	}
+	keepPages() // refused, it costs time only
 	return e, nil
 }
 

@@ -403,7 +403,7 @@ func canonical(t delta.Type, x string) string {
 	case kindNested:
 		return canonicalNested(t, x)
 	}
-	return "CAST(" + x + " AS VARCHAR)"
+	return textOfType(t, x)
 }
 
 func canonicalNested(t delta.Type, x string) string {
@@ -549,7 +549,7 @@ func (x *epoch) brokenRows(ctx context.Context, p *part) iter.Seq2[[]broken, err
 				sel = append(sel, "cauce_float_text(CAST("+v+" AS DOUBLE))")
 				continue
 			}
-			sel = append(sel, "CAST("+v+" AS VARCHAR)")
+			sel = append(sel, textOfType(x.p.columns[i].Type, v))
 		}
 		var quarantined []string
 		for i, r := range p.r.rules {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
+	"unsafe"
 )
 
 // jsonScanner reads records that are JSON objects and picks the wanted fields out of them, each as text: texts
@@ -36,6 +37,32 @@ type jsonValue struct {
 type jsonNode struct {
 	field    int // -1: not wanted itself
 	children map[string]*jsonNode
+	// seen are the first members of the last object: those of the next one mostly have the same names in the same order, and
+	// are found without children.
+	seen []jsonMember
+}
+
+type jsonMember struct {
+	name string
+	node *jsonNode // nil: nothing wants it
+}
+
+// jsonSeenMax bounds jsonNode.seen.
+const jsonSeenMax = 64
+
+// member finds the child for the i-th member of an object.
+func (n *jsonNode) member(i int, name string) *jsonNode {
+	if i < len(n.seen) && n.seen[i].name == name {
+		return n.seen[i].node
+	}
+	c := n.children[name]
+	switch {
+	case i < len(n.seen):
+		n.seen[i] = jsonMember{strings.Clone(name), c}
+	case i == len(n.seen) && i < jsonSeenMax:
+		n.seen = append(n.seen, jsonMember{strings.Clone(name), c})
+	}
+	return c
 }
 
 func newJSONScanner(fields []string) *jsonScanner {
@@ -79,7 +106,7 @@ func (s *jsonScanner) fail(format string, args ...any) error {
 	return fmt.Errorf("no valid JSON: "+format+" at byte %d", append(args, s.i)...)
 }
 
-// record reads one record into values and unknown.
+// record reads one record into values and unknown, which are parts of it: nobody may change it as long as they are of use.
 func (s *jsonScanner) record(b []byte) error {
 	clear(s.values)
 	s.unknown = ""
@@ -90,7 +117,7 @@ func (s *jsonScanner) record(b []byte) error {
 	if !utf8.Valid(b) {
 		return fmt.Errorf("%w: the record is no valid UTF-8", errJSON)
 	}
-	s.s, s.i = string(b), 0
+	s.s, s.i = unsafe.String(unsafe.SliceData(b), len(b)), 0 //nolint:gosec // records are not written to
 	s.space()
 	if s.i == len(s.s) || s.s[s.i] != '{' {
 		if err := s.value(nil, 0); err != nil {
@@ -190,7 +217,7 @@ func (s *jsonScanner) object(n *jsonNode, depth int) error {
 		s.i++
 		return nil
 	}
-	for {
+	for members := 0; ; members++ {
 		s.space()
 		if s.i == len(s.s) || s.s[s.i] != '"' {
 			return s.fail("a member's name is expected")
@@ -206,7 +233,7 @@ func (s *jsonScanner) object(n *jsonNode, depth int) error {
 		s.i++
 		var child *jsonNode
 		if n != nil {
-			child = n.children[name]
+			child = n.member(members, name)
 			if child == nil && n == s.root && s.unknown == "" && !s.keep {
 				s.unknown = name
 			}

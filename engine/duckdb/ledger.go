@@ -16,6 +16,9 @@ import (
 // ledgerRangesMax bounds the ranges of one ledger. Ids that leave so many holes are not consecutive.
 const ledgerRangesMax = 1_000_000
 
+// ledgerPlacesMax bounds the places of one id that are looked at.
+const ledgerPlacesMax = 100
+
 // Ledger tells which ids of the table's ledger a snapshot holds: by series and day, and as ranges of consecutive ids.
 // since, a day such as 2024-08-20, leaves out what lies before; "" leaves out nothing. Days that are complete in
 // themselves are found by counting alone; only the others are sorted.
@@ -61,10 +64,10 @@ func (e *Engine) Ledger(ctx context.Context, t *pipeline.Table, s *delta.Snapsho
 	err = e.eachRow(ctx, "SELECT s, d, "+ends+", count(*), count(DISTINCT i), count(*) FILTER (WHERE starts_with(o, 'f:')), "+
 		"count(*) FILTER (WHERE starts_with(o, 'rest:')) FROM ("+rows(where)+") WHERE s IS NOT NULL AND i IS NOT NULL GROUP BY s, d ORDER BY d, s", q,
 		func(b arrow.RecordBatch, i int) {
-			g := rangeAt(b, i)
+			g := rangeAt(b, i, placeAt)
 			d := pipeline.LedgerDay{Series: g.Series, Day: g.Day, From: g.From, To: g.To, Rows: longAt(b, 8, i), IDs: longAt(b, 9, i), Files: longAt(b, 10, i), Repaired: longAt(b, 11, i)}
 			days = append(days, d)
-			if d.To-d.From+1 == d.IDs {
+			if d.To-d.From+1 == d.IDs && d.Rows == d.IDs {
 				whole[id{d.Series, d.Day}] = true
 				ranges = append(ranges, g)
 			} else {
@@ -90,11 +93,18 @@ func (e *Engine) Ledger(ctx context.Context, t *pipeline.Table, s *delta.Snapsho
 		where = " WHERE " + day + " IN (" + strings.Join(list, ", ") + ")" + null
 	}
 	n := 0
-	err = e.eachRow(ctx, "SELECT s, d, "+ends+" FROM (SELECT *, i - dense_rank() OVER (PARTITION BY s, d ORDER BY i) AS g FROM ("+rows(where)+
-		") WHERE s IS NOT NULL AND i IS NOT NULL) GROUP BY s, d, g LIMIT "+fmt.Sprint(ledgerRangesMax+1), q,
+	places := func(end string) string {
+		list := func(c string) string {
+			return fmt.Sprintf("list(%s ORDER BY o, p) FILTER (i = %s)[1:%d]", c, end, ledgerPlacesMax)
+		}
+		return list("o") + ", " + list("p")
+	}
+	err = e.eachRow(ctx, "SELECT s, d, lo, hi, "+places("lo")+", "+places("hi")+" FROM (SELECT *, min(i) OVER w AS lo, max(i) OVER w AS hi "+
+		"FROM (SELECT *, i - dense_rank() OVER (PARTITION BY s, d ORDER BY i) AS g FROM ("+rows(where)+") WHERE s IS NOT NULL AND i IS NOT NULL) "+
+		"WINDOW w AS (PARTITION BY s, d, g)) WHERE i = lo OR i = hi GROUP BY s, d, lo, hi LIMIT "+fmt.Sprint(ledgerRangesMax+1), q,
 		func(b arrow.RecordBatch, i int) {
 			n++
-			if g := rangeAt(b, i); !whole[id{g.Series, g.Day}] {
+			if g := rangeAt(b, i, placesAt); !whole[id{g.Series, g.Day}] {
 				ranges = append(ranges, g)
 			}
 		})
@@ -126,11 +136,37 @@ func (e *Engine) eachRow(ctx context.Context, sql string, q QueryTable, f func(b
 	return nil
 }
 
-func rangeAt(b arrow.RecordBatch, i int) pipeline.LedgerRange {
+// rangeAt reads a range whose places stand in the columns 4 and 5, and 6 and 7.
+func rangeAt(b arrow.RecordBatch, i int, places func(b arrow.RecordBatch, c, i int) []pipeline.LedgerPlace) pipeline.LedgerRange {
 	return pipeline.LedgerRange{
-		Series: textAt(b, 0, i), Day: textAt(b, 1, i), From: longAt(b, 2, i), To: longAt(b, 3, i),
-		FromOrigin: textAt(b, 4, i), FromPosition: longAt(b, 5, i), ToOrigin: textAt(b, 6, i), ToPosition: longAt(b, 7, i),
+		Series: textAt(b, 0, i), Day: textAt(b, 1, i), From: longAt(b, 2, i), To: longAt(b, 3, i), FromPlaces: places(b, 4, i), ToPlaces: places(b, 6, i),
 	}
+}
+
+func placeAt(b arrow.RecordBatch, c, i int) []pipeline.LedgerPlace {
+	return []pipeline.LedgerPlace{{Origin: textAt(b, c, i), Position: longAt(b, c+1, i)}}
+}
+
+// placesAt reads a list of origins and, in the next column, one of their positions.
+func placesAt(b arrow.RecordBatch, c, i int) (out []pipeline.LedgerPlace) {
+	origins, _ := b.Column(c).(*array.List)
+	positions, _ := b.Column(c + 1).(*array.List)
+	if origins == nil || positions == nil || origins.IsNull(i) || positions.IsNull(i) {
+		return nil
+	}
+	names, _ := origins.ListValues().(*array.String)
+	at, _ := positions.ListValues().(*array.Int64)
+	if names == nil || at == nil {
+		return nil
+	}
+	first, end := origins.ValueOffsets(i)
+	p, _ := positions.ValueOffsets(i)
+	for k := range end - first {
+		if names.IsValid(int(first+k)) && at.IsValid(int(p+k)) {
+			out = append(out, pipeline.LedgerPlace{Origin: strings.Clone(names.Value(int(first + k))), Position: at.Value(int(p + k))})
+		}
+	}
+	return out
 }
 
 // textAt and longAt read a value of a result; null is "" or 0.

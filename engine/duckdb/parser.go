@@ -124,6 +124,31 @@ func (p *Parser) open(ctx context.Context) error {
 	return nil
 }
 
+// Fits implements pipeline.Parser: the cast is the one that a run makes.
+func (p *Parser) Fits(e pipeline.Expr, to delta.Type, zone string) (bool, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ctx := context.Background()
+	r := &renderer{zone: zone}
+	x, err := r.expr(e)
+	if err != nil {
+		return false, err
+	}
+	y := r.cast(x, to)
+	if y.fail == "" {
+		return true, nil
+	}
+	if err := p.open(ctx); err != nil {
+		return false, err
+	}
+	row, err := p.conn.one(ctx, "SELECT ("+y.fail+") IS TRUE")
+	if err != nil {
+		return false, err
+	}
+	failed, _ := row[0].(bool)
+	return !failed, nil
+}
+
 // ParseQuery implements pipeline.Parser: the statement passes the gate and is bound to empty tables of the relations'
 // columns, so that what names nothing is found here.
 func (p *Parser) ParseQuery(sql string, relations []pipeline.Relation) (_ *pipeline.Query, err error) {

@@ -282,7 +282,9 @@ func TestQueryEqualsPlainTables(t *testing.T) {
 		}
 		want, err := f.expected(sql)
 		if err != nil {
-			t.Skip(err.Error()) // rapid draws another: DuckDB refuses this one over plain tables too
+			// This draw is discarded, not the test, and rapid fails if it has to discard too many. DuckDB refuses the statement over
+			// plain tables too, and whether it does so here depends on what pruning leaves to be computed.
+			t.Skip(err.Error())
 		}
 		got, _, err := f.rows(sql)
 		if err != nil {

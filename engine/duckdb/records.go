@@ -192,6 +192,7 @@ func (x *epoch) AddRecords(ctx context.Context, recs []pipeline.Record) error {
 	scan.keep = keepUnknown
 	tombstone := slices.Index(raw, pipeline.RawTombstone)
 	origins := map[string]int32{}
+	var o int32 // the origin of the record before: records of a partition come together
 	err := x.loadRecords(ctx, p, in, raw, func(_ context.Context, b *recordBatches, send func(arrow.RecordBatch) bool) error {
 		for i := range p.recs {
 			r := &p.recs[i]
@@ -206,11 +207,13 @@ func (x *epoch) AddRecords(ctx context.Context, recs []pipeline.Record) error {
 					b.null(f)
 				}
 			}
-			o, ok := origins[r.Origin]
-			if !ok {
-				o = int32(len(p.origins))
-				origins[r.Origin] = o
-				p.origins = append(p.origins, r.Origin)
+			if len(p.origins) == 0 || r.Origin != p.origins[o] {
+				var ok bool
+				if o, ok = origins[r.Origin]; !ok {
+					o = int32(len(p.origins))
+					origins[r.Origin] = o
+					p.origins = append(p.origins, r.Origin)
+				}
 			}
 			b.pos.Append(r.Offset)
 			b.rec.Append(int32(i))

@@ -42,7 +42,7 @@ func (x *epoch) refusedRows(ctx context.Context, rel *relation, at int, rows *ro
 		p := x.parts[at]
 		shown, order, rec := "NULL", p.position(), "0"
 		if i := rel.schema.Index(why.Column); i >= 0 {
-			shown = "CAST(" + rel.parts[at].inner[i] + " AS VARCHAR)"
+			shown = textOfType(rel.schema.Fields[i].Type, rel.parts[at].inner[i])
 		}
 		if p.file == nil {
 			order, rec = colRecord, colRecord

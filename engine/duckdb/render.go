@@ -264,7 +264,7 @@ func (r *renderer) cast(a rendered, t delta.Type) rendered {
 		case kindNested:
 			out.value = "CAST(to_json(" + x + ") AS VARCHAR)"
 		default:
-			out.value = "CAST(" + x + " AS VARCHAR)"
+			out.value = textOf(a)
 		}
 	case a.kind == kindBool && to == kindBool, a.kind == kindDate && to == kindDate, a.kind == to && (to == kindTime || to == kindWall || to == kindBinary):
 		return rendered{value: x, fail: a.fail, kind: to, plain: a.plain}
@@ -274,8 +274,12 @@ func (r *renderer) cast(a rendered, t delta.Type) rendered {
 		back := tryCast
 		if a.kind == kindFloat {
 			// DuckDB scales a FLOAT in single precision, in which 187 becomes 186.99999232.
-			tryCast = "TRY_CAST(CAST(" + x + " AS DOUBLE) AS " + typ + ")"
-			back = "CAST(" + tryCast + " AS DOUBLE)"
+			double := "CAST(" + x + " AS DOUBLE)"
+			if to == kindDecimal {
+				double = nearest(double)
+			}
+			tryCast = "TRY_CAST(" + double + " AS " + typ + ")"
+			back = asDouble(rendered{value: tryCast, kind: to})
 		}
 		exact(tryCast, back)
 	case a.kind == kindDecimal && to == kindFloat:
@@ -390,22 +394,14 @@ func (r *renderer) caseExpr(c pipeline.Case) (rendered, error) {
 		return x.fail
 	}
 	var results []rendered
-	exprs := []pipeline.Expr{}
-	for _, w := range c.Whens {
-		exprs = append(exprs, w.Then)
-	}
-	exprs = append(exprs, c.Else)
-	for _, e := range exprs {
-		x := rendered{value: "NULL"}
-		if e != nil {
-			var err error
-			if x, err = r.expr(e); err != nil {
-				return out, err
-			}
+	for _, e := range c.Results() {
+		x, err := r.expr(e)
+		if err != nil {
+			return out, err
 		}
 		results = append(results, x)
 	}
-	results = r.alike(exprs, results)
+	results = r.alike(c.Results(), results)
 	for i, w := range c.Whens {
 		cond, err := r.expr(w.Cond)
 		if err != nil {
@@ -516,8 +512,8 @@ func asDouble(x rendered) string {
 	return "CAST(" + x.value + " AS DOUBLE)"
 }
 
-// nearest is the form of a decimal of which DuckDB makes the nearest floating-point number: it divides a decimal itself
-// by a power of ten in binary, which rounds twice.
+// nearest is the form of a decimal of which DuckDB makes the nearest floating-point number, and the other way round: it
+// divides and multiplies by a power of ten in binary itself, which rounds twice.
 func nearest(x string) string { return "CAST(" + x + " AS VARCHAR)" }
 
 func (r *renderer) call(c pipeline.Call) (rendered, error) {
@@ -623,7 +619,7 @@ func (r *renderer) call(c pipeline.Call) (rendered, error) {
 		if args[0].kind == kindInt {
 			return args[0], nil
 		}
-		return r.guarded(c.Func+"("+vals[0]+")", args[0].kind, fail, args), nil
+		return r.guarded(r.asExact(c, args[0].kind, c.Func+"("+vals[0]+")"), args[0].kind, fail, args), nil
 	case "round":
 		if args[0].kind == kindInt {
 			for i := range args {
@@ -641,7 +637,7 @@ func (r *renderer) call(c pipeline.Call) (rendered, error) {
 			list = strings.Join(append([]string{x}, vals[1:]...), ", ")
 			return r.guarded("CASE WHEN isfinite("+x+") THEN round("+list+") ELSE "+x+" END", kindFloat, fail, args), nil
 		}
-		return r.guarded("round("+list+")", args[0].kind, fail, args), nil
+		return r.guarded(r.asExact(c, args[0].kind, "round("+list+")"), args[0].kind, fail, args), nil
 	case "to_event_time":
 		return r.eventTime(c, args, fail)
 	case "to_boolean":
@@ -682,8 +678,11 @@ func (r *renderer) call(c pipeline.Call) (rendered, error) {
 			return r.guarded(x, k, fail, args), nil
 		}
 		left, right := typed(args[0]), typed(args[1])
-		if k == kindFloat {
+		switch k {
+		case kindFloat:
 			left, right = asDouble(args[0]), asDouble(args[1])
+		case kindDecimal:
+			left, right = r.asDecimal(c.Args[0], args[0]), r.asDecimal(c.Args[1], args[1])
 		}
 		return r.guarded("("+left+" % NULLIF("+right+", 0))", k, fail, args), nil
 	case "/":
@@ -692,7 +691,7 @@ func (r *renderer) call(c pipeline.Call) (rendered, error) {
 	case "nullif":
 		return mk(args[0].kind, "(CASE WHEN %s THEN NULL ELSE %s END)", r.compare("=", c.Args, args), vals[0])
 	case "substr":
-		return mk(kindText, "substr(%s)", list)
+		return mk(kindText, "%s", substr(c.Args, args))
 	case "regexp_like":
 		return mk(kindBool, "regexp_matches(%s)", list)
 	case "regexp_extract":
@@ -712,10 +711,26 @@ func (r *renderer) call(c pipeline.Call) (rendered, error) {
 
 // textOf is the text of a value as || and concat join it.
 func textOf(a rendered) string {
-	if a.kind == kindText || a.kind == kindNull {
+	switch a.kind {
+	case kindText, kindNull:
 		return a.value
+	case kindDecimal:
+		return leadingZero(a.value)
 	}
 	return "CAST(" + a.value + " AS VARCHAR)"
+}
+
+// leadingZero is the text of a decimal. DuckDB writes no digit before the point where the type has none.
+func leadingZero(x string) string {
+	return "regexp_replace(CAST(" + x + " AS VARCHAR), '^(-?)[.]', '\\10.')"
+}
+
+// textOfType is textOf for a value of a known type.
+func textOfType(t delta.Type, x string) string {
+	if d, ok := t.(delta.Decimal); ok && d.P == d.S {
+		return leadingZero(x)
+	}
+	return "CAST(" + x + " AS VARCHAR)"
 }
 
 // guarded renders an operation that some values overflow: such a row fails.
@@ -726,6 +741,52 @@ func (r *renderer) guarded(v string, k kind, fail string, args []rendered) rende
 		conds = append(conds, "("+a.value+") IS NOT NULL")
 	}
 	return rendered{value: v, kind: k, fail: anyOf(fail, "("+strings.Join(conds, " AND ")+")")}
+}
+
+// asDecimal gives an integer as a decimal of the digits that it may have. Of a BIGINT and a decimal that have no type in common
+// DuckDB's % makes DOUBLEs.
+func (r *renderer) asDecimal(e pipeline.Expr, x rendered) string {
+	if x.kind != kindInt {
+		return x.value
+	}
+	return "CAST(" + x.value + " AS " + sqlType(pipeline.ExactType(e, r.column), true) + ")"
+}
+
+// asExact gives the decimal that a function makes the type of its digits. DuckDB's ceil of a DECIMAL(38,20) is a DECIMAL(38,0), which
+// beside decimals of other types takes their digits behind the point.
+func (r *renderer) asExact(c pipeline.Call, k kind, x string) string {
+	if k != kindDecimal {
+		return x
+	}
+	return "CAST(" + x + " AS " + sqlType(pipeline.ExactType(c, r.column), true) + ")"
+}
+
+// substr renders the characters from one on. Where the first stands before the text, DuckDB's own takes other ones of a column that
+// it knows to be ASCII than of one that it does not, and beyond 32 bits it fails.
+func substr(es []pipeline.Expr, args []rendered) string {
+	text, from := args[0].value, typed(args[1])
+	atLeast := func(e pipeline.Expr, least int64) bool {
+		l, ok := e.(pipeline.Literal)
+		n, whole := l.Value.(int64)
+		return ok && whole && n >= least && n < 1<<32
+	}
+	if atLeast(es[1], 1) && len(es) == 2 {
+		return "substr(" + text + ", " + from + ")"
+	}
+	if atLeast(es[1], 1) && atLeast(es[2], 0) {
+		return "substr(" + text + ", " + from + ", " + typed(args[2]) + ")"
+	}
+	narrow := func(x string) string { return "greatest(least(" + x + ", 4294967295), -4294967295)" }
+	known := from + " IS NOT NULL"
+	from = narrow(from)
+	first := "(CASE WHEN " + from + " > 0 THEN " + from + " WHEN " + from + " < 0 THEN length(" + text + ") + 1 + " + from + " ELSE 0 END)"
+	list := text + ", greatest(" + first + ", 1)"
+	if len(es) > 2 {
+		count := typed(args[2])
+		known += " AND " + count + " IS NOT NULL"
+		list += ", greatest(" + first + " + greatest(" + narrow(count) + ", 0) - greatest(" + first + ", 1), 0)"
+	}
+	return "(CASE WHEN " + known + " THEN substr(" + list + ") END)"
 }
 
 // roomy renders +, - and % of decimals which DuckDB would first make alike, and fail where one has no room, whether or not

@@ -39,8 +39,11 @@ const (
 	bytesMax     = 256 << 20
 	diskBytesMax = 8 << 30
 
-	// sourceRowsMax bounds the sources that are looked up here. Many keys are found faster by one join over the files.
-	sourceRowsMax = 200_000
+	// sourceRowsFew are looked up here in any table, and up to sourceRowsMax in one that has tableRowsPerKey times as many rows: many
+	// keys are found faster by one join over all rows, unless these are very many.
+	sourceRowsFew   = 200_000
+	sourceRowsMax   = 2_000_000
+	tableRowsPerKey = 32
 	// buildRowsMax bounds the rows whose keys one call reads, so that a table without segments slows down several calls
 	// a little instead of one a lot; repeatedRowsMax does so where calls are known to be repeated: what is not read at
 	// once is scanned until it is, and to scan costs half as much as to read.
@@ -183,7 +186,7 @@ func sequenceAt(a arrow.Array, i int) int64 {
 
 // Locate implements delta.Locator.
 func (x *Index) Locate(ctx context.Context, table delta.TableInfo, files []delta.File, source delta.Rows, keyColumns, want []string) (*delta.Matches, error) {
-	if n := source.NumRows(); n == 0 || n > sourceRowsMax || len(files) == 0 || len(keyColumns) == 0 || !sameTypes(table, source, keyColumns) {
+	if n := source.NumRows(); n == 0 || len(files) == 0 || len(keyColumns) == 0 || joined(n, files) || !sameTypes(table, source, keyColumns) {
 		return x.inner.Locate(ctx, table, files, source, keyColumns, want)
 	}
 	x.open()
@@ -226,6 +229,27 @@ func (x *Index) Locate(ctx context.Context, table delta.TableInfo, files []delta
 		scanned.Match[i].File = at[scanned.Match[i].File]
 	}
 	return join(out, scanned)
+}
+
+// joined tells whether a join finds the keys of n source rows faster.
+func joined(n int64, files []delta.File) bool {
+	switch {
+	case n <= sourceRowsFew:
+		return false
+	case n > sourceRowsMax:
+		return true
+	}
+	var rows int64
+	for _, f := range files {
+		r := rowsOf(f)
+		if r > math.MaxInt64-rows {
+			return false
+		}
+		if rows += r; rows >= tableRowsPerKey*n {
+			return false
+		}
+	}
+	return true
 }
 
 // sameTypes tells whether the source's key columns have the very types of the table's, so that equal keys have equal

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/cauce-data/cauce/delta"
 )
 
 var discard = slog.New(slog.DiscardHandler)
@@ -425,5 +427,31 @@ func BenchmarkSort(b *testing.B) {
 	for b.Loop() {
 		copy(work, in)
 		sortHashed(work)
+	}
+}
+
+// Few keys are looked up in any table, many only where a join would have to read very many rows.
+func TestManyKeysAreJoined(t *testing.T) {
+	of := func(rows ...int) (files []delta.File) {
+		for _, n := range rows {
+			files = append(files, delta.File{Add: &delta.Add{Stats: fmt.Sprintf(`{"numRecords":%d}`, n)}})
+		}
+		return files
+	}
+	for _, c := range []struct {
+		keys  int64
+		files []delta.File
+		want  bool
+	}{
+		{200_000, of(1000), false},
+		{200_001, of(3_200_000, 3_200_000), true},
+		{200_001, of(3_200_000, 3_200_032), false},
+		{2_000_000, of(60_000_000, 4_000_000), false},
+		{2_000_001, of(1_000_000_000), true},
+		{1_000_000, []delta.File{{Add: &delta.Add{}}, {Add: &delta.Add{}}}, false}, // nothing says how many: very many
+	} {
+		if got := joined(c.keys, c.files); got != c.want {
+			t.Errorf("%d keys: joined is %v", c.keys, got)
+		}
 	}
 }

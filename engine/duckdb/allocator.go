@@ -1,0 +1,41 @@
+package duckdb
+
+/*
+#include <stddef.h>
+#include <stdio.h>
+#include <sys/types.h>
+
+// Of jemalloc, which DuckDB has inside on some systems (https://jemalloc.net/jemalloc.3.html, mallctl); where it has not, the
+// address is null.
+__attribute__((weak)) int duckdb_je_mallctl(const char *, void *, size_t *, void *, size_t);
+
+static int keep_pages(ssize_t ms) {
+	if (duckdb_je_mallctl == NULL) return 0;
+	int rc = 0;
+	const char *defaults[] = {"arenas.dirty_decay_ms", "arenas.muzzy_decay_ms"};
+	for (int i = 0; i < 2; i++) rc |= duckdb_je_mallctl(defaults[i], NULL, NULL, &ms, sizeof ms);
+	unsigned arenas = 0;
+	size_t size = sizeof arenas;
+	rc |= duckdb_je_mallctl("arenas.narenas", &arenas, &size, NULL, 0);
+	for (unsigned i = 0; i < arenas; i++) { // those that are in use already; others refuse
+		const char *forms[] = {"arena.%u.dirty_decay_ms", "arena.%u.muzzy_decay_ms"};
+		for (int k = 0; k < 2; k++) {
+			char name[64];
+			snprintf(name, sizeof name, forms[k], i);
+			duckdb_je_mallctl(name, NULL, NULL, &ms, sizeof ms);
+		}
+	}
+	return rc;
+}
+*/
+import "C"
+
+import "time"
+
+// pagesKept is how long DuckDB's allocator keeps memory that was freed before the system gets it back: longer than a full
+// micro-batch takes, so that the next one need not have the same pages cleared and mapped again, which is a twentieth of its
+// work, and short enough that a process which has done its work is small soon.
+const pagesKept = 3 * time.Second
+
+// keepPages tells the allocator, if it is one that can be told. False: it refused.
+func keepPages() bool { return C.keep_pages(C.ssize_t(pagesKept.Milliseconds())) == 0 }
