@@ -90,9 +90,16 @@ func (a *app) examine(ctx context.Context) []finding {
 	}
 	defer l.Close()
 
-	took, err := probeStore(ctx, l.store)
-	say("storage", err, "%s: wrote, listed, read and deleted an object in %v; of %d writers that raced to create an object one won, %d times", l.Redact(l.Storage),
-		took.Round(time.Microsecond), raceWriters, raceRounds)
+	took, left, err := probeStore(ctx, l.store)
+	did := "wrote, listed, read and deleted"
+	if len(left) > 0 {
+		did = "wrote, listed and read"
+	}
+	say("storage", err, "%s: %s an object in %v; of %d writers that raced to create an object one won, %d times", l.Redact(l.Storage),
+		did, took.Round(time.Microsecond), raceWriters, raceRounds)
+	if len(left) > 0 {
+		warn("storage", "this role may not delete, so %s of this check stay behind, %s and those beside it; a role that may delete removes them", count(int64(len(left)), "object"), left[0])
+	}
 	if p, ok := l.store.(objstore.LocalPather); ok {
 		var fs unix.Statfs_t
 		dir := p.LocalPath("")
@@ -198,14 +205,11 @@ const (
 
 // raceStore lets writers race to create one object, as writers of one version of a table do. A store that lets two of them
 // win would let a commit overwrite another: no table may be written there.
-func raceStore(ctx context.Context, s objstore.Store, key string) (err error) {
+// left are objects that could not be deleted.
+func raceStore(ctx context.Context, s objstore.Store, key string) (left []string, err error) {
 	for round := range raceRounds {
 		key := fmt.Sprintf("%s-race-%d", key, round)
-		defer func() {
-			if derr := s.Delete(ctx, key); derr != nil && !errors.Is(derr, objstore.ErrDenied) {
-				err = errors.Join(err, derr)
-			}
-		}()
+		defer func() { left, err = remove(ctx, s, key, left, err) }()
 		errs := make([]error, raceWriters)
 		start := make(chan struct{})
 		var wg sync.WaitGroup
@@ -223,66 +227,74 @@ func raceStore(ctx context.Context, s objstore.Store, key string) (err error) {
 			case errors.Is(err, objstore.ErrAmbiguous):
 				open = true
 			case err == nil && winner >= 0:
-				return fmt.Errorf("UNSAFE: %s let writers %d and %d both create %s: commits of two writers would overwrite each other; no table may be written here; %s", s.URL(), winner, i, key, conditionalPuts)
+				return nil, fmt.Errorf("UNSAFE: %s let writers %d and %d both create %s: commits of two writers would overwrite each other; no table may be written here; %s", s.URL(), winner, i, key, conditionalPuts)
 			case err == nil:
 				winner = i
 			case !errors.Is(err, objstore.ErrExists):
-				return err
+				return nil, err
 			}
 		}
 		if winner < 0 && open {
 			continue
 		}
 		if winner < 0 {
-			return fmt.Errorf("of %d writers none could create %s: %w", raceWriters, key, errors.Join(errs...))
+			return nil, fmt.Errorf("of %d writers none could create %s: %w", raceWriters, key, errors.Join(errs...))
 		}
 		got, err := s.GetRange(ctx, key, 0, -1)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if string(got) != strconv.Itoa(winner) {
-			return fmt.Errorf("UNSAFE: writer %d created %s, but it holds what writer %s wrote: no table may be written to %s", winner, key, got, s.URL())
+			return nil, fmt.Errorf("UNSAFE: writer %d created %s, but it holds what writer %s wrote: no table may be written to %s", winner, key, got, s.URL())
 		}
 	}
-	return nil
+	return nil, nil
 }
 
-// probeStore does with objects of its own everything that a commit needs. A role that may not delete leaves them.
-func probeStore(ctx context.Context, s objstore.Store) (took time.Duration, err error) {
+// remove deletes an object of the doctor's, also when ctx has ended. It adds the object to left where the role may not, and other
+// errors to err.
+func remove(ctx context.Context, s objstore.Store, key string, left []string, err error) ([]string, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	derr := s.Delete(ctx, key)
+	if errors.Is(derr, objstore.ErrDenied) {
+		return append(left, key), err
+	}
+	return left, errors.Join(err, derr)
+}
+
+// probeStore does with objects of its own everything that a commit needs, and deletes them; left are those that it may not.
+func probeStore(ctx context.Context, s objstore.Store) (took time.Duration, left []string, err error) {
 	start := time.Now()
 	key := fmt.Sprintf("processed/_progress/.doctor-%d", start.UnixNano())
 	if err := s.PutIfAbsent(ctx, key, []byte("cauce")); err != nil {
-		return 0, err
+		return 0, nil, err
 	}
-	defer func() {
-		if derr := s.Delete(ctx, key); derr != nil && !errors.Is(derr, objstore.ErrDenied) {
-			err = errors.Join(err, derr)
-		}
-	}()
+	defer func() { left, err = remove(ctx, s, key, left, err) }()
 	if err := s.PutIfAbsent(ctx, key, []byte("second")); !errors.Is(err, objstore.ErrExists) {
-		return 0, fmt.Errorf("UNSAFE: %s accepted a second create of %s (%w): commits of two writers would overwrite each other; no table may be written here; %s", s.URL(), key, err, conditionalPuts)
+		return 0, nil, fmt.Errorf("UNSAFE: %s accepted a second create of %s (%w): commits of two writers would overwrite each other; no table may be written here; %s", s.URL(), key, err, conditionalPuts)
 	}
 	got, err := s.GetRange(ctx, key, 0, -1)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	if string(got) != "cauce" {
-		return 0, fmt.Errorf("storage gave %q back for %s", got, key)
+		return 0, nil, fmt.Errorf("storage gave %q back for %s", got, key)
 	}
 	found := false
 	for info, err := range s.List(ctx, "processed/_progress/.doctor-", "") {
 		if err != nil {
-			return 0, err
+			return 0, nil, err
 		}
 		found = found || info.Key == key
 	}
 	if !found {
-		return 0, fmt.Errorf("storage does not list %s, which was just written", key)
+		return 0, nil, fmt.Errorf("storage does not list %s, which was just written", key)
 	}
-	if err := raceStore(ctx, s, key); err != nil {
-		return 0, err
+	if left, err = raceStore(ctx, s, key); err != nil {
+		return 0, left, err
 	}
-	return time.Since(start), nil
+	return time.Since(start), left, nil
 }
 
 // missingFiles looks for data files that a snapshot names and the store lacks.

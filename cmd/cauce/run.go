@@ -299,10 +299,18 @@ func (a *app) noteRepeated(run *schedule.Run) {
 	}
 }
 
+// unread tells of files that could not be read.
+func unread(n int) string {
+	if n == 1 {
+		return "1 file could not be read and stays unread; correct or remove it"
+	}
+	return count(int64(n), "file") + " could not be read and stay unread; correct or remove them"
+}
+
 // failedFiles is the error of a run that left files unread.
 func failedFiles(r *ingest.BatchReport) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s could not be read and stay unread; correct or remove them:", count(int64(len(r.FailedFiles)), "file"))
+	b.WriteString(unread(len(r.FailedFiles)) + ":")
 	for _, f := range r.FailedFiles {
 		fmt.Fprintf(&b, "\n  %s: %s", f.File, f.Error)
 	}

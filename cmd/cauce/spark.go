@@ -292,7 +292,7 @@ func (a *app) runBatchOnSpark(ctx context.Context, l *pipeline.Lake, sf *sparkFl
 			sum.add(r)
 		}
 		if n := len(sum.FailedFiles); n > 0 {
-			return &reported{code: exitFailure, msg: count(int64(n), "file") + " could not be read and stay unread; correct or remove them"}
+			return &reported{code: exitFailure, msg: unread(n)}
 		}
 		return nil
 	}}, id)

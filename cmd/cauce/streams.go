@@ -50,7 +50,7 @@ func (s *streams) buffer(ctx context.Context) (*buffer.Buffer, error) {
 func (s *streams) source(ctx context.Context, src *pipeline.Source) (ingest.Source, error) {
 	in, err := s.open(ctx, src)
 	if err != nil {
-		return nil, fmt.Errorf("source %s, topic %s: %w", src.Name, src.Topic, err)
+		return nil, fmt.Errorf("source %s: %w", src.Name, err) // which names the topic, or the subscription
 	}
 	return in, nil
 }
@@ -109,7 +109,7 @@ func (s *streams) sink(ctx context.Context, src *pipeline.Source) (sink, error) 
 		out, err = b.Sink(ctx, src.Topic, buffer.SinkOptions{})
 	}
 	if err != nil {
-		return nil, fmt.Errorf("topic %s: %w", src.Topic, err)
+		return nil, fmt.Errorf("source %s: %w", src.Name, err)
 	}
 	return out, nil
 }

@@ -378,22 +378,14 @@ func (r *renderer) caseExpr(c pipeline.Case) (rendered, error) {
 		return x.fail
 	}
 	var results []rendered
-	exprs := []pipeline.Expr{}
-	for _, w := range c.Whens {
-		exprs = append(exprs, w.Then)
-	}
-	exprs = append(exprs, c.Else)
-	for _, e := range exprs {
-		x := rendered{value: "NULL"}
-		if e != nil {
-			var err error
-			if x, err = r.expr(e); err != nil {
-				return out, err
-			}
+	for _, e := range c.Results() {
+		x, err := r.expr(e)
+		if err != nil {
+			return out, err
 		}
 		results = append(results, x)
 	}
-	results = r.alike(exprs, results)
+	results = r.alike(c.Results(), results)
 	for i, w := range c.Whens {
 		cond, err := r.expr(w.Cond)
 		if err != nil {
@@ -571,10 +563,16 @@ func (r *renderer) call(c pipeline.Call) (rendered, error) {
 		case kindInt:
 			return r.guarded("try_subtract(CAST(0 AS BIGINT), "+vals[0]+")", kindInt, fail, args), nil
 		}
+		if t, ok := r.wide(c.Args[0], args[0]); ok {
+			return mk(kindDecimal, "CAST(CASE WHEN startswith(%[1]s, '-') THEN substring(%[1]s, 2) ELSE concat('-', %[1]s) END AS %[2]s)", textOf(args[0]), t)
+		}
 		return mk(args[0].kind, "(-%s)", vals[0])
 	case "abs":
 		if args[0].kind == kindInt {
 			return r.guarded("CASE WHEN "+vals[0]+" > CAST('-9223372036854775808' AS BIGINT) THEN abs("+vals[0]+") END", kindInt, fail, args), nil
+		}
+		if t, ok := r.wide(c.Args[0], args[0]); ok {
+			return mk(kindDecimal, "CAST(ltrim('-', %s) AS %s)", textOf(args[0]), t)
 		}
 		return mk(args[0].kind, "abs(%s)", vals[0])
 	case "+":
@@ -584,6 +582,10 @@ func (r *renderer) call(c pipeline.Call) (rendered, error) {
 	case "*":
 		return r.arithmetic("try_multiply", k, fail, args), nil
 	case "%":
+		a, b := pipeline.ExactType(c.Args[0], r.column), pipeline.ExactType(c.Args[1], r.column)
+		if k == kindDecimal && a.P-a.S+b.S > 38 { // try_mod fails the whole query where the quotient has more digits
+			return r.guarded("CAST(cauce_mod("+textOf(args[0])+", "+textOf(args[1])+") AS "+sqlType(pipeline.ExactType(c, r.column))+")", k, fail, args), nil
+		}
 		return r.arithmetic("try_mod", k, fail, args), nil
 	case "/":
 		return r.guarded("(CAST("+vals[0]+" AS DOUBLE) / nullif(CAST("+vals[1]+" AS DOUBLE), 0D))", kindFloat, fail, args), nil
@@ -629,6 +631,13 @@ func (r *renderer) call(c pipeline.Call) (rendered, error) {
 		return mk(kindDate, "CAST(%s AS DATE)", r.toZone(vals[0]))
 	}
 	return rendered{}, fmt.Errorf("BUG: no rendering for function %s", c.Func)
+}
+
+// wide tells whether a decimal may have more than 34 digits, to which Spark rounds it when its sign changes, and gives its
+// type.
+func (r *renderer) wide(e pipeline.Expr, x rendered) (typ string, ok bool) {
+	t := pipeline.ExactType(e, r.column)
+	return sqlType(t), x.kind == kindDecimal && t.P > 34
 }
 
 // dateText is the text of a date. Spark writes a + before years beyond 9999, which a day of the last hours of that year may

@@ -57,10 +57,14 @@ type KafkaSpec struct {
 	// KeyEnv names the one that holds the key of the client's certificate, which stands in Properties.
 	KeyEnv    string `json:"key_env,omitempty"`
 	Isolation string `json:"isolation"` // read_committed or read_uncommitted
-	// Start is earliest, latest or time (then StartMillis, since 1970); it counts while the table has nothing of the topic.
-	Start       string `json:"start"`
-	StartMillis int64  `json:"start_ms,omitempty"`
-	Group       string `json:"group,omitempty"`
+	// Assign are the only partitions to read; empty: all.
+	Assign []int32 `json:"assign,omitempty"`
+	// Start is earliest, latest, time (then StartMillis, since 1970) or offsets (then StartOffsets, by partition); it counts
+	// while the table has nothing of the topic.
+	Start        string          `json:"start"`
+	StartMillis  int64           `json:"start_ms,omitempty"`
+	StartOffsets map[int32]int64 `json:"start_offsets,omitempty"`
+	Group        string          `json:"group,omitempty"`
 	// Tombstones says how messages without value delete rows; nil: they go to quarantine.
 	Tombstones *TombstoneSpec `json:"tombstones,omitempty"`
 }
@@ -91,21 +95,15 @@ func NewStream(l *pipeline.Lake, plan *pipeline.Plan, quarantine *delta.Schema, 
 		return nil, fmt.Errorf("%w: source %s is of kind %s; Spark's side reads files and kafka", ErrUnsupported, src.Name, src.Kind)
 	case src.Archive:
 		return nil, fmt.Errorf("%w: source %s has archive: true", ErrUnsupported, src.Name)
-	}
-	for key, given := range map[string]bool{
-		"kafka.registry": src.Kafka.Registry != nil,
-		"kafka.assign":   len(src.Kafka.Assign) > 0, "kafka.start by offsets": len(src.Kafka.StartOffsets) > 0,
-	} {
-		if given {
-			return nil, fmt.Errorf("%w: source %s has %s", ErrUnsupported, src.Name, key)
-		}
+	case src.Kafka.Registry != nil:
+		return nil, fmt.Errorf("%w: source %s has kafka.registry", ErrUnsupported, src.Name)
 	}
 	app, err := newApp(l, plan, ModeStream, quarantine, quarantinePath)
 	if err != nil {
 		return nil, err
 	}
 	k := src.Kafka
-	spec := &KafkaSpec{Topic: src.Topic, Brokers: k.Brokers, Isolation: k.Isolation, Start: k.Start, Group: k.Group, Properties: map[string]string{}}
+	spec := &KafkaSpec{Topic: src.Topic, Brokers: k.Brokers, Isolation: k.Isolation, Assign: k.Assign, Start: k.Start, StartOffsets: k.StartOffsets, Group: k.Group, Properties: map[string]string{}}
 	if k.Start == "" {
 		spec.Start = pipeline.StartEarliest
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -143,6 +144,8 @@ func (s Submit) Run(ctx context.Context, dir string, app any) error {
 	return fmt.Errorf("start %s: %w; --spark-submit names the program of your Spark", line[0], err)
 }
 
+var javaFrame = regexp.MustCompile(`^\s+(at [\w.$/<>@-]+\(.*\)|\.\.\. \d+ more)( ~?\[.*\])?\s*$`)
+
 // FailedError says that a Spark application ended with an exit code other than 0.
 type FailedError struct {
 	Code   int
@@ -150,7 +153,13 @@ type FailedError struct {
 }
 
 func (e *FailedError) Error() string {
-	lines := strings.Split(e.Output, "\n")
+	// Of a Java stack trace only what was thrown tells anything here; --verbose shows the whole.
+	var lines []string
+	for _, l := range strings.Split(e.Output, "\n") {
+		if !javaFrame.MatchString(l) {
+			lines = append(lines, l)
+		}
+	}
 	if len(lines) > 15 {
 		lines = lines[len(lines)-15:]
 	}

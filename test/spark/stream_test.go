@@ -225,6 +225,75 @@ func TestStreamMovesBetweenSparkAndHere(t *testing.T) {
 	noSecrets(t, l, "pw-s")
 }
 
+// Partitions and first offsets that the lake file names are those that Spark reads too, and the embedded engine goes on
+// where Spark stopped.
+func TestStreamStartsWhereTheLakeFileSays(t *testing.T) {
+	flags := clusterFlags(t)
+	b := kafkatest.New(t, map[string]string{"producer": "pw-p", "stream": "pw-s"})
+	const topic = "crypto_trades"
+	if err := errors.Join(b.CreateTopic(t.Context(), topic, 3, nil), b.AllowProduce(t.Context(), "producer", topic), b.AllowConsume(t.Context(), "stream", topic, "none")); err != nil {
+		t.Fatal(err)
+	}
+	lake := func(where string) *lab.Lake {
+		l := lab.NewKafkaLake(t, topic, b.Addr, `, `+where+`, sasl: {user: stream, password: "${env:STREAM_PASSWORD}"}, producer: {user: producer, password: "${env:PRODUCER_PASSWORD}"}`)
+		l.Env = append(l.Env, "STREAM_PASSWORD=pw-s", "PRODUCER_PASSWORD=pw-p")
+		return l
+	}
+	const where = "assign: [0, 2], start: {offsets: {0: 5}}"
+	there, here := lake(where), lake(where)
+	cl, err := kgo.NewClient(kgo.SeedBrokers(b.Admin), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.DefaultProduceTopic(topic))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	sent := 0
+	send := func() {
+		t.Helper()
+		for range 60 {
+			value := fmt.Sprintf(`{"e":"trade","E":1724112000000,"s":"BTCUSDT","t":%d,"p":"1","q":"1","T":1724112000000,"m":true}`, sent)
+			if err := cl.ProduceSync(t.Context(), &kgo.Record{Partition: int32(sent % 3), Value: []byte(value)}).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+			sent++
+		}
+	}
+	submit := append([]string{"spark", "submit", "stream", "--available-now"}, flags...)
+	same := func(what string, rows int) {
+		t.Helper()
+		if n := len(here.Rows()); n != rows {
+			t.Errorf("%s: the embedded engine has %d rows, want %d", what, n, rows)
+		}
+		if a, b := tableHash(here), tableHash(there); a != b {
+			t.Errorf("%s: the table differs from that of the embedded engine: %s", what, lab.Diff(here.Rows(), there.Rows()))
+		}
+	}
+	send()
+	here.Run("run", "stream", "--available-now")
+	there.Run(submit...)
+	same("Spark's first run", 15+20)
+	send()
+	here.Run("run", "stream", "--available-now")
+	there.Run("run", "stream", "--available-now")
+	same("embedded after Spark", 35+40)
+	send()
+	here.Run("run", "stream", "--available-now")
+	there.Run(submit...)
+	same("Spark after embedded", 75+40)
+	for where, want := range map[string]string{
+		"start: {offsets: {1: 1000000}}": "partition 1: start at offset 1000000: the partition ",
+		"assign: [7]":                    "there is no partition 7 to read (kafka.assign)",
+	} {
+		l := lake(where)
+		p := l.Start(nil, submit...)
+		if code := p.Wait(5 * time.Minute); code == 0 || !strings.Contains(p.Stderr.String(), want) {
+			t.Errorf("%s: ended with %d: %s", where, code, p.Stderr.String())
+		}
+		if rows := len(l.Rows()); rows != 0 {
+			t.Errorf("%s: %d rows", where, rows)
+		}
+	}
+}
+
 // noSecrets looks for secrets in what a lake keeps and in a rendered application.
 func noSecrets(t *testing.T, l *lab.Lake, secrets ...string) {
 	t.Helper()

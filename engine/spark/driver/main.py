@@ -26,6 +26,19 @@ def session(app):
     return spark
 
 
+def complete(spark, app):
+    """Names the packages that an application needs and this Spark lacks."""
+    from py4j.java_gateway import JavaPackage
+
+    jvm, lacks = spark.sparkContext._jvm, []
+    if app["mode"] != "prove" and isinstance(jvm.org.apache.spark.sql.delta.DeltaLog, JavaPackage):
+        lacks.append("io.delta:delta-spark")
+    if app["mode"] == "stream" and isinstance(jvm.org.apache.spark.sql.kafka010.KafkaSourceProvider, JavaPackage):
+        lacks.append("org.apache.spark:spark-sql-kafka-0-10")
+    if lacks:
+        raise Refused(f"this Spark ({spark.version}) lacks {' and '.join(lacks)}; name what fits it with --packages (cauce spark submit: --submit-arg=--packages=…), or its jars with --conf spark.jars=…; docs/spark.md has the names")
+
+
 def main():
     with open(sys.argv[1], encoding="utf-8") as f:
         app = json.load(f)
@@ -39,6 +52,7 @@ def main():
     spark = session(app)
     code = 0
     try:
+        complete(spark, app)
         result = {"prove": prove, "batch": batch, "stream": stream, "maintain": maintain}[app["mode"]](spark, app) or {}
         if result.get("failed_files"):
             code = 1

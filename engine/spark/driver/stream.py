@@ -43,6 +43,7 @@ class Topic:
         self.jvm = spark.sparkContext._jvm
         self.source, self.spec = source["name"], source["kafka"]
         self.name = self.spec["topic"]
+        self.offsets = {int(p): o for p, o in self.spec.get("start_offsets", {}).items()}  # where to begin, by partition
         self.properties = self.jvm.java.util.Properties()
         for k, v in {
             **kafka_properties(self.spec),
@@ -89,20 +90,27 @@ class Topic:
         """(first offset to read, by partition; positions that the start chose where the table knows nothing). Raises Gap."""
 
         def look(c):
-            parts = [self.partition(i.partition()) for i in c.partitionsFor(self.name)]
+            there = sorted(i.partition() for i in c.partitionsFor(self.name))
+            for p in self.spec.get("assign", []):
+                if p not in there:
+                    raise SystemExit(f"topic {self.name} has {len(there)} partitions: there is no partition {p} to read (kafka.assign)")
+            for p in self.offsets:
+                if p not in there and not positions:
+                    raise SystemExit(f"topic {self.name} has {len(there)} partitions: there is no partition {p} to start in (kafka.start)")
+            parts = [self.partition(p) for p in there if p in self.spec.get("assign", there)]
             every = self.jvm.java.util.ArrayList()
             for tp in parts:
                 every.add(tp)
             begin, end = c.beginningOffsets(every), c.endOffsets(every)
             starts, ends = {tp.partition(): begin.get(tp) for tp in parts}, {tp.partition(): end.get(tp) for tp in parts}
             for p, mark in positions.items():
-                if p not in starts and mark["offset"] >= 0:
-                    raise self.gap(p, mark["offset"] + 1, -1, f"the topic has {len(parts)} partitions, fewer than it had")
+                if p not in there and mark["offset"] >= 0:
+                    raise self.gap(p, mark["offset"] + 1, -1, f"the topic has {len(there)} partitions, fewer than it had")
             first, chosen, verify = {}, {}, []
             for p in sorted(starts):
                 at = positions.get(p, {}).get("offset", -1)
                 if not positions and self.spec["start"] != "earliest":
-                    first[p] = ends[p] if self.spec["start"] == "latest" else self.after(c, p, ends[p])
+                    first[p] = self.begin(c, p, starts[p], ends[p])
                     chosen[p] = first[p] - 1
                 elif at < 0:
                     first[p] = starts[p]
@@ -120,12 +128,20 @@ class Topic:
 
         return self.consumer(look)
 
-    def after(self, c, p, end):
-        """The first offset at or after the time of the lake file."""
-        m = self.jvm.java.util.HashMap()
-        m.put(self.partition(p), self.spec["start_ms"])
-        found = c.offsetsForTimes(m).get(self.partition(p))
-        return end if found is None else found.offset()
+    def begin(self, c, p, start, end):
+        """The first offset that the lake file wants to be read of a partition that holds those from start to before end."""
+        if self.spec["start"] == "latest":
+            return end
+        if self.spec["start"] == "time":
+            m = self.jvm.java.util.HashMap()
+            m.put(self.partition(p), self.spec["start_ms"])
+            found = c.offsetsForTimes(m).get(self.partition(p))
+            return end if found is None else found.offset()
+        at = self.offsets.get(p, start)
+        if not start <= at <= end:
+            holds = f"the partition holds {start} to {end - 1}" if start < end else f"the partition is empty, and its next offset is {end}"
+            raise SystemExit(f"topic {self.name}, partition {p}: start at offset {at}: {holds}")
+        return at
 
     def verify(self, c, p, mark):
         """The record at a position must still carry the time that progress recorded, else it is another log."""
@@ -231,7 +247,11 @@ class Stream:
     def start(self, available_now):
         options = {"kafka." + k: v for k, v in kafka_properties(self.topic.spec).items()}
         options["kafka.isolation.level"] = self.topic.spec["isolation"]
-        reader = self.spark.readStream.format("kafka").options(**options).option("subscribe", self.topic.name).option("failOnDataLoss", "true")
+        reader = self.spark.readStream.format("kafka").options(**options).option("failOnDataLoss", "true")
+        if self.topic.spec.get("assign"):
+            reader = reader.option("assign", json.dumps({self.topic.name: sorted(self.first)}))
+        else:
+            reader = reader.option("subscribe", self.topic.name)
         reader = reader.option("startingOffsets", json.dumps({self.topic.name: {str(p): o for p, o in self.first.items()}}))
         reader = reader.option("maxOffsetsPerTrigger", self.app["stream"]["rows_max"])
         writer = reader.load().writeStream.queryName("cauce " + self.source["name"]).foreachBatch(self.batch)

@@ -352,21 +352,9 @@ def to_lower(s):
 
 
 def substr(s, start, count):
-    n = len(s)
-    if count == 0:
-        return ""
-    if start > 0:
-        first = min(n, start - 1)
-    elif start < 0:
-        first = max(n + start, 0)
-    else:
-        first = 0
-        count -= 1
-        if count <= 0:
-            return ""
-    if count > 0:
-        return s[first : min(n, first + count)]
-    return s[max(0, first + count) : first]
+    start, count = (max(-0xFFFFFFFF, min(x, 0xFFFFFFFF)) for x in (start, count))
+    first = start - 1 if start > 0 else len(s) + start if start < 0 else -1
+    return s[max(0, first) : max(0, first + count)] if count > 0 else ""
 
 
 def split_part(s, separator, n):
@@ -460,6 +448,12 @@ def compare(a, b):
     return (x > y) - (x < y)
 
 
+def mod(a, b):
+    """The remainder of decimals, with the sign of the first. None: of a division by zero."""
+    x, y = decimal.Decimal(a), decimal.Decimal(b)
+    return f"{decimal.Context(prec=200).remainder(x, y):f}" if y else None
+
+
 # Name -> function and SQL type of its value. A null argument gives null; each function sees values only.
 FUNCTIONS = {
     "cauce_long": (to_long, "bigint"),
@@ -468,6 +462,7 @@ FUNCTIONS = {
     "cauce_date": (to_date, "int"),
     "cauce_decimal": (to_decimal, "string"),
     "cauce_compare": (compare, "int"),
+    "cauce_mod": (mod, "string"),
     "cauce_event_time": (to_event_time, "bigint"),
     "cauce_timestamp": (to_timestamp, "bigint"),
     "cauce_wall": (to_wall, "bigint"),
