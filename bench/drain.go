@@ -158,7 +158,7 @@ func kafkaLake(dir, history, broker, stream string) error {
 }
 
 func (b *bench) drainCauce(lake, history, broker string, events int) (*drained, error) {
-	if err := kafkaLake(lake, history, broker, ""); err != nil {
+	if err := kafkaLake(lake, history, broker, fmt.Sprintf("stream: {rows_max: %d, bytes_max: 256MiB}\n", drainBatch)); err != nil {
 		return nil, err
 	}
 	if _, _, err := run(lake, b.cauce, "run", "batch", "--json"); err != nil {
@@ -194,7 +194,7 @@ func (b *bench) drainSpark(dir, history, broker string, events int) (*drained, e
 	}
 	u, said, err := b.script("spark_delta.py", "w6", "--jars", jars, "--tmp", filepath.Join(dir, "tmp"), "--table", table, "--dv", "on",
 		"--bootstrap", broker, "--topic", drainTopic, "--checkpoint", filepath.Join(dir, "checkpoint"), "--start", "earliest", "--drain",
-		"--max-offsets", strconv.Itoa(sparkBatch), "--seconds", strconv.Itoa(max(600, events/500)), "--stop-after", strconv.Itoa(events), "--results", results)
+		"--max-offsets", strconv.Itoa(drainBatch), "--seconds", strconv.Itoa(max(600, events/500)), "--stop-after", strconv.Itoa(events), "--results", results)
 	if err != nil {
 		return nil, err
 	}
@@ -217,6 +217,6 @@ func (b *bench) drainSpark(dir, history, broker string, events int) (*drained, e
 	return &drained{"Spark 4.2, foreachBatch MERGE", events, float64(events) / r.Span, u, table}, nil
 }
 
-// sparkBatch is how many events one of Spark's micro-batches has at most: its cost a commit is nearly fixed, so many is
-// what is best for it, as far as the heap reaches.
-const sparkBatch = 250_000
+// drainBatch is how many events a micro-batch of either program has at most: much of what a commit costs does not grow
+// with it, so many is best for both, as far as Spark's heap reaches.
+const drainBatch = 500_000

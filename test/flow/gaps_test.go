@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cauce-data/cauce/internal/loopback"
 	"github.com/cauce-data/cauce/internal/testscale"
 	"github.com/cauce-data/cauce/test/lab"
 )
@@ -25,7 +26,7 @@ import (
 func TestLostIDsAreRepaired(t *testing.T) {
 	testscale.NotAtShort(t, "trades are made and lost in real time")
 	l := lab.NewLake(t)
-	address := freeAddress(t)
+	address := loopback.Free(t)
 	withLedger(t, l, address, "300ms")
 	const count = 3000
 	l.Run("gaps")
@@ -110,7 +111,7 @@ func TestLostIDsAreRepaired(t *testing.T) {
 // TestRepairKilledInEveryPhase: a repair that is killed leaves nothing doubled and nothing forgotten; the next one goes on.
 func TestRepairKilledInEveryPhase(t *testing.T) {
 	l := lab.NewLake(t)
-	address := freeAddress(t)
+	address := loopback.Free(t)
 	withLedger(t, l, address, "1h")
 	exchange := l.Start(nil, "simulate", "exchange", "--listen", address, "--symbols", "BTCUSDT", "--rate", "100000", "--count", "500", "--skip-every", "50",
 		"--start", "2024-08-20T10:00:00Z", "--journal", l.Path("journal.jsonl"))
@@ -167,16 +168,6 @@ func withLedger(t *testing.T, l *lab.Lake, address, every string) {
 	if err := os.WriteFile(file, []byte(edited), 0o600); err != nil {
 		t.Fatal(err)
 	}
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
 }
 
 // journal reads the keys of all trades that a simulated exchange has made.

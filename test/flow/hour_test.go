@@ -17,6 +17,7 @@ import (
 
 	"github.com/cauce-data/cauce/connect/simulate"
 	"github.com/cauce-data/cauce/internal/kafkatest"
+	"github.com/cauce-data/cauce/internal/loopback"
 	"github.com/cauce-data/cauce/internal/prereq"
 	"github.com/cauce-data/cauce/internal/testscale"
 	"github.com/cauce-data/cauce/test/lab"
@@ -73,7 +74,7 @@ func TestStreamForAnHour(t *testing.T) {
 	}
 	srv := httptest.NewServer(x.Handler())
 	t.Cleanup(func() { x.Close(); srv.Close() })
-	listen := freeAddress(t)
+	listen := loopback.Free(t)
 	up := l.Start(nil, "up", "--url", "ws"+strings.TrimPrefix(srv.URL, "http"), "--no-repair", "--metrics-listen", listen)
 	alive := func() {
 		t.Helper()

@@ -162,7 +162,7 @@ func fuzz(root, tags, pkgs string, out *bytes.Buffer, run func(...string) error)
 		case len(words) > 1 && words[0] == "ok":
 			for _, target := range targets {
 				before := out.Len()
-				err := run("test", "-tags", tags, "-run", "^$", "-fuzz", "^"+target+"$", "-fuzztime", fuzzTime, "-parallel", "2", words[1])
+				err := run("test", "-tags", tags, "-run", "^$", "-fuzz", "^"+target+"$", "-fuzztime", fuzzTime, "-fuzzminimizetime", "1s", "-parallel", "2", words[1])
 				if err != nil {
 					failed = errors.Join(failed, fmt.Errorf("%s %s: %w", words[1], target, err))
 					continue

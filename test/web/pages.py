@@ -17,7 +17,7 @@ from playwright.sync_api import sync_playwright
 chromium, url, roles, shown, expected, land = sys.argv[1:7]
 pictures = pathlib.Path(sys.argv[7]) if len(sys.argv) > 7 else None
 want = json.loads(pathlib.Path(expected).read_text())
-BY_MINUTE = "SELECT date_trunc('minute', event_time) AS minute, avg(price) AS price, count(*) AS trades\nFROM unified_events GROUP BY ALL ORDER BY minute"
+BY_HOUR = "SELECT date_trunc('hour', event_time) AS hour, avg(price) AS price, count(*) AS trades\nFROM unified_events WHERE symbol = 'BTCUSDT' GROUP BY ALL ORDER BY hour"
 PAGES = {
     "lake": "/",
     "table": "/table/unified_events",
@@ -26,15 +26,21 @@ PAGES = {
     "streaming": "/streaming",
     "quarantine": "/quarantine",
     "gaps": "/gaps",
-    "sql": "/sql?" + urllib.parse.urlencode({"sql": BY_MINUTE, "chart": "line"}),
+    "sql": "/sql?" + urllib.parse.urlencode({"sql": BY_HOUR, "chart": "line"}),
     "connect": "/connect",
 }
 # In pictures the lake stands where a lake would, not in the test's folder.
 SETTLE = r"""() => {
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  for (let t; (t = texts.nextNode());) t.data = t.data.replaceAll(/\/[^\s'"]*\/TestPages\d+\/\d+/g, '/srv/lake');
+  for (let t; (t = texts.nextNode());) t.data = t.data.replaceAll(/\/[^\s'"]*\/TestPages\d+\/\d+(\/shown)?/g, '/srv/lake').replaceAll(/\b(port=|127\.0\.0\.1:)\d+/g, '$15432');
 }"""
+SCREENS = [("light", 1280), ("dark", 1280), ("light", 390), ("dark", 390)]
 problems = []
+
+
+def picture(page, name, scheme, width):
+    page.evaluate(SETTLE)
+    page.screenshot(path=pictures / f"{name}-{scheme}-{'wide' if width > 600 else 'phone'}.png")
 
 
 def accessible(page, where):
@@ -55,7 +61,7 @@ with sync_playwright() as p:
         executable_path=chromium,
         args=["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
     )
-    for scheme, width in [("light", 1280), ("dark", 1280), ("light", 390), ("dark", 390)]:
+    for scheme, width in SCREENS:
         context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
         page = context.new_page()
         page.set_default_timeout(30_000)
@@ -71,8 +77,7 @@ with sync_playwright() as p:
             wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             check(wide <= 0, f"{path} at {width} pixels is {wide} pixels too wide")
             if pictures:
-                page.evaluate(SETTLE)
-                page.screenshot(path=pictures / f"{name}-{scheme}-{'wide' if width > 600 else 'phone'}.png")
+                picture(page, name, scheme, width)
         context.close()
 
     page = browser.new_page(viewport={"width": 1280, "height": 900})
@@ -109,7 +114,7 @@ with sync_playwright() as p:
 
     # Runs: a log is followed while it grows, by a reader who stays at its end; another one is where he has scrolled to.
     page.goto(url + "/runs")
-    page.click(f"section[aria-label=History] a:has-text('{want['held']}')")
+    page.click(f"section[aria-label=History] tr:has-text('{want['held']}') a")
     page.wait_for_url("**/runs/" + want["held"])
     log = page.locator("pre.log")
     page.wait_for_selector("pre.log:has-text('the first part')")
@@ -217,7 +222,12 @@ with sync_playwright() as p:
     page.wait_for_selector("input[name=password]")
     accessible(page, "the login")
     if pictures:
-        page.screenshot(path=pictures / "login-light-wide.png")
+        for scheme, width in SCREENS:
+            page.emulate_media(color_scheme=scheme)
+            page.set_viewport_size({"width": width, "height": 900})
+            picture(page, "login", scheme, width)
+        page.emulate_media(color_scheme="light")
+        page.set_viewport_size({"width": 1280, "height": 900})
     page.fill("input[name=name]", "viewer")
     page.fill("input[name=password]", "wrong")
     page.click("main button:has-text('Sign in')")
