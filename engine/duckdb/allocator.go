@@ -37,5 +37,5 @@ import "time"
 // work, and short enough that a process which has done its work is small soon.
 const pagesKept = 3 * time.Second
 
-// keepPages tells the allocator, if it is one that can be told. False: it refused.
-func keepPages() bool { return C.keep_pages(C.ssize_t(pagesKept.Milliseconds())) == 0 }
+// keepPages tells the allocator how long it keeps what is freed, if it is one that can be told; 0: not at all. False: it refused.
+func keepPages(d time.Duration) bool { return C.keep_pages(C.ssize_t(d.Milliseconds())) == 0 }

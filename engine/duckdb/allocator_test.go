@@ -3,7 +3,7 @@ package duckdb
 import "testing"
 
 func TestAllocatorTakesWhatItIsTold(t *testing.T) {
-	if !keepPages() {
+	if !keepPages(pagesKept) {
 		t.Error("jemalloc refuses how long it keeps pages: are the names of its settings others now?")
 	}
 }

@@ -134,7 +134,7 @@ func Open(o Options) (_ *Engine, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open duckdb: %w", err)
 	}
-	keepPages() // refused, it costs time only
+	keepPages(pagesKept) // refused, it costs time only
 	return e, nil
 }
 
