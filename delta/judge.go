@@ -559,8 +559,22 @@ type carriedRows struct {
 	schema *arrow.Schema
 }
 
+var _ PatchedRows = (*carriedRows)(nil)
+
 func (r *carriedRows) Schema() *arrow.Schema { return r.schema }
 func (r *carriedRows) NumRows() int64        { return r.rows.NumRows() }
+
+// Unpatched implements PatchedRows.
+func (r *carriedRows) Unpatched() (Rows, []Patch) {
+	out := make([]Patch, len(r.carry.batches))
+	for i, b := range r.carry.batches {
+		out[i] = Patch{Ordinals: slices.Repeat([]int64{-1}, int(b.NumRows())), Values: b}
+	}
+	for ordinal, c := range r.carry.at {
+		out[c.batch].Ordinals[c.row] = ordinal
+	}
+	return r.rows, out
+}
 
 func (r *carriedRows) Read(ctx context.Context, columns []string, ordinals *roaring64.Bitmap) iter.Seq2[arrow.RecordBatch, error] {
 	return func(yield func(arrow.RecordBatch, error) bool) {

@@ -53,6 +53,22 @@ type KeyedRows interface {
 	UniqueBy(columns []string) bool
 }
 
+// PatchedRows is implemented by Rows that are others with a few values replaced. An Engine that knows the others may lay the
+// values over them itself, and need not take all rows through Arrow.
+type PatchedRows interface {
+	Rows
+	// Unpatched gives the Rows underneath, with the same ordinals, and the values that replace theirs. A column of Schema that
+	// they lack is null where nothing replaces it.
+	Unpatched() (Rows, []Patch)
+}
+
+// Patch are values of some columns, each row of them for the row with the ordinal beside it; -1: for none. No two are for one
+// row.
+type Patch struct {
+	Ordinals []int64
+	Values   arrow.RecordBatch
+}
+
 // File is a live data file of a snapshot, as an Engine needs it.
 type File struct {
 	Add *Add

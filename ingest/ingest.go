@@ -40,8 +40,8 @@ type Source interface {
 	Seek(ctx context.Context, after map[int32]Position) error
 	// Ends gives the last offset that exists now in each partition (-1: empty).
 	Ends(ctx context.Context) (map[int32]int64, error)
-	// Fetch returns the next records in order per partition: as soon as rowsMax records or bytesMax bytes are there,
-	// or wait has passed, whichever is first; possibly none.
+	// Fetch returns the next records in order per partition: as soon as rowsMax records or bytesMax bytes are there, or
+	// as many as it pays to work on, or wait has passed, whichever is first; possibly none.
 	Fetch(ctx context.Context, rowsMax int, bytesMax int64, wait time.Duration) ([]pipeline.Record, error)
 	// Committed tells the source that everything up to these positions is in the table, so that it may free space.
 	// It keeps the message at each position itself.

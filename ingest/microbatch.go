@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/cauce-data/cauce/pipeline"
@@ -48,13 +49,20 @@ func (r *streamRun) complete(b *microBatch) bool {
 	return r.full(b) || r.opts.AvailableNow && b.rows > 0 && !b.queue && b.covers(r.ends)
 }
 
-// gather reads records into a batch until it is complete or due. eager takes only what is there already.
-func (r *streamRun) gather(ctx context.Context, b *microBatch, due time.Time, eager bool) error {
+// gather reads records into a batch until it is complete or due or, if merged is not nil, until that is closed: the batch
+// before has been merged.
+func (r *streamRun) gather(ctx context.Context, b *microBatch, due time.Time, merged <-chan struct{}) error {
+	ahead := merged != nil
 	for !r.complete(b) {
 		left := time.Until(due)
 		switch {
-		case eager:
-			left = aheadWait
+		case ahead:
+			select {
+			case <-merged:
+				return nil
+			default:
+				left = aheadWait
+			}
 		case left <= 0 && b.fetched:
 			return nil
 		case b.rows == 0:
@@ -69,7 +77,7 @@ func (r *streamRun) gather(ctx context.Context, b *microBatch, due time.Time, ea
 		}
 		b.fetched = true
 		if len(recs) == 0 {
-			if r.opts.AvailableNow || eager {
+			if r.opts.AvailableNow && !ahead {
 				return nil
 			}
 			continue
@@ -116,17 +124,25 @@ func (b *microBatch) compute(ctx context.Context) error {
 
 // prepared is a micro-batch that is read and computed while the one before it is merged.
 type prepared struct {
-	done  chan struct{}
-	batch *microBatch
-	err   error
+	merged func() // says that it is
+	done   chan struct{}
+	batch  *microBatch
+	err    error
+}
+
+// wait ends the reading ahead and waits until the source is free again.
+func (p *prepared) wait() {
+	p.merged()
+	<-p.done
 }
 
 // prepare begins with the batch behind another. Nothing else may use the source until it is done.
 func (r *streamRun) prepare(ctx context.Context, before *microBatch) *prepared {
-	p := &prepared{done: make(chan struct{}), batch: r.newBatch(before.positions)}
+	merged := make(chan struct{})
+	p := &prepared{merged: sync.OnceFunc(func() { close(merged) }), done: make(chan struct{}), batch: r.newBatch(before.positions)}
 	go func() {
 		defer close(p.done)
-		p.err = r.gather(ctx, p.batch, time.Time{}, true)
+		p.err = r.gather(ctx, p.batch, time.Time{}, merged)
 		if p.err == nil && r.complete(p.batch) {
 			p.err = p.batch.compute(ctx)
 		}
@@ -141,7 +157,7 @@ func (r *streamRun) next() (*microBatch, error) {
 	if p == nil {
 		return r.newBatch(r.state.positions), nil
 	}
-	<-p.done
+	p.wait()
 	p.batch.ph.done("queue") // it waited for the batch before
 	return p.batch, p.err
 }
@@ -150,7 +166,7 @@ func (r *streamRun) next() (*microBatch, error) {
 func (r *streamRun) drop() {
 	if p := r.ahead; p != nil {
 		r.ahead = nil
-		<-p.done
+		p.wait()
 		_ = p.batch.close() // nothing of it was used
 	}
 }

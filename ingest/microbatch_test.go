@@ -21,6 +21,7 @@ type partitioned struct {
 	next    int
 	in      int // records that the table has
 	outMost int
+	pauses  int // so often nothing is there, once something has been
 }
 
 // add appends a record with the next offset of its partition.
@@ -63,6 +64,10 @@ func (s *partitioned) Ends(context.Context) (map[int32]int64, error) {
 func (s *partitioned) Fetch(_ context.Context, rowsMax int, bytesMax int64, _ time.Duration) ([]pipeline.Record, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.next > 0 && s.pauses > 0 {
+		s.pauses--
+		return nil, nil
+	}
 	from, bytes := s.next, int64(0)
 	for s.next < len(s.records) && s.next-from < rowsMax && bytes < bytesMax {
 		bytes += int64(len(s.records[s.next].Value))
@@ -126,6 +131,23 @@ func TestBacklogIsReadAhead(t *testing.T) {
 	}
 	if n := len(w.scan("trades")); n != batch*batches {
 		t.Errorf("%d rows", n)
+	}
+}
+
+// TestReadingAheadIsPatient: a moment without records does not end it; only the merge beside it does.
+func TestReadingAheadIsPatient(t *testing.T) {
+	w := newWorld(t, tradesLake)
+	const batch = 20
+	s := &partitioned{pauses: 3}
+	for i := range 2 * batch {
+		s.add(0, tradeText(fmt.Sprint("t", i), "1", i%60))
+	}
+	reports, err := w.stream(s, ingest.StreamOptions{RowsMax: batch})
+	if err != nil || len(reports) != 2 {
+		t.Fatalf("%d batches, %v", len(reports), err)
+	}
+	if s.outMost <= batch {
+		t.Errorf("nothing was read ahead: %d records were out at most", s.outMost)
 	}
 }
 

@@ -56,7 +56,7 @@ type Successor interface {
 const (
 	// streamFirstWait bounds the first micro-batch, so that what waits in the buffer is seen at once.
 	streamFirstWait = 200 * time.Millisecond
-	// aheadWait bounds how long reading ahead waits for more records.
+	// aheadWait is how often reading ahead looks whether the batch before it has been merged.
 	aheadWait = 20 * time.Millisecond
 	// maintainEvery is after how many micro-batches the stream looks whether compaction pays.
 	maintainEvery = 20
@@ -373,7 +373,7 @@ func (r *streamRun) epoch(ctx context.Context, due time.Time) (full bool, err er
 	if err != nil {
 		return false, err
 	}
-	if err := r.gather(ctx, b, due, false); err != nil {
+	if err := r.gather(ctx, b, due, nil); err != nil {
 		return false, err
 	}
 	if b.rows == 0 {
@@ -410,7 +410,7 @@ func (r *streamRun) epoch(ctx context.Context, due time.Time) (full bool, err er
 		return false, err
 	}
 	if r.ahead != nil {
-		<-r.ahead.done // the source serves one call at a time
+		r.ahead.wait() // the source serves one call at a time
 	}
 	r.rivals.won()
 	// The rows are in the table: the source may forget them. If it does not learn of it, it only keeps them longer.

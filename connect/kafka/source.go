@@ -349,60 +349,41 @@ func (s *Source) Fetch(ctx context.Context, rowsMax int, bytesMax int64, wait ti
 	if rowsMax <= 0 {
 		rowsMax = int(^uint(0) >> 1)
 	}
-	var out []pipeline.Record
-	var bytes int64
 	deadline := time.Now().Add(wait)
-	full := func() bool { return len(out) >= rowsMax || bytesMax > 0 && bytes >= bytesMax }
-	take := func() {
-		n := 0
-		for n < len(s.left) && len(out)+n < rowsMax && (bytesMax <= 0 || bytes < bytesMax) {
-			r := &s.left[n]
-			bytes += int64(len(r.Value) + len(r.Key))
+	n, bytes := 0, int64(0) // what is given, from the beginning of left
+	for polled := false; ; polled = true {
+		for n < min(len(s.left), rowsMax) && (bytesMax <= 0 || bytes < bytesMax) {
+			bytes += int64(len(s.left[n].Value) + len(s.left[n].Key))
 			n++
 		}
-		if len(out) == 0 {
-			out = s.left[:n:n] // most often that is all
-		} else if n > 0 {
-			if len(out)+n > cap(out) {
-				// Records are large: they are moved seldom, and only once where a backlog comes in pieces.
-				more := max(n, len(out))
-				if room := rowsMax - len(out); len(out)+n >= room/8 {
-					more = max(n, min(room, backlogRows))
-				}
-				out = slices.Grow(out, more)
-			}
-			out = append(out, s.left[:n]...)
-		}
-		s.left = s.left[n:]
-	}
-	for polled := false; ; polled = true {
-		take()
+		enough := n >= min(rowsMax, pollRows) || bytesMax > 0 && bytes >= bytesMax
 		left := time.Until(deadline)
-		if full() || ctx.Err() != nil || left <= 0 && polled {
+		if enough || ctx.Err() != nil || left <= 0 && polled {
 			break
 		}
 		if err := s.watch(ctx); err != nil {
 			return nil, err
 		}
 		pollCtx, cancel := context.WithTimeout(ctx, max(min(left, s.o.PollEvery), time.Millisecond))
-		fs := s.client.PollRecords(pollCtx, min(rowsMax-len(out), pollRows))
+		fs := s.client.PollRecords(pollCtx, min(rowsMax, pollRows)-n)
 		cancel()
 		if err := s.keep(ctx, fs); err != nil {
 			return nil, err
 		}
 	}
-	if err := ctx.Err(); err != nil && len(out) == 0 {
+	if err := ctx.Err(); err != nil && n == 0 {
 		return nil, err
+	}
+	out := s.left[:n:n]
+	if s.left = s.left[n:]; len(s.left) == 0 {
+		s.left = nil // what comes next is not put behind it: records are large, and whoever has these may keep them
 	}
 	return out, nil
 }
 
-const (
-	// pollRows bounds the records that are taken from the client at once.
-	pollRows = 50_000
-	// backlogRows bounds the room that is made for records that have not come yet.
-	backlogRows = 200_000
-)
+// pollRows bounds the records that are taken from the client at once. So many are given without waiting for more: they need
+// not be moved, and the client receives the next ones while they are worked on.
+const pollRows = 50_000
 
 // keep takes over what a poll brought.
 func (s *Source) keep(ctx context.Context, fs kgo.Fetches) error {

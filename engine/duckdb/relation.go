@@ -33,7 +33,17 @@ type relation struct {
 	parts   []relationPart
 	total   int64
 	without []int64 // global ids of rows that are left out, ascending
+	patch   *patch  // nil: none
 }
+
+// patch is a table of values that replace those of some rows: g is the global id of the row, and p0, p1, … are the values of
+// columns of the relation, by their index.
+type patch struct {
+	table   string
+	columns []int
+}
+
+func patched(i int) string { return "p" + strconv.Itoa(i) }
 
 // relationPart is one table of a relation and the SQL of each column over it: in the form inside the engine, and in the
 // one that leaves it.
@@ -142,10 +152,12 @@ func (r *relation) query(columns []string, leaving bool, where ...string) string
 }
 
 func (r *relation) partQuery(p *relationPart, columns []string, leaving bool, where ...string) string {
+	global := "rowid + " + strconv.FormatInt(p.base, 10)
+	from := p.table
 	var sel []string
 	for _, n := range columns {
 		if n == colGlobal {
-			sel = append(sel, "rowid + "+strconv.FormatInt(p.base, 10)+" AS "+quoteName(colGlobal))
+			sel = append(sel, global+" AS "+quoteName(colGlobal))
 			continue
 		}
 		i := r.schema.Index(n)
@@ -157,9 +169,17 @@ func (r *relation) partQuery(p *relationPart, columns []string, leaving bool, wh
 		if leaving {
 			sql = p.outer[i]
 		}
+		if r.patch != nil && slices.Contains(r.patch.columns, i) {
+			from = p.table + " LEFT JOIN (FROM " + r.patch.table + ") patch ON patch.g = " + global // has no rowid that could be meant
+			inner, outer := forms(r.schema.Fields[i].Type, "patch."+patched(i))
+			if leaving {
+				inner = outer
+			}
+			sql = "CASE WHEN patch.g IS NULL THEN " + sql + " ELSE " + inner + " END"
+		}
 		sel = append(sel, sql+" AS "+quoteName(r.schema.Fields[i].Name))
 	}
-	q := "SELECT " + strings.Join(sel, ", ") + " FROM " + p.table
+	q := "SELECT " + strings.Join(sel, ", ") + " FROM " + from
 	conds := slices.Clone(where)
 	if p.some {
 		conds = append(conds, colStatus+" IS NULL")
@@ -170,8 +190,8 @@ func (r *relation) partQuery(p *relationPart, columns []string, leaving bool, wh
 	return q
 }
 
-// readPage bounds how many rows DuckDB materialises at a time for a reader outside.
-const readPage = 250_000
+// readPage bounds how many rows DuckDB materialises at a time for a reader outside. Tests make it small.
+var readPage int64 = 250_000
 
 // Read implements delta.Rows.
 func (r *relation) Read(ctx context.Context, columns []string, ordinals *roaring64.Bitmap) iter.Seq2[arrow.RecordBatch, error] {
@@ -207,7 +227,7 @@ func (r *relation) Read(ctx context.Context, columns []string, ordinals *roaring
 			yield(nil, fmt.Errorf("row %d of %d was asked for", ordinals.Maximum(), r.NumRows()))
 			return
 		}
-		if n := cardinality(ordinals); ordinals == nil || n > denseRowsMin && n*denseOneOf >= r.NumRows() {
+		if n := cardinality(ordinals); ordinals == nil || n > rangesMax && n*denseOneOf >= r.NumRows() {
 			if ordinals != nil {
 				plain := yield
 				var at int64
@@ -239,24 +259,24 @@ func (r *relation) Read(ctx context.Context, columns []string, ordinals *roaring
 			}
 			return
 		}
-		// Runs of neighbours are fetched as ranges; a page of them in one query per part.
-		it := ordinals.Iterator()
-		for it.HasNext() {
-			const rangesMax = 512
+		for it := ordinals.Iterator(); it.HasNext(); {
+			page := roaring64.New()
 			var ranges [][2]int64 // of global ids, inclusive
-			rows := 0
-			for it.HasNext() && rows < readPage {
-				ord := int64(it.PeekNext())
-				g := r.global(ord)
+			for n := int64(0); n < readPage && it.HasNext(); n++ {
+				ord := it.Next()
+				page.Add(ord)
+				g := r.global(int64(ord)) //nolint:gosec // of a row
 				if n := len(ranges); n > 0 && ranges[n-1][1] == g-1 {
 					ranges[n-1][1] = g
-				} else if n == rangesMax {
-					break
-				} else {
+				} else if n <= rangesMax {
 					ranges = append(ranges, [2]int64{g, g})
 				}
-				rows++
-				it.Next()
+			}
+			if len(ranges) > rangesMax {
+				if !r.readJoined(ctx, columns, page, send, yield) {
+					return
+				}
+				continue
 			}
 			for i := range r.parts {
 				p := &r.parts[i]
@@ -268,10 +288,27 @@ func (r *relation) Read(ctx context.Context, columns []string, ordinals *roaring
 	}
 }
 
-// Where at least one of denseOneOf rows is asked for, all are read and picked outside: a query that names rows costs more.
+// readJoined sends the rows with the given ordinals. False: nobody wants more.
+func (r *relation) readJoined(ctx context.Context, columns []string, ordinals *roaring64.Bitmap, send func(query string) bool, yield func(arrow.RecordBatch, error) bool) bool {
+	table, drop, err := r.e.idTable(ctx, r, ordinals)
+	defer drop()
+	if err != nil {
+		yield(nil, err)
+		return false
+	}
+	var names []string
+	for _, n := range columns {
+		names = append(names, quoteName(r.columnName(n)))
+	}
+	return send(fmt.Sprintf("SELECT %s FROM (%s) WHERE %s IN (FROM %s) ORDER BY %[3]s",
+		strings.Join(names, ", "), r.query(append(slices.Clone(columns), colGlobal), true), quoteName(colGlobal), table))
+}
+
+// Rows that are asked for by number come by their ranges where these are few, else by a join with the numbers or, where at least
+// one of denseOneOf is asked for, out of all rows.
 const (
-	denseOneOf   = 32
-	denseRowsMin = 64
+	rangesMax  = 512
+	denseOneOf = 4
 )
 
 func cardinality(b *roaring64.Bitmap) int64 {
@@ -384,6 +421,12 @@ func (e *Engine) load(ctx context.Context, rows delta.Rows, columns []string) (r
 	if r, ok := rows.(*relation); ok && r.e == e {
 		return r, func() {}, nil
 	}
+	if p, ok := rows.(delta.PatchedRows); ok {
+		under, patches := p.Unpatched()
+		if r, ok := under.(*relation); ok && r.e == e && r.patch == nil && len(patches) > 0 {
+			return r.patchedWith(ctx, rows.Schema(), patches)
+		}
+	}
 	all, err := delta.SchemaFromArrow(rows.Schema())
 	if err != nil {
 		return nil, nil, err
@@ -406,11 +449,8 @@ func (e *Engine) load(ctx context.Context, rows delta.Rows, columns []string) (r
 	for i, f := range s.Fields {
 		v := value(i)
 		sel = append(sel, "CAST("+quoteName(f.Name)+" AS "+sqlType(f.Type, false)+") AS "+v)
-		inner := v
-		if f.Type == delta.Timestamp {
-			inner = "make_timestamp(epoch_us(" + v + "))"
-		}
-		p.inner, p.outer = append(p.inner, inner), append(p.outer, v)
+		inner, outer := forms(f.Type, v)
+		p.inner, p.outer = append(p.inner, inner), append(p.outer, outer)
 	}
 	stream := rowsStream(ctx, rows, s)
 	err = e.with(ctx, func(c *conn) error {
@@ -422,16 +462,100 @@ func (e *Engine) load(ctx context.Context, rows delta.Rows, columns []string) (r
 	if streamErr := stream.stop(); streamErr != nil {
 		err = streamErr
 	}
-	done = func() {
-		bg := context.WithoutCancel(ctx)
-		_ = e.with(bg, func(c *conn) error { return c.exec(bg, "DROP TABLE IF EXISTS "+table) })
-	}
+	done = e.dropper(ctx, table)
 	if err != nil {
 		done()
 		return nil, nil, err
 	}
 	rel.setParts([]relationPart{p})
 	return rel, done, nil
+}
+
+// forms are the SQL of a value that came from outside, in the form inside the engine and in the one that leaves it.
+func forms(t delta.Type, v string) (inner, outer string) {
+	if t == delta.Timestamp {
+		return "make_timestamp(epoch_us(" + v + "))", v
+	}
+	return v, v
+}
+
+// patchedWith is the relation with other values in some rows. The caller calls done.
+func (r *relation) patchedWith(ctx context.Context, schema *arrow.Schema, patches []delta.Patch) (_ *relation, done func(), err error) {
+	s, err := delta.SchemaFromArrow(schema)
+	if err != nil {
+		return nil, nil, err
+	}
+	out := *r
+	out.schema, out.arrow, out.parts = s, schema, nil
+	for _, p := range r.parts {
+		inner, outer := p.inner, p.outer
+		p.inner, p.outer = nil, nil
+		for _, f := range s.Fields {
+			if k := r.schema.Index(f.Name); k >= 0 {
+				p.inner, p.outer = append(p.inner, inner[k]), append(p.outer, outer[k])
+			} else {
+				p.inner = append(p.inner, "CAST(NULL AS "+sqlType(f.Type, true)+")")
+				p.outer = append(p.outer, "CAST(NULL AS "+sqlType(f.Type, false)+")")
+			}
+		}
+		out.parts = append(out.parts, p)
+	}
+	t := &patch{table: "main." + quoteName(r.e.name("patch_"))}
+	fields := []arrow.Field{{Name: "g", Type: arrow.PrimitiveTypes.Int64}}
+	sel := []string{"g"}
+	for _, f := range patches[0].Values.Schema().Fields() {
+		i := s.Index(f.Name)
+		if i < 0 {
+			return nil, nil, fmt.Errorf("BUG: rows without column %s have other values of it", f.Name)
+		}
+		fields = append(fields, arrow.Field{Name: patched(i), Type: f.Type, Nullable: true})
+		t.columns = append(t.columns, i)
+		sel = append(sel, "CAST("+patched(i)+" AS "+sqlType(s.Fields[i].Type, false)+") AS "+patched(i))
+	}
+	patchSchema := arrow.NewSchema(fields, nil)
+	stream := newBatchStream(ctx, patchSchema, func(_ context.Context, send func(arrow.RecordBatch) bool) error {
+		for _, p := range patches {
+			b := array.NewInt64Builder(memory.DefaultAllocator)
+			for _, o := range p.Ordinals {
+				if o < 0 {
+					b.Append(-1) // no row has it
+				} else {
+					b.Append(r.global(o))
+				}
+			}
+			g := b.NewArray()
+			batch := array.NewRecordBatch(patchSchema, append([]arrow.Array{g}, p.Values.Columns()...), p.Values.NumRows())
+			g.Release()
+			b.Release()
+			if !send(batch) {
+				return nil
+			}
+		}
+		return nil
+	})
+	err = r.e.with(ctx, func(c *conn) error {
+		view := r.e.name("input_")
+		_, err := c.createFrom(ctx, t.table, "SELECT "+strings.Join(sel, ", ")+" FROM "+view+" WHERE g >= 0", stream, view)
+		return err
+	})
+	if streamErr := stream.stop(); streamErr != nil {
+		err = streamErr
+	}
+	done = r.e.dropper(ctx, t.table)
+	if err != nil {
+		done()
+		return nil, nil, err
+	}
+	out.patch = t
+	return &out, done, nil
+}
+
+// dropper drops a table, however the context has ended by then.
+func (e *Engine) dropper(ctx context.Context, table string) func() {
+	bg := context.WithoutCancel(ctx)
+	return func() {
+		_ = e.with(bg, func(c *conn) error { return c.exec(bg, "DROP TABLE IF EXISTS "+table) })
+	}
 }
 
 // rowsStream shows columns of delta.Rows as an Arrow stream.

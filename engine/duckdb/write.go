@@ -168,10 +168,7 @@ func (j *writeJob) shares() []string {
 // idTable makes a table g of the global ids of some ordinals.
 func (e *Engine) idTable(ctx context.Context, rel *relation, ordinals *roaring64.Bitmap) (table string, drop func(), err error) {
 	table = "main." + quoteName(e.name("ids_"))
-	drop = func() {
-		bg := context.WithoutCancel(ctx)
-		_ = e.with(bg, func(c *conn) error { return c.exec(bg, "DROP TABLE IF EXISTS "+table) })
-	}
+	drop = e.dropper(ctx, table)
 	it := ordinals.Iterator()
 	b := newIDReader(func() (int64, bool) {
 		if !it.HasNext() {

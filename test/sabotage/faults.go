@@ -53,6 +53,21 @@ var faults = []fault{
 		pkg:   "./engine/duckdb", test: "^TestMicroBatchesKeepNoMemory$",
 	},
 	{
+		name: "carried-values-are-forgotten", what: "rows that keep the time of their first arrival are written with that of the last",
+		edits: []edit{{"engine/duckdb/relation.go", "CASE WHEN patch.g IS NULL THEN", "CASE WHEN true THEN"}},
+		pkg:   "./engine/duckdb", test: "^TestPatchedRowsAreWritten$",
+	},
+	{
+		name: "picks-the-row-before", what: "rows of a batch that are asked for by number are those before them",
+		edits: []edit{{"engine/duckdb/write.go", "return rel.global(int64(it.Next())), true", "return max(rel.global(int64(it.Next()))-1, 0), true"}},
+		pkg:   "./engine/duckdb", test: "^TestRowsByOrdinal$",
+	},
+	{
+		name: "reading-ahead-gives-up", what: "a moment without records ends the reading ahead of a backlog",
+		edits: []edit{{"ingest/microbatch.go", "if r.opts.AvailableNow && !ahead {", "if r.opts.AvailableNow || ahead {"}},
+		pkg:   "./ingest", test: "^TestReadingAheadIsPatient$",
+	},
+	{
 		name: "skip-txn-check", what: "a commit that was made before is made again",
 		edits: []edit{
 			{"delta/merge.go", "ok && last >= m.o.Txn.Version {", "ok && last < 0 {"},
