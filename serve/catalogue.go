@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math"
 	"math/bits"
 	"slices"
 	"strings"
@@ -161,8 +160,13 @@ func postgresType(t delta.Type) (oid uint32, modifier int32) {
 
 // catalogueTable gives a relation of pg_catalog or information_schema.
 func (r *resolver) catalogueTable(schema, name string) (duckdb.Relation, error) {
-	if schema == "pg_catalog" && name == "pg_settings" {
-		return r.settings()
+	if schema == "pg_catalog" {
+		switch name {
+		case "pg_settings":
+			return r.settings()
+		case "pg_stat_activity":
+			return r.activity()
+		}
 	}
 	cat, err := r.needCatalogue()
 	if err != nil {
@@ -377,9 +381,4 @@ func (r *resolver) registeredCast(n, child duckdb.Node) (done bool, err error) {
 	return false, nil
 }
 
-func asText(child duckdb.Node) duckdb.Node {
-	return duckdb.Node{
-		"class": "CAST", "type": "OPERATOR_CAST", "alias": "", "query_location": uint64(math.MaxUint64), "child": child, "try_cast": false,
-		"cast_type": duckdb.Node{"id": "VARCHAR", "type_info": nil},
-	}
-}
+func asText(child duckdb.Node) duckdb.Node { return castOf(child, "VARCHAR") }

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"strconv"
 	"strings"
 
 	"github.com/cauce-data/cauce/engine/duckdb"
@@ -55,7 +56,7 @@ func (r *resolver) inList(n duckdb.Node) error {
 		return err
 	}
 	if len(items) == 0 { // true of nothing
-		set(n, duckdb.Node{"class": "CONSTANT", "type": "VALUE_CONSTANT", "value": duckdb.Node{"type": duckdb.Node{"id": "BOOLEAN", "type_info": nil}, "is_null": false, "value": false}})
+		set(n, truth(false))
 		return nil
 	}
 	children := []any{n["child"]}
@@ -260,4 +261,60 @@ func isArray(v any) bool {
 		return false
 	}
 	return nodeOf(nodeOf(items[0])["else_expr"])["function_name"] == "array_agg"
+}
+
+// format is PostgreSQL's format(pattern, …) (documentation, "format"), without widths. DuckDB has another function of that name.
+func (r *resolver) format(children []any) (duckdb.Node, error) {
+	if len(children) == 0 {
+		return nil, errorf(CodeFunction, "function format() does not exist")
+	}
+	pattern, ok := duckdb.ConstantText(children[0])
+	if !ok {
+		return nil, errorf(CodeNotSupported, "format wants a constant pattern")
+	}
+	parts := []any{text("")}
+	for next := 1; ; {
+		plain, rest, more := strings.Cut(pattern, "%")
+		if plain != "" {
+			parts = append(parts, text(plain))
+		}
+		if !more {
+			return function("", "concat", parts...), nil // a null counts as empty
+		}
+		if digits := len(rest) - len(strings.TrimLeft(rest, "0123456789")); digits > 0 && strings.HasPrefix(rest[digits:], "$") {
+			n, err := strconv.Atoi(rest[:digits])
+			if err != nil || n < 1 {
+				return nil, errorf(CodeInvalidParameter, "format specifies argument 0, but arguments are numbered from 1")
+			}
+			next, rest = n, rest[digits+1:]
+		}
+		if rest == "" {
+			return nil, errorf(CodeInvalidParameter, "unterminated format() type specifier")
+		}
+		kind := rest[0]
+		pattern = rest[1:]
+		if kind == '%' {
+			parts = append(parts, text("%"))
+			continue
+		}
+		if strings.IndexByte("sIL", kind) < 0 {
+			if strings.IndexByte("-*0123456789", kind) >= 0 {
+				return nil, errorf(CodeNotSupported, "a width in format() is not supported")
+			}
+			return nil, errorf(CodeInvalidParameter, "unrecognized format() type specifier %q", string(kind))
+		}
+		if next >= len(children) {
+			return nil, errorf(CodeInvalidParameter, "too few arguments for format()")
+		}
+		arg := asText(nodeOf(children[next]))
+		next++
+		if kind != 's' {
+			call, err := r.catalogueCall(map[byte]string{'I': "quote_ident", 'L': "quote_nullable"}[kind], arg)
+			if err != nil {
+				return nil, err
+			}
+			arg = call
+		}
+		parts = append(parts, arg)
+	}
 }

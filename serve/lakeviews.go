@@ -106,26 +106,7 @@ func (v *lakeView) relation(ctx context.Context, s *Session) (duckdb.Relation, e
 	defer b.Release()
 	err := v.rows(ctx, s, func(values ...any) {
 		for i, value := range values {
-			switch f := b.Field(i).(type) {
-			case *array.StringBuilder:
-				if t, ok := value.(string); ok {
-					f.Append(t)
-				} else {
-					f.AppendNull()
-				}
-			case *array.Int64Builder:
-				if n, ok := value.(int64); ok {
-					f.Append(n)
-				} else {
-					f.AppendNull()
-				}
-			case *array.TimestampBuilder:
-				if t, ok := value.(time.Time); ok && !t.IsZero() {
-					f.Append(arrow.Timestamp(t.UnixMicro()))
-				} else {
-					f.AppendNull()
-				}
-			}
+			appendValue(b.Field(i), value)
 		}
 	})
 	if err != nil {
@@ -133,6 +114,33 @@ func (v *lakeView) relation(ctx context.Context, s *Session) (duckdb.Relation, e
 	}
 	rec := b.NewRecordBatch()
 	return duckdb.Relation{Schema: rec.Schema(), Rows: []arrow.RecordBatch{rec}}, nil
+}
+
+// appendValue appends a string, int64, time.Time or nil to a column of its type.
+func appendValue(to array.Builder, value any) {
+	switch f := to.(type) {
+	case *array.StringBuilder:
+		if t, ok := value.(string); ok {
+			f.Append(t)
+			return
+		}
+	case *array.Int64Builder:
+		if n, ok := value.(int64); ok {
+			f.Append(n)
+			return
+		}
+	case *array.Int32Builder:
+		if n, ok := value.(int64); ok {
+			f.Append(int32(n)) //nolint:gosec // a process id or a port
+			return
+		}
+	case *array.TimestampBuilder:
+		if t, ok := value.(time.Time); ok && !t.IsZero() {
+			f.Append(arrow.Timestamp(t.UnixMicro()))
+			return
+		}
+	}
+	to.AppendNull()
 }
 
 // emptyRelation has columns and no rows: what the lake tells of itself before anything happened.

@@ -494,6 +494,13 @@ func (r *resolver) call(n duckdb.Node) error {
 				children[0] = call
 			}
 		}
+	case "format":
+		call, err := r.format(children)
+		if err != nil {
+			return err
+		}
+		set(n, call)
+		return nil
 	case "version":
 		setText(n, fmt.Sprintf("PostgreSQL %s (Cauce)", ServerVersion))
 		return nil
@@ -505,6 +512,24 @@ func (r *resolver) call(n duckdb.Node) error {
 		return nil
 	case "pg_backend_pid":
 		set(n, number(int64(r.s.PID)))
+		return nil
+	case "pg_cancel_backend", "pg_terminate_backend":
+		pid, ok := constantNumber(children)
+		if !r.run && !ok && len(children) > 0 && nodeOf(children[0])["class"] == "PARAMETER" { // its type is asked for
+			set(n, duckdb.Node{"class": "OPERATOR", "type": "OPERATOR_IS_NOT_NULL", "children": []any{castOf(nodeOf(children[0]), "INTEGER")}})
+			return nil
+		}
+		if !ok {
+			return errorf(CodeNotSupported, "%s wants the process id as a constant", name)
+		}
+		done := false
+		if r.run {
+			var err error
+			if done, err = r.s.signal(pid, name == "pg_terminate_backend"); err != nil {
+				return err
+			}
+		}
+		set(n, truth(done))
 		return nil
 	case "current_setting":
 		if len(children) > 0 {
@@ -572,6 +597,30 @@ func (r *resolver) call(n duckdb.Node) error {
 	return nil
 }
 
+// constantNumber gives the first argument of a call, if it is a number or the text of one.
+func constantNumber(children []any) (int, bool) {
+	if len(children) == 0 {
+		return 0, false
+	}
+	n := nodeOf(children[0])
+	for n["class"] == "CAST" {
+		n = nodeOf(n["child"])
+	}
+	v, ok := duckdb.ConstantText(n)
+	if !ok {
+		return 0, false
+	}
+	i, err := strconv.Atoi(v)
+	return i, err == nil
+}
+
+func truth(v bool) duckdb.Node {
+	return duckdb.Node{
+		"class": "CONSTANT", "type": "VALUE_CONSTANT", "alias": "", "query_location": uint64(math.MaxUint64),
+		"value": duckdb.Node{"type": duckdb.Node{"id": "BOOLEAN", "type_info": nil}, "is_null": false, "value": v},
+	}
+}
+
 func nodeOf(v any) duckdb.Node {
 	n, _ := v.(duckdb.Node)
 	return n
@@ -591,6 +640,14 @@ func number(v int64) duckdb.Node {
 	return duckdb.Node{
 		"class": "CONSTANT", "type": "VALUE_CONSTANT", "alias": "", "query_location": uint64(math.MaxUint64),
 		"value": duckdb.Node{"type": duckdb.Node{"id": "BIGINT", "type_info": nil}, "is_null": false, "value": v},
+	}
+}
+
+// castOf makes the tree of a cast to a plain type.
+func castOf(child duckdb.Node, typ string) duckdb.Node {
+	return duckdb.Node{
+		"class": "CAST", "type": "OPERATOR_CAST", "alias": "", "query_location": uint64(math.MaxUint64), "child": child, "try_cast": false,
+		"cast_type": duckdb.Node{"id": typ, "type_info": nil},
 	}
 }
 

@@ -66,11 +66,12 @@ type Backend struct {
 
 	mu         sync.Mutex
 	catalogues map[string]*pgcatalog.Catalogue // by what they show
+	clients    map[int]*Activity               // by process id
 }
 
 // New returns the backend of a lake.
 func New(o Options) *Backend {
-	return &Backend{o: o, roles: rolesOf(o.Lake), catalogues: map[string]*pgcatalog.Catalogue{}}
+	return &Backend{o: o, roles: rolesOf(o.Lake), catalogues: map[string]*pgcatalog.Catalogue{}, clients: map[int]*Activity{}}
 }
 
 // Pool gives the workers.

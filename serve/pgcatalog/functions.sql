@@ -97,3 +97,7 @@ CREATE MACRO @.pg_partition_ancestors(o) AS unnest([]::BIGINT[]);
 CREATE MACRO @.pg_partition_root(o) AS NULL::BIGINT;
 CREATE MACRO @.pattern(f) AS replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(f, 'YYYY', '%Y'), 'MM', '%m'), 'DD', '%d'), 'HH24', '%H'), 'HH12', '%I'), 'MI', '%M'), 'SS', '%S'), 'MS', '%g'), 'US', '%f'), 'Month', '%B'), 'Mon', '%b'), 'Day', '%A'), 'AM', '%p');
 CREATE MACRO @.to_char(v, f) AS strftime(v, @.pattern(f));
+CREATE MACRO @.quote_literal(s) AS CASE WHEN contains(s::VARCHAR, '\') THEN 'E''' || replace(replace(s::VARCHAR, '\', '\\'), '''', '''''') ELSE '''' || replace(s::VARCHAR, '''', '''''') END || '''';
+CREATE MACRO @.quote_nullable(s) AS coalesce(@.quote_literal(s), 'NULL');
+CREATE MACRO @.initcap(s) AS array_to_string(list_transform(regexp_extract_all(lower(s), '[\p{L}\p{N}]+|[^\p{L}\p{N}]+'), lambda cat_w: upper(cat_w[1]) || cat_w[2:]), '');
+CREATE MACRO @.width_bucket(v, lo, hi, n) AS CASE WHEN lo = hi THEN error('lower bound cannot equal upper bound')::INTEGER WHEN n <= 0 THEN error('count must be greater than zero')::INTEGER WHEN lo < hi THEN CASE WHEN v < lo THEN 0 WHEN v >= hi THEN n + 1 ELSE floor((v - lo) * n / (hi - lo))::INTEGER + 1 END ELSE CASE WHEN v > lo THEN 0 WHEN v <= hi THEN n + 1 ELSE floor((lo - v) * n / (lo - hi))::INTEGER + 1 END END;

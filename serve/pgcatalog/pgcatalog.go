@@ -106,6 +106,26 @@ var load = sync.OnceValues(func() (map[string]*staticTable, error) {
 	return out, nil
 })
 
+// ColumnOf is a column of one of PostgreSQL's own tables.
+type ColumnOf struct{ Name, Type string }
+
+// Columns gives the columns of one of PostgreSQL's own tables, with PostgreSQL's names of their types.
+func Columns(table string) ([]ColumnOf, error) {
+	tables, err := load()
+	if err != nil {
+		return nil, err
+	}
+	t := tables["pg_catalog."+table]
+	if t == nil {
+		return nil, fmt.Errorf("BUG: the catalogue has no %s", table)
+	}
+	out := make([]ColumnOf, len(t.columns))
+	for i, c := range t.columns {
+		out[i] = ColumnOf{c.name, c.typ}
+	}
+	return out, nil
+}
+
 // Records gives the names of the columns and the rows of one of PostgreSQL's own tables as texts; a null is an empty one.
 func Records(table string) (columns []string, rows [][]string, err error) {
 	tables, err := load()

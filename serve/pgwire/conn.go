@@ -52,6 +52,9 @@ type conn struct {
 	pid     uint32
 	secret  uint32
 	types   *pgtype.Map
+	// activity is what others see of the session; terminate ends the connection.
+	activity  *serve.Activity
+	terminate func()
 
 	state      byte
 	savepoints []string
@@ -132,6 +135,7 @@ func (c *conn) run(ctx context.Context, full bool) {
 	if err := c.nc.SetDeadline(time.Now().Add(startupTimeout)); err != nil {
 		return
 	}
+	defer c.s.forget(c)
 	if err := c.startup(full); err != nil {
 		c.fatal(err)
 		return
@@ -146,16 +150,9 @@ func (c *conn) run(ctx context.Context, full bool) {
 		f(1)
 		defer f(-1)
 	}
-	defer c.s.forget(c)
 	defer c.session.Close()
 	defer c.closeAll()
 	stop := context.AfterFunc(ctx, func() {
-		c.mu.Lock()
-		running := c.running
-		c.mu.Unlock()
-		if running != nil {
-			running(errShutdown)
-		}
 		_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // wakes the wait for the next message
 	})
 	defer stop()
@@ -278,9 +275,9 @@ func (c *conn) start(m *pgproto3.StartupMessage) error {
 	if err := c.startupSettings(m.Parameters); err != nil {
 		c.session.Close()
 		c.session = nil
-		c.s.forget(c)
 		return err
 	}
+	c.activity = c.s.o.Backend.Enter(c.session, c.nc.RemoteAddr(), c.interrupt, c.terminate)
 	c.be.Send(&pgproto3.AuthenticationOk{})
 	c.reported = map[string]string{}
 	c.report()
@@ -409,6 +406,7 @@ func (c *conn) report() {
 }
 
 func (c *conn) ready() error {
+	c.activity.Rests(map[byte]string{idle: serve.StateIdle, inside: serve.StateInside, failed: serve.StateAborted}[c.state])
 	c.send(&pgproto3.ReadyForQuery{TxStatus: c.state})
 	return c.flush()
 }
@@ -433,15 +431,15 @@ func (c *conn) zone() *time.Location {
 // loop reads messages until the client leaves.
 func (c *conn) loop(ctx context.Context) error {
 	for {
-		if ctx.Err() != nil {
-			return errShutdown
-		}
 		deadline := time.Time{}
 		if c.s.o.IdleTimeout > 0 {
 			deadline = time.Now().Add(c.s.o.IdleTimeout)
 		}
 		if err := c.nc.SetReadDeadline(deadline); err != nil {
 			return err
+		}
+		if ctx.Err() != nil { // looked at last: from here on the end of ctx wakes Receive
+			return errShutdown
 		}
 		msg, err := c.be.Receive()
 		if err != nil {
@@ -559,6 +557,8 @@ func (c *conn) timed(ctx context.Context, sql string, f func(ctx context.Context
 	c.running = cancel
 	c.mu.Unlock()
 	c.r.watch(func() { cancel(net.ErrClosed) })
+	application, _ := c.session.Show("application_name")
+	c.activity.Runs(application, sql)
 	start := time.Now()
 	err := f(ctx)
 	c.mu.Lock()

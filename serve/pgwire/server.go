@@ -126,9 +126,12 @@ func (s *Server) handle(ctx context.Context, nc net.Conn) {
 		s.refused("sessions")
 		return
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	c.run(ctx, n > int64(s.o.SessionsMax))
+	// Whoever ends the session, what it runs ends with that reason.
+	own, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer end(nil)
+	c.terminate = func() { end(errShutdown) }
+	defer context.AfterFunc(ctx, c.terminate)()
+	c.run(own, n > int64(s.o.SessionsMax))
 }
 
 func (s *Server) refused(why string) {
@@ -160,6 +163,9 @@ func (s *Server) register(c *conn) error {
 }
 
 func (s *Server) forget(c *conn) {
+	if c.activity != nil {
+		s.o.Backend.Leave(c.activity)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c.pid != 0 {

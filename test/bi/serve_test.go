@@ -46,6 +46,10 @@ func TestSQLOverTheWire(t *testing.T) {
 			{"SELECT 1::smallint", "1"}, {"SELECT 'é'", "é"}, {"SELECT NULL::text", "<nil>"}, {"SELECT true", "true"}, {"SELECT DATE '2024-02-29'", "2024-02-29 00:00:00 +0000 UTC"},
 			{"SELECT TIMESTAMP '2024-08-20 12:00:00.000001'", "2024-08-20 12:00:00.000001 +0000 UTC"}, {"SELECT 1.5e300", "1.5e+300"}, {"SELECT '\\x41'::bytea", "[65]"},
 			{"SELECT ARRAY[1, NULL, 3]", "[1 <nil> 3]"}, {"SELECT {'a': 1}", "map[a:1]"},
+			// PostgreSQL's documentation, "String Functions", "format" and "Mathematical Functions".
+			{"SELECT initcap('hi THOMAS, o''neil é1a')", "Hi Thomas, O'Neil É1a"}, {"SELECT width_bucket(5.35, 0.024, 10.06, 5)", "3"}, {"SELECT width_bucket(10, 10, 0, 4)", "1"},
+			{"SELECT format('Hello %s, %1$s%%', 'World')", "Hello World, World%"}, {"SELECT format('INSERT INTO %I VALUES(%L)', 'Foo bar', E'O\\'Reilly')", `INSERT INTO "Foo bar" VALUES('O''Reilly')`},
+			{"SELECT format('%2$s|%1$s|%L|', 1, NULL)", "|1|NULL|"}, {"SELECT format('%L', NULL)", "NULL"}, {"SELECT quote_literal(E'a\\\\b')", `E'a\\b'`},
 			{"SELECT 'abc' ~ 'b'", "true"}, {"SELECT 'abc' !~ '^b'", "true"}, {"SELECT 'ABC' ~* 'b'", "true"},
 		} {
 			binary := s.connect()
@@ -484,6 +488,106 @@ func cert(t testing.TB, dir string) {
 		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestSessionsSeeEachOther: who administers the server finds what others run, and ends it.
+func TestSessionsSeeEachOther(t *testing.T) {
+	ctx := t.Context()
+	l := newLake(t, `roles:
+  all: {password: "one"}
+  other: {password: "two"}
+serve: {workers: 2}
+`)
+	s := serveLake(t, l)
+	open := func(user, password, name string) *pgx.Conn {
+		t.Helper()
+		cfg, err := pgx.ParseConfig(s.url("x", "") + "?sslmode=disable&application_name=" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.User, cfg.Password = user, password
+		c, err := pgx.ConnectConfig(ctx, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close(context.Background()) })
+		return c
+	}
+	look, busy, stranger := open("all", "one", "look"), open("all", "one", "busy"), open("other", "two", "stranger")
+	const endless = "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r) SELECT max(n) FROM r"
+	state := func(name, want string) {
+		t.Helper()
+		got := ""
+		for until := time.Now().Add(time.Minute); time.Now().Before(until); time.Sleep(20 * time.Millisecond) {
+			if got = one(t, look, "SELECT coalesce(min(state), 'none') FROM pg_stat_activity WHERE application_name = $1", name); got == want {
+				return
+			}
+		}
+		t.Fatalf("session %s is %s, want %s", name, got, want)
+	}
+	ended := make(chan error, 1)
+	run := func() { _, err := busy.Exec(ctx, endless); ended <- err }
+	go run()
+	state("busy", "active")
+	row := func(c *pgx.Conn) string {
+		return one(t, c, `SELECT concat_ws('|', datname, usename, query, client_addr, client_port > 0, xact_start <= now(), query_start >= backend_start, backend_type, wait_event)
+			FROM pg_catalog.pg_stat_activity WHERE application_name = 'busy'`)
+	}
+	if got, want := row(look), "lake|all|"+endless+"|127.0.0.1|true|true|true|client backend"; got != want {
+		t.Errorf("its row is %s, want %s", got, want)
+	}
+	if got, want := row(stranger), "lake|all|<insufficient privilege>"; got != want {
+		t.Errorf("another role sees %s, want %s", got, want)
+	}
+	if n := count(t, look, "SELECT count(*) FROM pg_stat_activity a JOIN pg_database d ON d.oid = a.datid JOIN pg_roles r ON r.oid = a.usesysid WHERE a.pid = pg_backend_pid() AND a.state = 'active'"); n != 1 {
+		t.Errorf("%d rows of the session itself", n)
+	}
+	pid := count(t, look, "SELECT pid FROM pg_stat_activity WHERE application_name = 'busy'")
+	if _, err := stranger.Exec(ctx, "SELECT pg_cancel_backend($1)", pid); code(err) != "42501" {
+		t.Errorf("another role cancels: %v", err)
+	}
+	for _, sql := range []string{"SELECT pg_cancel_backend(pid) FROM pg_stat_activity", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"} {
+		if _, err := look.Exec(ctx, sql); code(err) != "0A000" {
+			t.Errorf("%s: %v", sql, err)
+		}
+	}
+	if got := one(t, look, "SELECT pg_cancel_backend(-1)"); got != "false" {
+		t.Errorf("nobody is cancelled: %s", got)
+	}
+	if got := one(t, look, "SELECT pg_cancel_backend($1)", pid); got != "true" {
+		t.Errorf("cancelled: %s", got)
+	}
+	if err := <-ended; code(err) != "57014" {
+		t.Errorf("the cancelled statement: %v", err)
+	}
+	state("busy", "idle")
+	if _, err := busy.Exec(ctx, "BEGIN"); err != nil {
+		t.Fatal(err)
+	}
+	state("busy", "idle in transaction")
+	if _, err := busy.Exec(ctx, "SELECT no_such_column FROM unified_events"); err == nil {
+		t.Error("no error")
+	}
+	state("busy", "idle in transaction (aborted)")
+	if _, err := busy.Exec(ctx, "ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	state("busy", "idle")
+	go run()
+	state("busy", "active")
+	if got := one(t, look, "SELECT pg_terminate_backend($1)", pid); got != "true" {
+		t.Errorf("terminated: %s", got)
+	}
+	if err := <-ended; code(err) != "57P01" {
+		t.Errorf("the terminated statement: %v", err)
+	}
+	state("busy", "none")
+	if err := busy.Ping(ctx); err == nil {
+		t.Error("the connection lives on")
+	}
+	if n := count(t, look, "SELECT count(*) FROM pg_stat_activity"); n != 2 {
+		t.Errorf("%d sessions are left", n)
 	}
 }
 

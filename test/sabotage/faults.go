@@ -68,6 +68,16 @@ var faults = []fault{
 		pkg:   "./ingest", test: "^TestReadingAheadIsPatient$",
 	},
 	{
+		name: "anybody-cancels", what: "a session ends what another role's session runs",
+		edits: []edit{{"serve/activity.go", "case a.role != s.Role:", "case a.role == nil:"}},
+		pkg:   "./test/bi", test: "^TestSessionsSeeEachOther$",
+	},
+	{
+		name: "statements-of-others-are-shown", what: "pg_stat_activity shows the statements of other roles",
+		edits: []edit{{"serve/activity.go", "\tif !own {\n", "\tif false {\n"}},
+		pkg:   "./test/bi", test: "^TestSessionsSeeEachOther$",
+	},
+	{
 		name: "skip-txn-check", what: "a commit that was made before is made again",
 		edits: []edit{
 			{"delta/merge.go", "ok && last >= m.o.Txn.Version {", "ok && last < 0 {"},
