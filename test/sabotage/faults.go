@@ -128,7 +128,7 @@ var faults = []fault{
 	},
 	{
 		name: "copied-files-are-read-again", what: "a batch at the root that a lake was copied to reads its files again",
-		edits: []edit{{"ingest/batch.go", "\t\t\tif err == nil {\n\t\t\t\tf.ModTime = own.ModTime\n", "\t\t\tif err == nil {\n"}},
+		edits: []edit{{"ingest/batch.go", "\t\t\tif err == nil {\n\t\t\t\tf.ModTime = own.ModTime\n", "\t\t\tif err == nil {\n\t\t\t\t_ = own\n"}},
 		pkg:   "./test/cloud", test: "^TestCopyThroughAllStores$",
 	},
 	{
