@@ -514,13 +514,15 @@ func (r *resolver) call(n duckdb.Node) error {
 		set(n, number(int64(r.s.PID)))
 		return nil
 	case "pg_cancel_backend", "pg_terminate_backend":
-		pid, ok := constantNumber(children)
+		pid, ok := r.processID(children)
 		if !r.run && !ok && len(children) > 0 && nodeOf(children[0])["class"] == "PARAMETER" { // its type is asked for
 			set(n, duckdb.Node{"class": "OPERATOR", "type": "OPERATOR_IS_NOT_NULL", "children": []any{castOf(nodeOf(children[0]), "INTEGER")}})
 			return nil
 		}
 		if !ok {
-			return errorf(CodeNotSupported, "%s wants the process id as a constant", name)
+			e := errorf(CodeNotSupported, "%s wants the process id as a constant", name)
+			e.Hint = "SELECT pid FROM pg_stat_activity … gives it"
+			return e
 		}
 		done := false
 		if r.run {
@@ -597,12 +599,15 @@ func (r *resolver) call(n duckdb.Node) error {
 	return nil
 }
 
-// constantNumber gives the first argument of a call, if it is a number or the text of one.
-func constantNumber(children []any) (int, bool) {
+// processID gives the first argument of a call, if it is a constant or the session's own process id.
+func (r *resolver) processID(children []any) (int, bool) {
 	if len(children) == 0 {
 		return 0, false
 	}
 	n := nodeOf(children[0])
+	if n["class"] == "FUNCTION" && n["function_name"] == "pg_backend_pid" {
+		return r.s.PID, true
+	}
 	for n["class"] == "CAST" {
 		n = nodeOf(n["child"])
 	}

@@ -586,7 +586,11 @@ serve: {workers: 2}
 	if err := busy.Ping(ctx); err == nil {
 		t.Error("the connection lives on")
 	}
-	if n := count(t, look, "SELECT count(*) FROM pg_stat_activity"); n != 2 {
+	if _, err := stranger.Exec(ctx, "SELECT pg_terminate_backend(pg_backend_pid())"); code(err) != "57P01" {
+		t.Errorf("a session ends itself: %v", err)
+	}
+	state("stranger", "none")
+	if n := count(t, look, "SELECT count(*) FROM pg_stat_activity"); n != 1 {
 		t.Errorf("%d sessions are left", n)
 	}
 }
