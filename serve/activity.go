@@ -4,14 +4,16 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
 
 	"github.com/cauce-data/cauce/engine/duckdb"
 	"github.com/cauce-data/cauce/serve/pgcatalog"
+	"github.com/cauce-data/cauce/serve/sqltext"
 )
 
 // States of a session, as pg_stat_activity has them.
@@ -40,7 +42,9 @@ type Activity struct {
 // Enter notes a client until Leave. interrupt ends what it runs, if anything, and terminate its connection.
 func (b *Backend) Enter(s *Session, client net.Addr, interrupt, terminate func()) *Activity {
 	now := time.Now()
-	a := &Activity{pid: s.PID, role: s.Role, client: client, began: now, interrupt: interrupt, terminate: terminate, state: StateIdle, changed: now}
+	application, _ := s.Show("application_name")
+	a := &Activity{pid: s.PID, role: s.Role, client: client, began: now, interrupt: interrupt, terminate: terminate,
+		application: strings.ToValidUTF8(application, "?"), state: StateIdle, changed: now}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.clients[a.pid] = a
@@ -60,11 +64,9 @@ func (b *Backend) Leave(a *Activity) {
 func (a *Activity) Runs(application, sql string) {
 	const most = 1024 // bytes; PostgreSQL's track_activity_query_size
 	if len(sql) > most {
-		sql = sql[:most]
-		for !utf8.ValidString(sql) {
-			sql = sql[:len(sql)-1]
-		}
+		sql = sql[:most] // cut inside a character, perhaps
 	}
+	application, sql = strings.ToValidUTF8(application, "?"), strings.ToValidUTF8(sql, "?")
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.application, a.query, a.state = application, sql, StateActive
@@ -88,6 +90,115 @@ func (a *Activity) Rests(state string) {
 	}
 }
 
+// A signal is SELECT pg_cancel_backend(PID) or SELECT pg_terminate_backend(PID). It is a statement of its own and runs in this
+// process: part of another statement it would be evaluated when that is planned, and in a worker it would wait for what it should end.
+type signal struct {
+	name string // of the function
+	as   string // of the column
+	// Whom it is for: the session itself, the number that a parameter has (0: none), or a number.
+	own bool
+	arg int
+	pid string
+}
+
+// signalOf tells whether a statement is a signal.
+func signalOf(st *sqltext.Statement) (signal, bool) {
+	var c signal
+	at := 0
+	next := func(want string) bool {
+		ok := st.Word(at) == want || st.Word(at) == "" && st.Text(at) == want
+		if ok {
+			at++
+		}
+		return ok
+	}
+	if !next("SELECT") || next("PG_CATALOG") && !next(".") {
+		return c, false
+	}
+	if c.name = strings.ToLower(st.Word(at)); c.name != "pg_cancel_backend" && c.name != "pg_terminate_backend" {
+		return c, false
+	}
+	c.as = c.name
+	if at++; !next("(") {
+		return c, false
+	}
+	minus := next("-")
+	switch text, isText := st.Literal(at); {
+	case at >= len(st.Tokens):
+		return c, false
+	case st.Tokens[at].Kind == sqltext.Number:
+		c.pid = st.Text(at)
+	case isText:
+		c.pid = text
+	case st.Tokens[at].Kind == sqltext.Param:
+		if c.arg, _ = strconv.Atoi(st.Text(at)[1:]); c.arg < 1 {
+			return c, false
+		}
+	case st.Word(at) == "PG_BACKEND_PID" && st.Text(at+1) == "(" && st.Text(at+2) == ")":
+		c.own = true
+		at += 2
+	default:
+		return c, false
+	}
+	if minus {
+		c.pid = "-" + c.pid
+	}
+	if at++; next("::") && !next("INT") && !next("INT4") && !next("INTEGER") || !next(")") {
+		return c, false
+	}
+	if as := next("AS"); as || at < len(st.Tokens) {
+		var ok bool
+		if c.as, ok = st.Name(at); !ok {
+			return c, false
+		}
+		at++
+	}
+	return c, at == len(st.Tokens)
+}
+
+// columns describe the answer.
+func (c signal) columns() *Rows {
+	r := &Rows{Columns: []Column{{Name: c.as, Type: "BOOLEAN"}}}
+	for range c.arg {
+		r.Params = append(r.Params, "INTEGER")
+	}
+	return r
+}
+
+// send does what the signal says. The answer is false where there is no such client, and null for a null.
+func (s *Session) send(c signal, params []Param) (*Rows, error) {
+	text, known := c.pid, true
+	switch {
+	case c.arg > len(params):
+		return nil, errorf(CodeProtocol, "there is no parameter $%d", c.arg)
+	case c.arg > 0 && params[c.arg-1].Text == nil:
+		known = false
+	case c.arg > 0:
+		text = *params[c.arg-1].Text
+	case c.own:
+		text = strconv.Itoa(s.PID)
+	}
+	out := c.columns()
+	b := newBatch([]arrow.Field{{Name: c.as, Type: arrow.FixedWidthTypes.Boolean, Nullable: true}})
+	defer b.Release()
+	to := b.Field(0).(*array.BooleanBuilder)
+	if known {
+		pid, err := strconv.Atoi(strings.TrimSpace(text))
+		if err != nil {
+			return nil, errorf("22P02", "invalid input syntax for type integer: %q", text)
+		}
+		done, err := s.signal(pid, c.name == "pg_terminate_backend")
+		if err != nil {
+			return nil, err
+		}
+		to.Append(done)
+	} else {
+		to.AppendNull()
+	}
+	out.local = []arrow.RecordBatch{b.NewRecordBatch()}
+	return out, nil
+}
+
 // signal does what pg_cancel_backend and pg_terminate_backend do. False: there is no such client.
 func (s *Session) signal(pid int, terminate bool) (bool, error) {
 	s.b.mu.Lock()
@@ -109,6 +220,7 @@ func (s *Session) signal(pid int, terminate bool) (bool, error) {
 
 // activity is the view pg_stat_activity: the clients of this server. Of another role's it shows what PostgreSQL shows.
 func (r *resolver) activity() (duckdb.Relation, error) {
+	r.administers = true
 	if _, err := r.needCatalogue(); err != nil { // it has the types of the columns
 		return duckdb.Relation{}, err
 	}

@@ -306,10 +306,10 @@ func (r *resolver) format(children []any) (duckdb.Node, error) {
 		if next >= len(children) {
 			return nil, errorf(CodeInvalidParameter, "too few arguments for format()")
 		}
-		arg := asText(nodeOf(children[next]))
+		arg := asText(nodeOf(copied(children[next]))) // it may be named twice
 		next++
 		if kind != 's' {
-			call, err := r.catalogueCall(map[byte]string{'I': "quote_ident", 'L': "quote_nullable"}[kind], arg)
+			call, err := r.catalogueCall(map[byte]string{'I': "format_ident", 'L': "quote_nullable"}[kind], arg)
 			if err != nil {
 				return nil, err
 			}
@@ -317,4 +317,23 @@ func (r *resolver) format(children []any) (duckdb.Node, error) {
 		}
 		parts = append(parts, arg)
 	}
+}
+
+// copied is a tree of its own: what changes one in place leaves the other alone.
+func copied(v any) any {
+	switch v := v.(type) {
+	case duckdb.Node:
+		out := make(duckdb.Node, len(v))
+		for k, e := range v {
+			out[k] = copied(e)
+		}
+		return out
+	case []any:
+		out := make([]any, len(v))
+		for i, e := range v {
+			out[i] = copied(e)
+		}
+		return out
+	}
+	return v
 }

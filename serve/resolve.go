@@ -23,6 +23,7 @@ type resolver struct {
 
 	ctx           context.Context
 	usesCatalogue bool
+	administers   bool // pg_stat_activity is read
 	cat           *pgcatalog.Catalogue
 	selects       int                      // SELECTs seen so far
 	views         bool                     // a view is read
@@ -513,26 +514,10 @@ func (r *resolver) call(n duckdb.Node) error {
 	case "pg_backend_pid":
 		set(n, number(int64(r.s.PID)))
 		return nil
-	case "pg_cancel_backend", "pg_terminate_backend":
-		pid, ok := r.processID(children)
-		if !r.run && !ok && len(children) > 0 && nodeOf(children[0])["class"] == "PARAMETER" { // its type is asked for
-			set(n, duckdb.Node{"class": "OPERATOR", "type": "OPERATOR_IS_NOT_NULL", "children": []any{castOf(nodeOf(children[0]), "INTEGER")}})
-			return nil
-		}
-		if !ok {
-			e := errorf(CodeNotSupported, "%s wants the process id as a constant", name)
-			e.Hint = "SELECT pid FROM pg_stat_activity … gives it"
-			return e
-		}
-		done := false
-		if r.run {
-			var err error
-			if done, err = r.s.signal(pid, name == "pg_terminate_backend"); err != nil {
-				return err
-			}
-		}
-		set(n, truth(done))
-		return nil
+	case "pg_cancel_backend", "pg_terminate_backend": // see signalOf
+		e := errorf(CodeNotSupported, "%s is a statement of its own here: SELECT %[1]s(PID)", name)
+		e.Hint = "SELECT pid FROM pg_stat_activity … gives the process ids"
+		return e
 	case "current_setting":
 		if len(children) > 0 {
 			if name, ok := duckdb.ConstantText(children[0]); ok {
@@ -597,26 +582,6 @@ func (r *resolver) call(n duckdb.Node) error {
 		return errorf(CodePermission, "permission denied for function %s", name)
 	}
 	return nil
-}
-
-// processID gives the first argument of a call, if it is a constant or the session's own process id.
-func (r *resolver) processID(children []any) (int, bool) {
-	if len(children) == 0 {
-		return 0, false
-	}
-	n := nodeOf(children[0])
-	if n["class"] == "FUNCTION" && n["function_name"] == "pg_backend_pid" {
-		return r.s.PID, true
-	}
-	for n["class"] == "CAST" {
-		n = nodeOf(n["child"])
-	}
-	v, ok := duckdb.ConstantText(n)
-	if !ok {
-		return 0, false
-	}
-	i, err := strconv.Atoi(v)
-	return i, err == nil
 }
 
 func truth(v bool) duckdb.Node {

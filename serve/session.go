@@ -218,6 +218,9 @@ func (s *Session) run(ctx context.Context, q *worker.Request) (*worker.Result, e
 
 // Query runs a statement that gives rows: SELECT, VALUES, EXPLAIN of one, or what Describes.
 func (s *Session) Query(ctx context.Context, st *sqltext.Statement, params []Param) (*Rows, error) {
+	if c, ok := signalOf(st); ok {
+		return s.send(c, params)
+	}
 	sql, prefix := st.SQL, ""
 	if st.Word(0) == "EXPLAIN" {
 		at := explained(st)
@@ -250,7 +253,7 @@ func (s *Session) query(ctx context.Context, sql, prefix string) (*Rows, error) 
 	if prefix != "" && r.views && !s.Role.Whole() { // a plan shows what is inside the view, and how many rows there are
 		return nil, errors.Join(errorf(CodePermission, "permission denied: EXPLAIN of a view is for roles that see everything"), shipped.Close())
 	}
-	q := &worker.Request{Steps: shipped.Steps, SQL: prefix + shipped.SQL}
+	q := &worker.Request{Steps: shipped.Steps, SQL: prefix + shipped.SQL, Spare: r.administers}
 	r.catalogue(q)
 	res, err := s.run(ctx, q)
 	if err != nil {
@@ -300,6 +303,9 @@ func withMidnight(sql string, err error) (string, bool) {
 
 // Describe gives the types of a statement's parameters and columns. types are those that the client gave, "" for none.
 func (s *Session) Describe(ctx context.Context, st *sqltext.Statement, types []string) (*Rows, error) {
+	if c, ok := signalOf(st); ok {
+		return c.columns(), nil
+	}
 	sql := st.SQL
 	if st.Word(0) == "EXPLAIN" {
 		return &Rows{Columns: []Column{{Name: "QUERY PLAN", Type: "VARCHAR"}}}, nil
@@ -322,7 +328,7 @@ func (s *Session) Describe(ctx context.Context, st *sqltext.Statement, types []s
 		if err != nil {
 			return nil, err
 		}
-		q := &worker.Request{Steps: shipped.Steps, SQL: shipped.SQL, Describe: true}
+		q := &worker.Request{Steps: shipped.Steps, SQL: shipped.SQL, Describe: true, Spare: r.administers}
 		r.catalogue(q)
 		res, err := s.run(ctx, q)
 		err = errors.Join(err, shipped.Close())

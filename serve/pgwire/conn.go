@@ -2,6 +2,7 @@ package pgwire
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/binary"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -23,11 +25,12 @@ import (
 
 // Bounds of a connection.
 const (
-	startupTimeout  = 15 * time.Second
-	writeTimeout    = 5 * time.Minute // without a byte taken by the client
-	messageBytesMax = 16 << 20
-	preparedMax     = 2000 // prepared statements, portals and cursors of a session
-	badPasswordWait = 300 * time.Millisecond
+	startupTimeout   = 15 * time.Second
+	writeTimeout     = 5 * time.Minute // without a byte taken by the client
+	lastWriteTimeout = time.Second     // of a session that ends
+	messageBytesMax  = 16 << 20
+	preparedMax      = 2000 // prepared statements, portals and cursors of a session
+	badPasswordWait  = 300 * time.Millisecond
 )
 
 func sprintf(format string, args ...any) string { return fmt.Sprintf(format, args...) }
@@ -64,6 +67,7 @@ type conn struct {
 	reported   map[string]string // parameters as the client knows them
 	skipping   bool              // after an error of the extended protocol, until Sync
 
+	ending  atomic.Bool
 	mu      sync.Mutex
 	running context.CancelCauseFunc
 }
@@ -153,6 +157,8 @@ func (c *conn) run(ctx context.Context, full bool) {
 	defer c.session.Close()
 	defer c.closeAll()
 	stop := context.AfterFunc(ctx, func() {
+		c.ending.Store(true)
+		_ = c.nc.SetWriteDeadline(time.Now().Add(lastWriteTimeout))
 		_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // wakes the wait for the next message
 	})
 	defer stop()
@@ -167,7 +173,7 @@ func (c *conn) fatal(err error) {
 	if !errors.As(err, &own) {
 		return // the connection itself is broken
 	}
-	_ = c.nc.SetWriteDeadline(time.Now().Add(time.Second))
+	_ = c.nc.SetWriteDeadline(time.Now().Add(lastWriteTimeout))
 	c.be.Send(errorResponse("FATAL", own))
 	_ = c.be.Flush() // it may have gone
 }
@@ -418,6 +424,9 @@ func (c *conn) flush() error {
 	if err := c.nc.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 		return err
 	}
+	if c.ending.Load() { // looked at last: from here on the end of the session bounds what is sent
+		return errShutdown
+	}
 	return c.be.Flush()
 }
 
@@ -546,6 +555,7 @@ func (c *conn) limit() time.Duration {
 
 // timed runs a statement under its time limits, so that it can be cancelled, and ends it when the client leaves.
 func (c *conn) timed(ctx context.Context, sql string, f func(ctx context.Context) error) error {
+	session := ctx
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if limit := c.limit(); limit > 0 {
@@ -556,7 +566,7 @@ func (c *conn) timed(ctx context.Context, sql string, f func(ctx context.Context
 	c.mu.Lock()
 	c.running = cancel
 	c.mu.Unlock()
-	c.r.watch(func() { cancel(net.ErrClosed) })
+	c.r.watch(func() { cancel(cmp.Or(context.Cause(session), net.ErrClosed)) })
 	application, _ := c.session.Show("application_name")
 	c.activity.Runs(application, sql)
 	start := time.Now()
@@ -566,7 +576,7 @@ func (c *conn) timed(ctx context.Context, sql string, f func(ctx context.Context
 	c.mu.Unlock()
 	if cause := context.Cause(ctx); err != nil && cause != nil && !broken(err) {
 		switch {
-		case serve.Waited(err): // says more
+		case serve.Waited(err) && errors.Is(cause, context.DeadlineExceeded): // says more
 		case errors.Is(cause, context.DeadlineExceeded):
 			err = refusal(serve.CodeCancelled, "canceling statement due to statement timeout")
 		case !errors.Is(cause, context.Canceled):

@@ -74,6 +74,7 @@ type Pool struct {
 	o      Options
 	slots  chan struct{} // one token for each statement that runs and has made no room
 	long   chan struct{} // one for each that has
+	spare  chan struct{} // one for a Request that is Spare, where there is no slot
 	pinned chan struct{}
 	budget int64 // memory that what runs may hold when a statement makes room
 
@@ -115,7 +116,7 @@ func Open(o Options) (*Pool, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("folder of sql workers: %w", err)
 	}
-	p := &Pool{o: o, slots: make(chan struct{}, o.Workers), long: make(chan struct{}, longPerWorker*o.Workers), pinned: make(chan struct{}, o.PinnedMax), budget: memoryBudget(o.Workers, o.MemoryBytes), all: map[*proc]bool{}, turns: map[*turn]bool{}}
+	p := &Pool{o: o, slots: make(chan struct{}, o.Workers), long: make(chan struct{}, longPerWorker*o.Workers), spare: make(chan struct{}, 1), pinned: make(chan struct{}, o.PinnedMax), budget: memoryBudget(o.Workers, o.MemoryBytes), all: map[*proc]bool{}, turns: map[*turn]bool{}}
 	first, err := p.start()
 	if err != nil {
 		return nil, errors.Join(err, p.Close())
@@ -129,7 +130,7 @@ func (p *Pool) Counts() *Counts { return &p.counts }
 
 // Load tells how many statements run and how many wait.
 func (p *Pool) Load() (running, waiting int) {
-	return len(p.slots) + len(p.long), int(p.waiting.Load())
+	return len(p.slots) + len(p.long) + len(p.spare), int(p.waiting.Load())
 }
 
 // Workers lists the process ids of the workers.
@@ -451,8 +452,14 @@ func (p *Pool) Run(ctx context.Context, r *Request, h *Habit) (*Result, error) {
 		t.long = t.room()
 	}
 	if !t.long {
+		var spare chan struct{} // nil: it is not for this one
+		if r.Spare {
+			spare = p.spare
+		}
 		select {
 		case p.slots <- struct{}{}:
+		case spare <- struct{}{}:
+			t.spare = true
 		case <-ctx.Done():
 			p.waiting.Add(-1)
 			if errors.Is(context.Cause(ctx), context.Canceled) {
@@ -496,6 +503,7 @@ type turn struct {
 	mu    sync.Mutex
 	timer *time.Timer
 	long  bool // its token is one of long, not one of slots
+	spare bool // its token is the one of spare
 	ended bool
 }
 
@@ -507,9 +515,11 @@ func (t *turn) begin(w *proc) {
 	t.p.mu.Lock()
 	t.p.turns[t] = true
 	t.p.mu.Unlock()
-	if t.long {
+	switch {
+	case t.spare: // it has nobody's room
+	case t.long:
 		t.w.giveWay()
-	} else {
+	default:
 		t.timer = time.AfterFunc(longAfter, t.makeRoom)
 	}
 }
@@ -577,9 +587,12 @@ func (t *turn) end() {
 
 // free gives the token back.
 func (t *turn) free() {
-	if t.long {
+	switch {
+	case t.spare:
+		<-t.p.spare
+	case t.long:
 		<-t.p.long
-	} else {
+	default:
 		<-t.p.slots
 	}
 }

@@ -19,6 +19,7 @@ type Request struct {
 	SQL      string
 	Describe bool // only types
 	Exec     bool // gives no rows
+	Spare    bool // may have the worker that is kept for those who look what the others do
 }
 
 // message is what the parent sends: a request, the wish to end the running one, or to forget the session's tables.

@@ -341,7 +341,18 @@ func TestLongStatementsMakeRoom(t *testing.T) {
 		}
 		break
 	}
-	cancel()
+	// Who looks what they do waits for nobody, and ends them.
+	if n := count(t, other, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'WITH RECURSIVE%' AND state = 'active'"); n != 5 {
+		t.Errorf("%d statements that do not end are shown", n)
+	}
+	for range 5 {
+		pid := one(t, other, "SELECT min(pid) FROM pg_stat_activity WHERE query LIKE 'WITH RECURSIVE%' AND state = 'active'")
+		if got := one(t, other, "SELECT pg_terminate_backend("+pid+")"); got != "true" {
+			t.Fatalf("session %s is ended: %s", pid, got)
+		}
+		for until := time.Now().Add(time.Minute); count(t, other, "SELECT count(*) FROM pg_stat_activity WHERE pid = "+pid) > 0 && time.Now().Before(until); time.Sleep(20 * time.Millisecond) {
+		}
+	}
 	endless.Wait()
 	soon(0)
 	if _, err := other.Exec(t.Context(), "SET statement_timeout = 0"); err != nil {
@@ -515,6 +526,7 @@ serve: {workers: 2}
 		return c
 	}
 	look, busy, stranger := open("all", "one", "look"), open("all", "one", "busy"), open("other", "two", "stranger")
+	open("other", "two", "bad%ff") // is shown nevertheless
 	const endless = "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r) SELECT max(n) FROM r"
 	state := func(name, want string) {
 		t.Helper()
@@ -547,14 +559,39 @@ serve: {workers: 2}
 	if _, err := stranger.Exec(ctx, "SELECT pg_cancel_backend($1)", pid); code(err) != "42501" {
 		t.Errorf("another role cancels: %v", err)
 	}
-	for _, sql := range []string{"SELECT pg_cancel_backend(pid) FROM pg_stat_activity", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"} {
-		if _, err := look.Exec(ctx, sql); code(err) != "0A000" {
+	// What is no statement of its own ends nobody, however it is asked.
+	for _, sql := range []string{
+		"SELECT pg_cancel_backend(pid) FROM pg_stat_activity", "EXPLAIN SELECT pg_terminate_backend(%d)", "SELECT pg_terminate_backend(%d) WHERE false",
+		"SELECT CASE WHEN false THEN pg_cancel_backend(%d) END", "SELECT pg_cancel_backend(%d), 1", "SELECT * FROM (SELECT pg_terminate_backend(%d)) LIMIT 0",
+	} {
+		if strings.Contains(sql, "%d") {
+			sql = fmt.Sprintf(sql, pid)
+		}
+		if _, err := look.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol); code(err) != "0A000" {
 			t.Errorf("%s: %v", sql, err)
 		}
 	}
-	if got := one(t, look, "SELECT pg_cancel_backend(-1)"); got != "false" {
-		t.Errorf("nobody is cancelled: %s", got)
+	if _, err := look.Prepare(ctx, "end", "SELECT pg_catalog.pg_terminate_backend($1::int) AS ended"); err != nil {
+		t.Error(err)
 	}
+	for sql, want := range map[string]string{"SELECT pg_cancel_backend(-1)": "false", "SELECT pg_cancel_backend('0') AS x": "false", "SELECT pg_cancel_backend($1)": "<nil>"} {
+		var args []any
+		if want == "<nil>" {
+			args = []any{nil}
+		}
+		if got := one(t, look, sql, args...); got != want {
+			t.Errorf("%s: %s, want %s", sql, got, want)
+		}
+	}
+	for _, sql := range []string{"SELECT pg_cancel_backend('')", "SELECT pg_cancel_backend('x')"} {
+		if _, err := look.Exec(ctx, sql); code(err) != "22P02" {
+			t.Errorf("%s: %v", sql, err)
+		}
+	}
+	if got := one(t, look, "SELECT 1"); got != "1" {
+		t.Error(got)
+	}
+	state("busy", "active")
 	if got := one(t, look, "SELECT pg_cancel_backend($1)", pid); got != "true" {
 		t.Errorf("cancelled: %s", got)
 	}
@@ -576,7 +613,7 @@ serve: {workers: 2}
 	state("busy", "idle")
 	go run()
 	state("busy", "active")
-	if got := one(t, look, "SELECT pg_terminate_backend($1)", pid); got != "true" {
+	if got := one(t, look, "end", pid); got != "true" {
 		t.Errorf("terminated: %s", got)
 	}
 	if err := <-ended; code(err) != "57P01" {
@@ -586,11 +623,22 @@ serve: {workers: 2}
 	if err := busy.Ping(ctx); err == nil {
 		t.Error("the connection lives on")
 	}
-	if _, err := stranger.Exec(ctx, "SELECT pg_terminate_backend(pg_backend_pid())"); code(err) != "57P01" {
+	if _, err := stranger.Exec(ctx, "SELECT pg_terminate_backend(pg_backend_pid())"); err != nil && code(err) != "57P01" { // it may have its answer by then
 		t.Errorf("a session ends itself: %v", err)
 	}
 	state("stranger", "none")
-	if n := count(t, look, "SELECT count(*) FROM pg_stat_activity"); n != 1 {
+	// Who does not read ends, too.
+	slow := open("all", "one", "slow")
+	rows, err := slow.Query(ctx, "SELECT repeat('x', 1000) FROM range(1000000)", pgx.QueryExecModeSimpleProtocol)
+	if err != nil || !rows.Next() {
+		t.Fatal(err)
+	}
+	if got := one(t, look, "end", count(t, look, "SELECT pid FROM pg_stat_activity WHERE application_name = 'slow'")); got != "true" {
+		t.Errorf("terminated: %s", got)
+	}
+	state("slow", "none")
+	rows.Close()
+	if n := count(t, look, "SELECT count(*) FROM pg_stat_activity"); n != 2 {
 		t.Errorf("%d sessions are left", n)
 	}
 }

@@ -73,6 +73,11 @@ var faults = []fault{
 		pkg:   "./test/bi", test: "^TestSessionsSeeEachOther$",
 	},
 	{
+		name: "nobody-can-look", what: "who looks what holds up everybody waits for it",
+		edits: []edit{{"serve/worker/pool.go", "\t\t\tspare = p.spare\n", ""}},
+		pkg:   "./test/bi", test: "^TestLongStatementsMakeRoom$",
+	},
+	{
 		name: "statements-of-others-are-shown", what: "pg_stat_activity shows the statements of other roles",
 		edits: []edit{{"serve/activity.go", "\tif !own {\n", "\tif false {\n"}},
 		pkg:   "./test/bi", test: "^TestSessionsSeeEachOther$",
