@@ -63,7 +63,7 @@ type PatchedRows interface {
 }
 
 // Patch are values of some columns, each row of them for the row with the ordinal beside it; -1: for none. No two are for one
-// row.
+// row, and all patches of some Rows have the same columns.
 type Patch struct {
 	Ordinals []int64
 	Values   arrow.RecordBatch

@@ -52,7 +52,7 @@ func (r *streamRun) complete(b *microBatch) bool {
 // gather reads records into a batch until it is complete or due or, if merged is not nil, until that is closed: the batch
 // before has been merged.
 func (r *streamRun) gather(ctx context.Context, b *microBatch, due time.Time, merged <-chan struct{}) error {
-	ahead := merged != nil
+	ahead, patience := merged != nil, aheadWait
 	for !r.complete(b) {
 		left := time.Until(due)
 		switch {
@@ -61,7 +61,7 @@ func (r *streamRun) gather(ctx context.Context, b *microBatch, due time.Time, me
 			case <-merged:
 				return nil
 			default:
-				left = aheadWait
+				left = patience
 			}
 		case left <= 0 && b.fetched:
 			return nil
@@ -76,6 +76,10 @@ func (r *streamRun) gather(ctx context.Context, b *microBatch, due time.Time, me
 			return err
 		}
 		b.fetched = true
+		// Each piece costs some work of its own: few records are waited for a little longer.
+		if patience = aheadWait; len(recs) < aheadFew {
+			patience = min(2*left, aheadWaitMax)
+		}
 		if len(recs) == 0 {
 			if r.opts.AvailableNow && !ahead {
 				return nil

@@ -56,8 +56,11 @@ type Successor interface {
 const (
 	// streamFirstWait bounds the first micro-batch, so that what waits in the buffer is seen at once.
 	streamFirstWait = 200 * time.Millisecond
-	// aheadWait is how often reading ahead looks whether the batch before it has been merged.
-	aheadWait = 20 * time.Millisecond
+	// aheadWait is how often reading ahead looks whether the batch before it has been merged; behind less than aheadFew records it
+	// looks half as often each time, down to aheadWaitMax.
+	aheadWait    = 20 * time.Millisecond
+	aheadWaitMax = 160 * time.Millisecond
+	aheadFew     = 1000
 	// maintainEvery is after how many micro-batches the stream looks whether compaction pays.
 	maintainEvery = 20
 )

@@ -2,6 +2,7 @@ package duckdb
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -36,8 +37,8 @@ type relation struct {
 	patch   *patch  // nil: none
 }
 
-// patch is a table of values that replace those of some rows: g is the global id of the row, and p0, p1, … are the values of
-// columns of the relation, by their index.
+// patch is a table of values that replace those of some rows, in the form that leaves the engine: g is the global id of the row,
+// and p0, p1, … are the values of columns of the relation, by their index. What has one is for writing: its rows come in any order.
 type patch struct {
 	table   string
 	columns []int
@@ -50,9 +51,9 @@ func patched(i int) string { return "p" + strconv.Itoa(i) }
 type relationPart struct {
 	table        string
 	rows, base   int64
-	status       bool // the table has the column s; rows with a status are left out
-	some         bool // some are
-	inner, outer []string
+	status       bool     // the table has the column s; rows with a status are left out
+	some         bool     // some are
+	inner, outer []string // inner only of an epoch's rows: others only leave
 }
 
 func newRelation(e *Engine, s *delta.Schema, key []string) *relation {
@@ -165,17 +166,15 @@ func (r *relation) partQuery(p *relationPart, columns []string, leaving bool, wh
 			sel = append(sel, quoteName(n)) // DuckDB will say that it is unknown
 			continue
 		}
-		sql := p.inner[i]
+		forms := p.inner
 		if leaving {
-			sql = p.outer[i]
+			forms = p.outer
 		}
-		if r.patch != nil && slices.Contains(r.patch.columns, i) {
-			from = p.table + " LEFT JOIN (FROM " + r.patch.table + ") patch ON patch.g = " + global // has no rowid that could be meant
-			inner, outer := forms(r.schema.Fields[i].Type, "patch."+patched(i))
-			if leaving {
-				inner = outer
-			}
-			sql = "CASE WHEN patch.g IS NULL THEN " + sql + " ELSE " + inner + " END"
+		sql := forms[i]
+		if leaving && r.patch != nil && slices.Contains(r.patch.columns, i) {
+			// The query inside has no rowid that could be meant; what is of other parts is left out, so that it is the smaller side.
+			from = fmt.Sprintf("%s LEFT JOIN (FROM %s WHERE g >= %d AND g < %d) patch ON patch.g = %s", p.table, r.patch.table, p.base, p.base+p.rows, global)
+			sql = "CASE WHEN patch.g IS NULL THEN " + sql + " ELSE patch." + patched(i) + " END"
 		}
 		sel = append(sel, sql+" AS "+quoteName(r.schema.Fields[i].Name))
 	}
@@ -196,6 +195,10 @@ var readPage int64 = 250_000
 // Read implements delta.Rows.
 func (r *relation) Read(ctx context.Context, columns []string, ordinals *roaring64.Bitmap) iter.Seq2[arrow.RecordBatch, error] {
 	return func(yield func(arrow.RecordBatch, error) bool) {
+		if r.patch != nil {
+			yield(nil, errors.New("BUG: patched rows are read"))
+			return
+		}
 		if columns == nil {
 			columns = r.schema.Names()
 		}
@@ -449,8 +452,7 @@ func (e *Engine) load(ctx context.Context, rows delta.Rows, columns []string) (r
 	for i, f := range s.Fields {
 		v := value(i)
 		sel = append(sel, "CAST("+quoteName(f.Name)+" AS "+sqlType(f.Type, false)+") AS "+v)
-		inner, outer := forms(f.Type, v)
-		p.inner, p.outer = append(p.inner, inner), append(p.outer, outer)
+		p.outer = append(p.outer, v)
 	}
 	stream := rowsStream(ctx, rows, s)
 	err = e.with(ctx, func(c *conn) error {
@@ -471,14 +473,6 @@ func (e *Engine) load(ctx context.Context, rows delta.Rows, columns []string) (r
 	return rel, done, nil
 }
 
-// forms are the SQL of a value that came from outside, in the form inside the engine and in the one that leaves it.
-func forms(t delta.Type, v string) (inner, outer string) {
-	if t == delta.Timestamp {
-		return "make_timestamp(epoch_us(" + v + "))", v
-	}
-	return v, v
-}
-
 // patchedWith is the relation with other values in some rows. The caller calls done.
 func (r *relation) patchedWith(ctx context.Context, schema *arrow.Schema, patches []delta.Patch) (_ *relation, done func(), err error) {
 	s, err := delta.SchemaFromArrow(schema)
@@ -488,15 +482,14 @@ func (r *relation) patchedWith(ctx context.Context, schema *arrow.Schema, patche
 	out := *r
 	out.schema, out.arrow, out.parts = s, schema, nil
 	for _, p := range r.parts {
-		inner, outer := p.inner, p.outer
+		outer := p.outer
 		p.inner, p.outer = nil, nil
 		for _, f := range s.Fields {
+			sql := "CAST(NULL AS " + sqlType(f.Type, false) + ")"
 			if k := r.schema.Index(f.Name); k >= 0 {
-				p.inner, p.outer = append(p.inner, inner[k]), append(p.outer, outer[k])
-			} else {
-				p.inner = append(p.inner, "CAST(NULL AS "+sqlType(f.Type, true)+")")
-				p.outer = append(p.outer, "CAST(NULL AS "+sqlType(f.Type, false)+")")
+				sql = outer[k]
 			}
+			p.outer = append(p.outer, sql)
 		}
 		out.parts = append(out.parts, p)
 	}

@@ -20,7 +20,7 @@ func TestRolesSeeTheirViews(t *testing.T) {
 	l := newLake(t, `views:
   btc:
     sql: |
-      SELECT event_id, price AS paid, event_time FROM unified_events
+      SELECT event_id, price AS paid, event_time, format('{:.1f}', 1.25) AS shown FROM unified_events
       WHERE symbol = 'BTCUSDT' AND symbol IN (SELECT symbol FROM unified_events WHERE symbol LIKE 'BTC%')
     comment: what Bitcoin cost
   by_day: "SELECT event_date, symbol, count(*) AS trades FROM unified_events GROUP BY ALL"
@@ -73,6 +73,9 @@ serve: {workers: 1}
 		}
 		if got := one(t, both, "SELECT string_agg(table_name || '.' || column_name, ',' ORDER BY table_name, ordinal_position) FROM information_schema.columns WHERE table_schema = 'public'"); got != "by_day.event_date,by_day.symbol,by_day.trades,unified_events.event_id" {
 			t.Errorf("the catalogue shows %s", got)
+		}
+		if got := one(t, viewer, "SELECT min(shown) || format('%s', max(shown)) FROM btc"); got != "1.21.2" && got != "1.31.3" { // DuckDB's format inside, PostgreSQL's outside
+			t.Errorf("format in the view and outside: %s", got)
 		}
 		if got := one(t, viewer, "SELECT obj_description('btc'::regclass)"); got != "what Bitcoin cost" {
 			t.Errorf("the view's comment is %q", got)
