@@ -2,6 +2,7 @@ package cloud
 
 import (
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -54,6 +55,19 @@ func TestCopyThroughAllStores(t *testing.T) {
 	l.Run("table", "optimize", "unified_events")
 	events(here, 200)
 
+	var raw int64 // bytes of the files that the batch has read
+	files, err := filepath.Glob(filepath.Join(here, "raw", "batch", "*"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	for _, f := range files {
+		i, err := os.Stat(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw += i.Size()
+	}
+
 	from := here
 	for _, to := range []string{"s3://" + s3.Bucket(t, "one") + "/lake", "gs://" + gcs.Bucket(t, "two"), l.Path("back")} {
 		var c copied
@@ -96,6 +110,9 @@ func TestCopyThroughAllStores(t *testing.T) {
 		l.JSON(&batch, "--root", to, "run", "batch")
 		if batch.FilesRead != 0 || batch.Epochs != 0 {
 			t.Errorf("batch at %s is no no-op: %+v", to, batch)
+		}
+		if got := batch.Requests["get"].Bytes; got >= raw {
+			t.Errorf("to find that out the batch at %s read %d bytes; the files have %d", to, got, raw)
 		}
 		events(to, 100)
 		if d := lab.Diff(g.Expected.Lines(), lab.Lines(t, []byte(l.Run("--root", to, "query", "SELECT "+strings.Join(lab.Columns, ", ")+" FROM unified_events", "--format", "csv")), lab.Columns)); d != "" {
