@@ -56,7 +56,7 @@ func (r *resolver) inList(n duckdb.Node) error {
 		return err
 	}
 	if len(items) == 0 { // true of nothing
-		set(n, truth(false))
+		set(n, duckdb.Node{"class": "CONSTANT", "type": "VALUE_CONSTANT", "value": duckdb.Node{"type": duckdb.Node{"id": "BOOLEAN", "type_info": nil}, "is_null": false, "value": false}})
 		return nil
 	}
 	children := []any{n["child"]}

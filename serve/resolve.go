@@ -584,13 +584,6 @@ func (r *resolver) call(n duckdb.Node) error {
 	return nil
 }
 
-func truth(v bool) duckdb.Node {
-	return duckdb.Node{
-		"class": "CONSTANT", "type": "VALUE_CONSTANT", "alias": "", "query_location": uint64(math.MaxUint64),
-		"value": duckdb.Node{"type": duckdb.Node{"id": "BOOLEAN", "type_info": nil}, "is_null": false, "value": v},
-	}
-}
-
 func nodeOf(v any) duckdb.Node {
 	n, _ := v.(duckdb.Node)
 	return n
