@@ -18,6 +18,8 @@ type Engine interface {
 	Delta() delta.Engine
 	// NewEpoch begins the computation of one epoch. ingestedAt fills the column ingested_at.
 	NewEpoch(ctx context.Context, plan *pipeline.Plan, ingestedAt time.Time) (Epoch, error)
+	// ReleaseMemory gives the system back what large work has left free in this process.
+	ReleaseMemory()
 }
 
 // Epoch, EpochResult, ExpectationError, Position and GapError are pipeline's, where engines and sources can reach them.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -455,7 +454,7 @@ func (r *streamRun) maintain(ctx context.Context) {
 		}
 		if t := m.Tables[r.plan.Table.Name]; t != nil && t.FilesRemoved > 0 {
 			// Rows that were packed went through memory by the hundred MB; the stream needs a tenth of that.
-			debug.FreeOSMemory()
+			r.l.engine.ReleaseMemory()
 		}
 	})
 }

@@ -36,6 +36,8 @@ func (filtering) NewEpoch(_ context.Context, plan *pipeline.Plan, _ time.Time) (
 	return &filteringEpoch{schema: plan.Table.DeltaSchema()}, nil
 }
 
+func (filtering) ReleaseMemory() {}
+
 // noRows are unique by any key.
 type noRows struct{ *delta.MemoryRows }
 

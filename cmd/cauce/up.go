@@ -301,14 +301,19 @@ func (u *up) task(p *pipeline.Task) schedule.Task {
 		t = maintenanceTask(u.l, p.Tables)
 	default:
 		t = batchTask(u.l, ingest.BatchOptions{Sources: p.Sources})
-		run := t.Run
+		batch := t.Run
 		t.Run = func(ctx context.Context, r *schedule.Run) error {
-			err := run(ctx, r)
+			err := batch(ctx, r)
 			if err == nil {
 				u.statements(ctx)
 			}
 			return err
 		}
+	}
+	run := t.Run
+	t.Run = func(ctx context.Context, r *schedule.Run) error {
+		defer u.l.engine.ReleaseMemory() // the streams beside it need a part of what it took
+		return run(ctx, r)
 	}
 	t.Name, t.Cron, t.Location, t.After = p.Name, p.Cron, p.Timezone, p.After
 	t.Retries, t.Backoff, t.Timeout, t.CatchUp = p.Retries, p.Backoff, p.Timeout, p.CatchUp == pipeline.CatchUpOnce

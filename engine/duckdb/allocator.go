@@ -3,6 +3,10 @@ package duckdb
 /*
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <sys/types.h>
 
 // Of jemalloc, which DuckDB has inside on some systems (https://jemalloc.net/jemalloc.3.html, mallctl); where it has not, the
@@ -27,10 +31,19 @@ static int keep_pages(ssize_t ms) {
 	}
 	return rc;
 }
+
+static void trim(void) {
+#ifdef __GLIBC__
+	malloc_trim(0);
+#endif
+}
 */
 import "C"
 
-import "time"
+import (
+	"runtime/debug"
+	"time"
+)
 
 // pagesKept is how long DuckDB's allocator keeps memory that was freed before the system gets it back: longer than a full
 // micro-batch takes, so that the next one need not have the same pages cleared and mapped again, which is a twentieth of its
@@ -39,3 +52,12 @@ const pagesKept = 3 * time.Second
 
 // keepPages tells the allocator how long it keeps what is freed, if it is one that can be told; 0: not at all. False: it refused.
 func keepPages(d time.Duration) bool { return C.keep_pages(C.ssize_t(d.Milliseconds())) == 0 }
+
+// ReleaseMemory gives the system back what large work, such as packing files, has left free in this process: in Go's heap,
+// and in the C library's, where DuckDB keeps everything but the buffers of its rows. The latter returns of itself only what
+// lies behind the last thing in use (malloc_trim(3)), so that each large piece of work between small ones that last would
+// leave it larger.
+func (e *Engine) ReleaseMemory() {
+	debug.FreeOSMemory()
+	C.trim()
+}

@@ -3,10 +3,12 @@ package duckdb
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"fmt"
 	"os"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/cauce-data/cauce/delta"
@@ -116,4 +118,41 @@ func resident(t *testing.T) int64 {
 		t.Fatalf("RssAnon: %v", err)
 	}
 	return kb << 10
+}
+
+// What statements leave between things that stay is given back when it is asked for; the C library keeps it for ever.
+func TestReleaseMemory(t *testing.T) {
+	e := testEngine(t)
+	keepPages(0)
+	t.Cleanup(func() { keepPages(pagesKept) })
+	c, err := e.db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	// Statements of a thousand columns that wait to be run; all but the last, which lies behind them in memory, are dropped.
+	text := "SELECT " + strings.Repeat("$1 + 1, ", 1000) + "0"
+	var waiting []*sql.Stmt
+	for range 200 {
+		s, err := c.PrepareContext(t.Context(), text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		waiting = append(waiting, s)
+	}
+	before := resident(t)
+	last := waiting[len(waiting)-1]
+	defer last.Close()
+	for _, s := range waiting[:len(waiting)-1] {
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept := resident(t)
+	e.ReleaseMemory()
+	released := resident(t)
+	t.Logf("with the statements %d MB, without them %d, released %d", before>>20, kept>>20, released>>20)
+	if released > kept/2 {
+		t.Errorf("of %d MB that are free %d were released", kept>>20, (kept-released)>>20)
+	}
 }
