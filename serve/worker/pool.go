@@ -276,7 +276,7 @@ func (p *Pool) spawn(dir string, plain bool) (*proc, error) {
 	cmd := &exec.Cmd{
 		Path: p.o.Path, Args: p.o.Args, Dir: dir, ExtraFiles: []*os.File{theirs},
 		// Nothing of this process's environment: that is where credentials stand.
-		Env:    []string{configVariable + "=" + string(text), "HOME=" + dir, "TMPDIR=" + dir, "MALLOC_ARENA_MAX=2", "LANG=C.UTF-8"},
+		Env:    []string{configVariable + "=" + string(text), "HOME=" + dir, "TMPDIR=" + dir, "LANG=C.UTF-8"},
 		Stderr: &logWriter{log: p.o.Log}, SysProcAttr: namespaces(), WaitDelay: time.Second,
 	}
 	if plain {
