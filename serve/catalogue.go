@@ -41,6 +41,11 @@ func (r *resolver) needCatalogue() (*pgcatalog.Catalogue, error) {
 	if err != nil {
 		return nil, err
 	}
+	own, err := r.s.tempRelations(r.ctx)
+	if err != nil {
+		return nil, err
+	}
+	relations = append(relations, own...)
 	key := fmt.Sprint(r.s.Role.Name, relations)
 	b := r.s.b
 	b.mu.Lock()

@@ -36,8 +36,11 @@ func (r *resolver) Table(ctx context.Context, n duckdb.Name) (duckdb.Relation, e
 	if n.Catalog != "" && !strings.EqualFold(n.Catalog, Database) {
 		return duckdb.Relation{}, errorf(CodeNotSupported, "cross-database references are not implemented: %q.%q.%q", n.Catalog, n.Schema, n.Table)
 	}
-	if n.Schema == "" && r.s.temps[strings.ToLower(n.Table)] {
-		return duckdb.Relation{Worker: [2]string{"", n.Table}}, nil
+	if t := r.s.tempNamed(n.Schema, n.Table); t != nil {
+		if n.AtUnit != "" {
+			return duckdb.Relation{}, errorf(CodeNotSupported, "temporary table %q has no versions: AT (…) is for tables of the lake", t.name)
+		}
+		return duckdb.Relation{Worker: [2]string{tempCatalog, t.worker}}, nil
 	}
 	name := strings.ToLower(n.Table)
 	switch schema := strings.ToLower(n.Schema); {

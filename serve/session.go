@@ -3,7 +3,6 @@ package serve
 import (
 	"context"
 	"errors"
-	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
@@ -33,12 +32,12 @@ type Session struct {
 	tx     map[string]*delta.Snapshot // by table; nil: no transaction
 	habit  worker.Habit
 	pinned *worker.Pinned
-	temps  map[string]bool // temporary tables
+	temps  temps
 }
 
 // Session opens a session for a role.
 func (b *Backend) Session(r *Role, pid int) *Session {
-	return &Session{b: b, Role: r, PID: pid, Settings: newSettings(r), temps: map[string]bool{}}
+	return &Session{b: b, Role: r, PID: pid, Settings: newSettings(r), temps: temps{tables: map[string]*temp{}}}
 }
 
 // Close gives back what the session holds.
@@ -49,17 +48,20 @@ func (s *Session) Close() {
 	}
 }
 
-// Discard drops the session's temporary tables.
-func (s *Session) Discard() {
-	s.Close()
-	clear(s.temps)
-}
-
 // Begin starts a transaction: from its first statement on that reads a table, it sees one version of each.
 func (s *Session) Begin() { s.tx = map[string]*delta.Snapshot{} }
 
-// End ends the transaction.
-func (s *Session) End() { s.tx = nil }
+// End ends the transaction, if there is one. What it changed of temporary tables stays, or is undone.
+func (s *Session) End(ctx context.Context, rollback bool) error {
+	if s.tx == nil {
+		return nil
+	}
+	s.tx = nil
+	if rollback {
+		return s.RollbackTo(ctx, 0)
+	}
+	return s.commitTemps(ctx)
+}
 
 // snapshot gives the version of a table that the session sees. In a transaction the first look takes all tables that
 // the role reads, so that they are of one moment.
@@ -457,21 +459,6 @@ func withValues(st *sqltext.Statement, params []Param) string {
 	})
 }
 
-// Execute runs a statement on a temporary table and gives the tag for the client. Everything else that is no query is
-// refused.
-func (s *Session) Execute(ctx context.Context, st *sqltext.Statement, params []Param) (tag string, err error) {
-	switch verb := st.Word(0); verb {
-	case "CREATE":
-		return s.createTemp(ctx, st, params)
-	case "INSERT":
-		return s.insertTemp(ctx, st, params)
-	case "DROP":
-		return s.dropTemp(ctx, st)
-	default:
-		return "", readOnly(st)
-	}
-}
-
 // changing are the verbs of statements that PostgreSQL or DuckDB know and that no reader needs.
 var changing = []string{
 	"ALTER", "ATTACH", "CALL", "CHECKPOINT", "CLUSTER", "COMMENT", "CREATE", "DELETE", "DETACH", "DO", "DROP", "EXECUTE", "EXPORT", "FORCE", "GRANT", "IMPORT", "INSERT", "INSTALL", "LOAD",
@@ -485,93 +472,11 @@ func readOnly(st *sqltext.Statement) error {
 		return errorf(CodeSyntax, "syntax error at or near %q", st.Text(0))
 	}
 	e := errorf(CodeReadOnly, "cannot execute %s: this door to the lake is for reading", verb)
-	e.Hint = "temporary tables can be made (CREATE TEMPORARY TABLE … AS SELECT …); cauce query --write changes tables"
+	e.Hint = temporaryHint
 	return e
 }
 
-func (s *Session) pin() error {
-	if s.pinned != nil {
-		return nil
-	}
-	var err error
-	s.pinned, err = s.b.o.Pool.Pin()
-	return err
-}
-
-// createTemp runs CREATE [LOCAL|GLOBAL] TEMPORARY TABLE [IF NOT EXISTS] name (columns) or … AS query.
-func (s *Session) createTemp(ctx context.Context, st *sqltext.Statement, params []Param) (string, error) {
-	at := 1
-	if w := st.Word(at); w == "LOCAL" || w == "GLOBAL" {
-		at++
-	}
-	if w := st.Word(at); w != "TEMP" && w != "TEMPORARY" || st.Word(at+1) != "TABLE" {
-		return "", readOnly(st)
-	}
-	at += 2
-	exists := false
-	if st.Word(at) == "IF" && st.Word(at+1) == "NOT" && st.Word(at+2) == "EXISTS" {
-		exists = true
-		at += 3
-	}
-	name, ok := st.Name(at)
-	if !ok {
-		return "", errorf(CodeSyntax, "syntax error at or near %q: a name is wanted", st.Text(at))
-	}
-	at++
-	if s.temps[name] {
-		if exists {
-			return "CREATE TABLE", nil
-		}
-		return "", errorf(CodeDuplicateTable, "relation %q already exists", name)
-	}
-	if err := s.pin(); err != nil {
-		return "", err
-	}
-	create := "CREATE TEMP TABLE " + sqltext.QuoteName(name)
-	if st.Text(at) == "(" {
-		columns, err := columnDefinitions(st, at)
-		if err != nil {
-			return "", err
-		}
-		if _, err := s.execTemp(ctx, create+" ("+columns+")", nil, nil); err != nil {
-			return "", err
-		}
-		s.temps[name] = true
-		return "CREATE TABLE", nil
-	}
-	for at < len(st.Tokens) && st.Word(at) != "AS" { // ON COMMIT …
-		at++
-	}
-	query, noData := withData(st, at+1)
-	shipped, r, err := s.plan(ctx, withValues(sqltext.One(query), params), true)
-	if err != nil {
-		return "", err
-	}
-	sql := create + " AS " + shipped.SQL
-	if noData {
-		sql = create + " AS SELECT * FROM (" + shipped.SQL + "\n) LIMIT 0"
-	}
-	n, err := s.execTemp(ctx, sql, shipped, r)
-	if err != nil {
-		return "", err
-	}
-	s.temps[name] = true
-	return "SELECT " + strconv.FormatInt(n, 10), nil
-}
-
-// withData cuts WITH [NO] DATA off the end of a query.
-func withData(st *sqltext.Statement, at int) (query string, no bool) {
-	end := len(st.Tokens)
-	if st.Word(end-1) == "DATA" {
-		if st.Word(end-2) == "NO" && st.Word(end-3) == "WITH" {
-			return st.Between(at, end-3), true
-		}
-		if st.Word(end-2) == "WITH" {
-			return st.Between(at, end-2), false
-		}
-	}
-	return st.Rest(at), false
-}
+const temporaryHint = "temporary tables can be made (CREATE TEMPORARY TABLE … AS SELECT …); cauce query --write changes tables"
 
 // columnDefinitions reads "(a int, b text not null)" from the i-th token on and writes it for DuckDB.
 func columnDefinitions(st *sqltext.Statement, i int) (string, error) {
@@ -621,92 +526,4 @@ func columnDefinitions(st *sqltext.Statement, i int) (string, error) {
 		return "", errorf(CodeNotSupported, "a temporary table needs columns")
 	}
 	return strings.Join(out, ", "), nil
-}
-
-func (s *Session) insertTemp(ctx context.Context, st *sqltext.Statement, params []Param) (string, error) {
-	name, ok := st.Name(2)
-	if st.Word(1) != "INTO" || !ok || !s.temps[name] {
-		return "", readOnly(st)
-	}
-	at, into := 3, ""
-	if st.Text(at) == "(" && st.Word(at+1) != "SELECT" && st.Word(at+1) != "VALUES" {
-		var names []string
-		for at++; at < len(st.Tokens) && st.Text(at) != ")"; at++ {
-			if n, ok := st.Name(at); ok {
-				names = append(names, sqltext.QuoteName(n))
-			}
-		}
-		at++
-		into = " (" + strings.Join(names, ", ") + ")"
-	}
-	shipped, r, err := s.plan(ctx, withValues(sqltext.One(st.Rest(at)), params), true)
-	if err != nil {
-		return "", err
-	}
-	n, err := s.execTemp(ctx, "INSERT INTO "+sqltext.QuoteName(name)+into+" "+shipped.SQL, shipped, r)
-	if err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("INSERT 0 %d", n), nil
-}
-
-func (s *Session) dropTemp(ctx context.Context, st *sqltext.Statement) (string, error) {
-	if st.Word(1) != "TABLE" {
-		return "", readOnly(st)
-	}
-	at, exists := 2, false
-	if st.Word(at) == "IF" && st.Word(at+1) == "EXISTS" {
-		at, exists = at+2, true
-	}
-	name, ok := st.Name(at)
-	switch {
-	case !ok || at+1 < len(st.Tokens) && st.Word(at+1) != "CASCADE" && st.Word(at+1) != "RESTRICT":
-		return "", readOnly(st)
-	case !s.temps[name]:
-		if _, mine := s.b.table(s.Role, name); mine || s.b.view(s.Role, name) != nil {
-			return "", readOnly(st)
-		}
-		if exists {
-			return "DROP TABLE", nil
-		}
-		return "", errorf(CodeTable, "table %q does not exist", name)
-	}
-	if _, err := s.execTemp(ctx, "DROP TABLE "+sqltext.QuoteName(name), nil, nil); err != nil {
-		return "", err
-	}
-	delete(s.temps, name)
-	if len(s.temps) == 0 { // others may need the worker
-		s.Close()
-	}
-	return "DROP TABLE", nil
-}
-
-// execTemp runs a statement that this package has put together and gives the number of rows that it made.
-func (s *Session) execTemp(ctx context.Context, sql string, shipped *duckdb.Shipped, r *resolver) (n int64, err error) {
-	q := &worker.Request{SQL: sql}
-	if shipped != nil {
-		q.Steps = shipped.Steps
-		r.catalogue(q)
-		defer func() { err = errors.Join(err, shipped.Close()) }()
-	}
-	res, err := s.run(ctx, q)
-	if err != nil {
-		return 0, err
-	}
-	rows := &Rows{result: res}
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	for {
-		b, err := rows.Next()
-		if err != nil {
-			return 0, err
-		}
-		if b == nil {
-			return n, nil
-		}
-		if b.NumRows() > 0 && b.NumCols() > 0 {
-			if c, ok := b.Column(0).(*array.Int64); ok {
-				n = c.Value(0)
-			}
-		}
-	}
 }

@@ -2,7 +2,7 @@
 -- Arguments are put into the text as they are, so that no name inside may be one that a statement has: "@.m_pg_class" is pg_class
 -- with names of columns that begin with cat_.
 CREATE MACRO @.quote_ident(s) AS CASE WHEN regexp_full_match(s, '[a-z_][a-z0-9_$]*') AND NOT EXISTS (SELECT 1 FROM @.m_keywords cat_k WHERE cat_k.cat_word = s AND cat_k.cat_catcode <> 'U') THEN s ELSE '"' || replace(s, '"', '""') || '"' END;
-CREATE MACRO @.pg_table_is_visible(o) AS (SELECT cat_c.cat_relnamespace IN (11, 2200) FROM @.m_pg_class cat_c WHERE cat_c.cat_oid = o);
+CREATE MACRO @.pg_table_is_visible(o) AS (SELECT cat_c.cat_relnamespace IN (11, 2200) OR cat_c.cat_relpersistence = 't' FROM @.m_pg_class cat_c WHERE cat_c.cat_oid = o);
 CREATE MACRO @.pg_type_is_visible(o) AS (SELECT cat_t.cat_typnamespace IN (11, 2200) FROM @.m_pg_type cat_t WHERE cat_t.cat_oid = o);
 CREATE MACRO @.pg_function_is_visible(o) AS (SELECT cat_p.cat_pronamespace = 11 FROM @.m_pg_proc cat_p WHERE cat_p.cat_oid = o);
 CREATE MACRO @.pg_collation_is_visible(o) AS (SELECT cat_p.cat_collnamespace = 11 FROM @.m_pg_collation cat_p WHERE cat_p.cat_oid = o);
@@ -21,8 +21,8 @@ CREATE MACRO @.with_precision(s, t, m) AS CASE WHEN t IN (1083, 1114, 1184, 1266
 CREATE MACRO @.format_type(o, m) AS CASE WHEN o IS NULL THEN NULL WHEN o = 0 THEN '-' ELSE coalesce(@.with_precision(@.type_base(coalesce(@.type_element(o), o)), coalesce(@.type_element(o), o), m) || CASE WHEN m IS NULL OR m < 0 THEN '' WHEN coalesce(@.type_element(o), o) = 1700 THEN '(' || ((m - 4) >> 16)::VARCHAR || ',' || ((m - 4) & 65535)::VARCHAR || ')' WHEN coalesce(@.type_element(o), o) IN (1042, 1043) THEN '(' || (m - 4)::VARCHAR || ')' WHEN coalesce(@.type_element(o), o) IN (1560, 1562) THEN '(' || m::VARCHAR || ')' ELSE '' END || CASE WHEN @.type_element(o) IS NULL THEN '' ELSE '[]' END, '???') END;
 CREATE MACRO @.regtype_out(o) AS CASE WHEN o = 0 THEN '-' ELSE coalesce(@.type_base(coalesce(@.type_element(o), o)) || CASE WHEN @.type_element(o) IS NULL THEN '' ELSE '[]' END, o::VARCHAR) END;
 CREATE MACRO @.to_regtype(s) AS (SELECT min(cat_t.cat_oid) FROM @.m_pg_type cat_t WHERE cat_t.cat_typname = CASE lower(regexp_replace(s, '^pg_catalog\.', '')) WHEN 'boolean' THEN 'bool' WHEN 'bigint' THEN 'int8' WHEN 'smallint' THEN 'int2' WHEN 'integer' THEN 'int4' WHEN 'int' THEN 'int4' WHEN 'real' THEN 'float4' WHEN 'double precision' THEN 'float8' WHEN 'character varying' THEN 'varchar' WHEN 'decimal' THEN 'numeric' WHEN 'timestamp with time zone' THEN 'timestamptz' WHEN 'timestamp without time zone' THEN 'timestamp' WHEN 'character' THEN 'bpchar' ELSE lower(regexp_replace(s, '^pg_catalog\.', '')) END);
-CREATE MACRO @.regclass_out(o) AS CASE WHEN o = 0 THEN '-' ELSE coalesce((SELECT CASE WHEN cat_c.cat_relnamespace IN (11, 2200) THEN '' ELSE (SELECT @.quote_ident(cat_n.cat_nspname) || '.' FROM @.m_pg_namespace cat_n WHERE cat_n.cat_oid = cat_c.cat_relnamespace) END || @.quote_ident(cat_c.cat_relname) FROM @.m_pg_class cat_c WHERE cat_c.cat_oid = o), o::VARCHAR) END;
-CREATE MACRO @.to_regclass(s) AS (SELECT min(cat_c.cat_oid) FROM @.m_pg_class cat_c JOIN @.m_pg_namespace cat_n ON cat_n.cat_oid = cat_c.cat_relnamespace WHERE CASE WHEN contains(s, '.') THEN cat_n.cat_nspname || '.' || cat_c.cat_relname = replace(s, '"', '') ELSE cat_c.cat_relname = replace(s, '"', '') AND cat_n.cat_nspname IN ('pg_catalog', 'public') END);
+CREATE MACRO @.regclass_out(o) AS CASE WHEN o = 0 THEN '-' ELSE coalesce((SELECT CASE WHEN cat_c.cat_relnamespace IN (11, 2200) OR cat_c.cat_relpersistence = 't' THEN '' ELSE (SELECT @.quote_ident(cat_n.cat_nspname) || '.' FROM @.m_pg_namespace cat_n WHERE cat_n.cat_oid = cat_c.cat_relnamespace) END || @.quote_ident(cat_c.cat_relname) FROM @.m_pg_class cat_c WHERE cat_c.cat_oid = o), o::VARCHAR) END;
+CREATE MACRO @.to_regclass(s) AS (SELECT coalesce(min(cat_c.cat_oid) FILTER (cat_c.cat_relpersistence = 't'), min(cat_c.cat_oid)) FROM @.m_pg_class cat_c JOIN @.m_pg_namespace cat_n ON cat_n.cat_oid = cat_c.cat_relnamespace WHERE CASE WHEN contains(s, '.') THEN cat_n.cat_nspname || '.' || cat_c.cat_relname = regexp_replace(replace(s, '"', ''), '^pg_temp\.', '@temp@.') ELSE cat_c.cat_relname = replace(s, '"', '') AND cat_n.cat_nspname IN ('pg_catalog', 'public', '@temp@') END);
 CREATE MACRO @.regclass_in(s) AS CASE WHEN regexp_full_match(s, '[0-9]+') THEN try_cast(s AS BIGINT) ELSE coalesce(@.to_regclass(s), error('relation "' || s || '" does not exist')::BIGINT) END;
 CREATE MACRO @.regnamespace_out(o) AS coalesce((SELECT @.quote_ident(cat_n.cat_nspname) FROM @.m_pg_namespace cat_n WHERE cat_n.cat_oid = o), o::VARCHAR);
 CREATE MACRO @.to_regnamespace(s) AS (SELECT cat_n.cat_oid FROM @.m_pg_namespace cat_n WHERE cat_n.cat_nspname = s);
@@ -64,7 +64,7 @@ CREATE MACRO @.pg_relation_is_updatable(o, t) AS 0;
 CREATE MACRO @.pg_column_is_updatable(o, a, t) AS false;
 CREATE MACRO @.pg_is_in_recovery() AS false;
 CREATE MACRO @.pg_is_other_temp_schema(o) AS false;
-CREATE MACRO @.pg_my_temp_schema() AS 0::BIGINT;
+CREATE MACRO @.pg_my_temp_schema() AS coalesce((SELECT cat_n.cat_oid FROM @.m_pg_namespace cat_n WHERE cat_n.cat_nspname = '@temp@'), 0::BIGINT);
 CREATE MACRO @.pg_postmaster_start_time() AS now();
 CREATE MACRO @.pg_conf_load_time() AS now();
 CREATE MACRO @.inet_server_addr() AS NULL::VARCHAR;

@@ -63,6 +63,9 @@ type Catalogue struct {
 // Schemas of a worker: static is what every catalogue shares.
 const static = "pg"
 
+// TempSchema is the schema of a session's temporary tables, named as PostgreSQL names those of its sessions. Each sees but its own.
+const TempSchema = "pg_temp_3"
+
 // Owner is the role to which everything belongs.
 const Owner = "cauce"
 
@@ -419,7 +422,7 @@ func New(database, role string, relations []Relation) (*Catalogue, error) {
 	add("CREATE OR REPLACE VIEW %s.m_keywords AS SELECT word AS cat_word, catcode AS cat_catcode FROM %s.keywords", c.Key, static)
 	add("CREATE OR REPLACE VIEW %[1]s.m_sizes AS SELECT oid AS cat_oid, bytes AS cat_bytes FROM %[1]s.sizes", c.Key)
 	add("CREATE OR REPLACE VIEW %[1]s.m_definitions AS SELECT oid AS cat_oid, sql AS cat_sql FROM %[1]s.definitions", c.Key)
-	fill := strings.NewReplacer("@.", c.Key+".", "@role@", text(role), "@database@", text(database))
+	fill := strings.NewReplacer("@.", c.Key+".", "@role@", text(role), "@database@", text(database), "@temp@", TempSchema)
 	for _, s := range append(split(functions), split(views)...) {
 		s = fill.Replace(s)
 		s = strings.Replace(strings.Replace(s, "CREATE MACRO", "CREATE OR REPLACE MACRO", 1), "CREATE VIEW", "CREATE OR REPLACE VIEW", 1)
@@ -532,6 +535,9 @@ func (c *Catalogue) rows(database, role string, relations []Relation) map[string
 		}
 		key := r.keyNumbers()
 		pages, persistence, frozen, rep := (r.Bytes+8191)/8192, "p", 717, "d"
+		if r.Schema == TempSchema {
+			persistence = "t"
+		}
 		tuples := float64(r.Rows)
 		if r.View {
 			pages, tuples, frozen, rep = 0, 0, 0, "n"

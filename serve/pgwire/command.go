@@ -22,12 +22,15 @@ const (
 	kindCopy
 	kindFetch
 	kindShow
-	kindTable // CREATE, INSERT, DROP of temporary tables
+	kindTable // CREATE, SELECT INTO, INSERT, DROP of temporary tables
 )
 
 func kindOf(st *sqltext.Statement) kind {
 	if serve.Describes(st) {
 		return kindQuery
+	}
+	if serve.MakesTable(st) {
+		return kindTable
 	}
 	switch st.Word(0) {
 	case "SELECT", "WITH", "VALUES", "TABLE", "FROM", "EXPLAIN", "SUMMARIZE", "DESCRIBE", "PIVOT", "UNPIVOT":
@@ -63,10 +66,10 @@ func (c *conn) command(ctx context.Context, p *portal) error {
 		if st.Word(1) == "PREPARED" {
 			return refusal(serve.CodeNotSupported, "prepared transactions are not supported")
 		}
-		return c.endTransaction(p, false)
+		return c.endTransaction(ctx, p, false)
 	case "ROLLBACK", "ABORT":
 		p.tag = "ROLLBACK"
-		return c.rollback(p)
+		return c.rollback(ctx, p)
 	case "SAVEPOINT":
 		name, ok := st.Name(1)
 		switch {
@@ -77,14 +80,14 @@ func (c *conn) command(ctx context.Context, p *portal) error {
 		case len(c.savepoints) > preparedMax:
 			return refusal(serve.CodeTooComplex, "the transaction has %d savepoints", len(c.savepoints))
 		}
-		c.savepoints = append(c.savepoints, name)
+		c.savepoints = append(c.savepoints, savepoint{name, c.session.Savepoint()})
 		return nil
 	case "RELEASE":
 		at := 1
 		if st.Word(at) == "SAVEPOINT" {
 			at++
 		}
-		return c.toSavepoint(st, at, false)
+		return c.toSavepoint(ctx, st, at, false)
 	case "SET":
 		return c.set(st)
 	case "RESET":
@@ -198,7 +201,7 @@ func (c *conn) transactionModes(st *sqltext.Statement, at int) error {
 	return nil
 }
 
-func (c *conn) endTransaction(p *portal, rollback bool) error {
+func (c *conn) endTransaction(ctx context.Context, p *portal, rollback bool) error {
 	if c.state == idle {
 		c.notice(serve.CodeNoTransaction, "there is no transaction in progress")
 		return nil
@@ -207,16 +210,16 @@ func (c *conn) endTransaction(p *portal, rollback bool) error {
 		p.tag, rollback = "ROLLBACK", true
 	}
 	chain := p.st.Word(1) == "AND" && p.st.Word(2) == "CHAIN"
-	c.closeTransaction(p, rollback)
-	if chain {
+	err := c.closeTransaction(ctx, p, rollback)
+	if chain && err == nil {
 		c.state = inside
 		c.session.Save()
 		c.session.Begin()
 	}
-	return nil
+	return err
 }
 
-func (c *conn) closeTransaction(own *portal, rollback bool) {
+func (c *conn) closeTransaction(ctx context.Context, own *portal, rollback bool) error {
 	for name, p := range c.portals {
 		if p != own {
 			p.close()
@@ -225,12 +228,12 @@ func (c *conn) closeTransaction(own *portal, rollback bool) {
 	}
 	c.closeCursors(false)
 	c.session.Restore(rollback)
-	c.session.End()
 	c.savepoints = nil
 	c.state = idle
+	return c.session.End(ctx, rollback)
 }
 
-func (c *conn) rollback(p *portal) error {
+func (c *conn) rollback(ctx context.Context, p *portal) error {
 	st := p.st
 	at := 1
 	if w := st.Word(at); w == "WORK" || w == "TRANSACTION" {
@@ -241,16 +244,22 @@ func (c *conn) rollback(p *portal) error {
 		if st.Word(at) == "SAVEPOINT" {
 			at++
 		}
-		return c.toSavepoint(st, at, true)
+		return c.toSavepoint(ctx, st, at, true)
 	}
 	if st.Word(1) == "PREPARED" {
 		return refusal(serve.CodeNotSupported, "prepared transactions are not supported")
 	}
-	return c.endTransaction(p, true)
+	return c.endTransaction(ctx, p, true)
+}
+
+// savepoint is a place in a transaction; mark is the session's.
+type savepoint struct {
+	name string
+	mark int
 }
 
 // toSavepoint forgets the savepoints after a name; rolling back keeps the named one and mends the transaction.
-func (c *conn) toSavepoint(st *sqltext.Statement, at int, rollback bool) error {
+func (c *conn) toSavepoint(ctx context.Context, st *sqltext.Statement, at int, rollback bool) error {
 	name, ok := st.Name(at)
 	if !ok {
 		return refusal(serve.CodeSyntax, "syntax error at or near %q", st.Text(at))
@@ -260,7 +269,7 @@ func (c *conn) toSavepoint(st *sqltext.Statement, at int, rollback bool) error {
 	}
 	i := -1
 	for j, s := range c.savepoints {
-		if s == name {
+		if s.name == name {
 			i = j
 		}
 	}
@@ -270,9 +279,9 @@ func (c *conn) toSavepoint(st *sqltext.Statement, at int, rollback bool) error {
 	if rollback {
 		c.savepoints = c.savepoints[:i+1]
 		c.state = inside
-	} else {
-		c.savepoints = c.savepoints[:i]
+		return c.session.RollbackTo(ctx, c.savepoints[i].mark)
 	}
+	c.savepoints = c.savepoints[:i]
 	return nil
 }
 

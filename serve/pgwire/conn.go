@@ -60,7 +60,7 @@ type conn struct {
 	terminate func()
 
 	state      byte
-	savepoints []string
+	savepoints []savepoint
 	prepared   map[string]*prepared
 	portals    map[string]*portal
 	cursors    map[string]*portal
@@ -485,7 +485,6 @@ func (c *conn) message(ctx context.Context, msg pgproto3.FrontendMessage) error 
 		c.skipping = false
 		if c.state == idle {
 			c.closePortals()
-			c.session.End()
 		}
 		c.report()
 		return c.ready()

@@ -120,9 +120,10 @@ func (c *conn) query(ctx context.Context, text string) error {
 	if implicit {
 		c.session.Begin()
 	}
+	var err error
 	for _, st := range list {
 		p := &portal{st: st}
-		err := c.timed(ctx, st.SQL, func(ctx context.Context) error {
+		err = c.timed(ctx, st.SQL, func(ctx context.Context) error {
 			if err := c.begin(ctx, p); err != nil {
 				return err
 			}
@@ -141,7 +142,9 @@ func (c *conn) query(ctx context.Context, text string) error {
 		}
 	}
 	if c.state == idle {
-		c.session.End()
+		if err := c.session.End(ctx, err != nil); err != nil {
+			c.failedStatement(err)
+		}
 	}
 	c.report()
 	return c.ready()

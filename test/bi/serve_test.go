@@ -238,6 +238,92 @@ func TestSQLOverTheWire(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	t.Run("names of temporary tables", func(t *testing.T) {
+		tmp := s.connect("default_query_exec_mode=simple_protocol")
+		do := func(sql string) {
+			t.Helper()
+			if _, err := tmp.Exec(ctx, sql); err != nil {
+				t.Fatalf("%s: %v", sql, err)
+			}
+		}
+		is := func(sql, want string) {
+			t.Helper()
+			if got := one(t, tmp, sql); got != want {
+				t.Errorf("%s: %s, want %s", sql, got, want)
+			}
+		}
+		// What Tableau sends when it connects, and reads of it.
+		do(`CREATE LOCAL TEMPORARY TABLE "#Tableau_1_Connect" ("COL" INTEGER NOT NULL, "Price" NUMERIC(18, 8)) ON COMMIT PRESERVE ROWS`)
+		do(`INSERT INTO "#Tableau_1_Connect" ("COL") VALUES (1)`)
+		is(`SELECT "COL" FROM "#Tableau_1_Connect"`, "1")
+		is(`SELECT "X"."COL" FROM "pg_temp"."#Tableau_1_Connect" "X" JOIN unified_events ON true LIMIT 1`, "1")
+		is(`WITH "#Tableau_1_Connect" AS (SELECT 2 AS "COL") SELECT "#Tableau_1_Connect"."COL" * t."COL" FROM pg_temp."#Tableau_1_Connect" t, "#Tableau_1_Connect"`, "2")
+		do(`SELECT symbol, count(*) AS N INTO TEMPORARY TABLE Counted FROM unified_events GROUP BY 1`)
+		is("SELECT sum(n)::bigint FROM pg_temp.COUNTED", fmt.Sprint(want))
+		do("CREATE TABLE pg_temp.named (A, \"B\") ON COMMIT PRESERVE ROWS AS SELECT 1, 2")
+		is(`SELECT a + "B" FROM named`, "3")
+		is("SELECT string_agg(relname, ',' ORDER BY relname) FROM pg_class WHERE relpersistence = 't' AND pg_table_is_visible(oid) AND relnamespace = pg_my_temp_schema()", "#Tableau_1_Connect,counted,named")
+		is("SELECT count(*) FROM pg_tables WHERE schemaname LIKE 'pg\\_temp\\_%'", "3")
+		is("SELECT table_type FROM information_schema.tables WHERE table_name = 'counted'", "LOCAL TEMPORARY")
+		is(`SELECT string_agg(column_name || ' ' || data_type || ' ' || is_nullable, ',' ORDER BY ordinal_position) FROM information_schema.columns WHERE table_name = '#Tableau_1_Connect'`, "COL integer NO,Price numeric YES")
+		is(`SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = '"#Tableau_1_Connect"'::regclass AND attname = 'Price'`, "numeric(18,8)")
+		do("CREATE TEMP TABLE unified_events AS SELECT 7 AS n") // stands before the lake's
+		is("SELECT n FROM unified_events", "7")
+		is("SELECT count(*) FROM public.unified_events", fmt.Sprint(want))
+		is("SELECT relpersistence::text FROM pg_class WHERE oid = 'unified_events'::regclass", "t")
+		do("DROP TABLE pg_temp.unified_events")
+		is("SELECT count(*) FROM unified_events", fmt.Sprint(want))
+		if got := count(t, s.connect(), "SELECT count(*) FROM pg_class WHERE relpersistence = 't'"); got != 0 {
+			t.Errorf("another session sees %d temporary tables in the catalogue", got)
+		}
+		for sql, want := range map[string]string{
+			"SELECT 1 INTO t": "25006", "SELECT 1 INTO public.t": "25006", "CREATE TEMP TABLE public.t (a int)": "42P16", "CREATE TEMP TABLE counted (a int)": "42P07", `CREATE TEMP TABLE "Counted" (a int)`: "42P07",
+			"CREATE TABLE t (a int)": "25006", "SELECT * FROM counted VERSION AS OF 1": "0A000", "SELECT * FROM pg_temp.unified_events": "42P01", "DROP TABLE pg_temp.nosuch": "42P01",
+			"CREATE TEMP TABLE t (a int) ON COMMIT": "42601", "CREATE TEMP TABLE t (a, (SELECT 1)) AS SELECT 1": "42601",
+		} {
+			if _, err := tmp.Exec(ctx, sql); code(err) != want {
+				t.Errorf("%s: %v, want %s", sql, err, want)
+			}
+		}
+	})
+	t.Run("transactions of temporary tables", func(t *testing.T) {
+		tmp := s.connect("default_query_exec_mode=simple_protocol")
+		for _, step := range []struct{ do, ask, want string }{
+			{"BEGIN; CREATE TEMP TABLE y AS SELECT 1 AS a; ROLLBACK", "SELECT count(*) FROM y", "42P01"},
+			{"BEGIN; CREATE TEMP TABLE y AS SELECT 1 AS a; COMMIT", "SELECT sum(a)::text FROM y", "1"},
+			{"BEGIN; INSERT INTO y VALUES (2); INSERT INTO y VALUES (3)", "SELECT sum(a)::text FROM y", "6"},
+			{"ROLLBACK", "SELECT sum(a)::text FROM y", "1"},
+			{"BEGIN; INSERT INTO y VALUES (2); SAVEPOINT s; INSERT INTO y VALUES (3); DROP TABLE y; CREATE TEMP TABLE y AS SELECT 10 AS a; INSERT INTO y VALUES (11)", "SELECT sum(a)::text FROM y", "21"},
+			{"ROLLBACK TO s", "SELECT sum(a)::text FROM y", "3"},
+			{"INSERT INTO y VALUES (4); RELEASE s; COMMIT", "SELECT sum(a)::text FROM y", "7"},
+			{"BEGIN; DROP TABLE y; ROLLBACK", "SELECT sum(a)::text FROM y", "7"},
+			{"BEGIN; DROP TABLE y; CREATE TEMP TABLE y AS SELECT 5 AS a; COMMIT", "SELECT sum(a)::text FROM y", "5"},
+			{"INSERT INTO y VALUES (6); SELECT nosuch", "SELECT sum(a)::text FROM y", "5"}, // several statements are one transaction
+			{"BEGIN; INSERT INTO y VALUES (7); SELECT nosuch", "", ""},
+			{"COMMIT", "SELECT sum(a)::text FROM y", "5"}, // of a transaction that failed
+			{"BEGIN; CREATE TEMP TABLE d ON COMMIT DROP AS SELECT 1 AS a", "SELECT sum(a)::text FROM d", "1"},
+			{"COMMIT", "SELECT count(*) FROM d", "42P01"},
+			{"CREATE TEMP TABLE d (a int) ON COMMIT DROP", "SELECT count(*) FROM d", "42P01"},
+			{"CREATE TEMP TABLE r (a int) ON COMMIT DELETE ROWS; INSERT INTO r VALUES (1)", "SELECT count(*)::text FROM r", "0"},
+			{"BEGIN; INSERT INTO r VALUES (1)", "SELECT count(*)::text FROM r", "1"},
+			{"COMMIT", "SELECT count(*)::text FROM r", "0"},
+		} {
+			_, err := tmp.Exec(ctx, step.do)
+			if err != nil && !strings.Contains(step.do, "nosuch") {
+				t.Fatalf("%s: %v", step.do, err)
+			}
+			if step.ask == "" {
+				continue
+			}
+			var got string
+			if err := tmp.QueryRow(ctx, step.ask).Scan(&got); err != nil {
+				got = code(err)
+			}
+			if got != step.want {
+				t.Errorf("after %s: %s: %s, want %s", step.do, step.ask, got, step.want)
+			}
+		}
+	})
 	t.Run("cancel and time-out", func(t *testing.T) {
 		endless := "SELECT count(*) FROM range(10000000000) a, range(10000000000) b"
 		short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)

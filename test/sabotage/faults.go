@@ -764,6 +764,16 @@ var faults = []fault{
 		pkg:   "./engine/duckdb", test: "^TestQueryGate$",
 	},
 	{
+		name: "rollback-keeps-temporary-tables", what: "a temporary table outlives the transaction that made it and was rolled back",
+		edits: []edit{{"serve/session.go", "\tif rollback {\n", "\tif rollback && false {\n"}},
+		pkg:   "./test/bi", test: "^TestSQLOverTheWire$/^transactions_of_temporary_tables$",
+	},
+	{
+		name: "temporary-tables-not-found-in-upper-case", what: "a temporary table whose name has letters in upper case cannot be read",
+		edits: []edit{{"serve/temp.go", "return s.temps.tables[strings.ToLower(name)] }", "return s.temps.tables[name] }"}},
+		pkg:   "./test/bi", test: "^TestSQLOverTheWire$/^names_of_temporary_tables$",
+	},
+	{
 		name: "transaction-sees-commits", what: "a transaction of PostgreSQL's protocol reads another version with each statement",
 		edits: []edit{{"serve/session.go", "\tif s.tx == nil {\n\t\treturn s.b.snapshot(ctx, name)\n", "\tif true {\n\t\treturn s.b.snapshot(ctx, name)\n"}},
 		pkg:   "./test/bi", test: "^TestSQLOverTheWire$",
