@@ -11,6 +11,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/flight"
 
 	"github.com/cauce-data/cauce/serve"
+	"github.com/cauce-data/cauce/serve/sqltext"
 )
 
 // parameterTypes gives Arrow's type for DuckDB's name of a parameter's type.
@@ -28,6 +29,36 @@ func parameterType(duck string) arrow.DataType {
 		return t
 	}
 	return arrow.BinaryTypes.String
+}
+
+// numbered writes ?, of which the protocol knows no numbers, as $1, $2 ….
+func numbered(st *sqltext.Statement) (*sqltext.Statement, error) {
+	n := 0
+	sql := st.Replace(func(i int) (string, bool) {
+		if st.Text(i) != "?" {
+			return "", false
+		}
+		n++
+		return "$" + strconv.Itoa(n), true
+	})
+	if n == 0 {
+		return st, nil
+	}
+	if parameters(st) > 0 {
+		return nil, &serve.Error{Code: serve.CodeParameter, Message: "parameters are either all ? or all $1, $2 …"}
+	}
+	return sqltext.One(sql), nil
+}
+
+// parameters is the greatest number of a parameter of a statement.
+func parameters(st *sqltext.Statement) (most int) {
+	for i, t := range st.Tokens {
+		if t.Kind == sqltext.Param {
+			n, _ := strconv.Atoi(st.Text(i)[1:]) // what is beyond an int is beyond what is bound, too
+			most = max(most, n)
+		}
+	}
+	return most
 }
 
 // bound reads the values of parameters: the one row of what a client sends.
@@ -60,12 +91,25 @@ func param(a arrow.Array) (serve.Param, error) {
 		return serve.Param{}, err
 	}
 	p := serve.Param{Type: typ}
-	if a.IsNull(0) {
+	if isNull(a, 0) {
 		return p, nil
 	}
 	text, err := valueText(a, 0)
 	p.Text = &text
 	return p, err
+}
+
+// isNull tells a null also where the array itself does not: in arrays of nothing else, and behind an index.
+func isNull(a arrow.Array, i int) bool {
+	switch a := a.(type) {
+	case *array.Null:
+		return true
+	case *array.Dictionary:
+		return a.IsNull(i) || isNull(a.Dictionary(), a.GetValueIndex(i))
+	case array.ExtensionArray:
+		return isNull(a.Storage(), i)
+	}
+	return a.IsNull(i)
 }
 
 // duckType gives DuckDB's name of a type; "" of one that says nothing.
@@ -82,6 +126,9 @@ func duckType(t arrow.DataType) (string, error) {
 		return "TIMESTAMP", nil
 	case *arrow.ListType:
 		elem, err := duckType(t.Elem())
+		if elem == "" { // of nulls
+			elem = "VARCHAR"
+		}
 		return elem + "[]", err
 	case *arrow.DictionaryType:
 		return duckType(t.ValueType)
@@ -135,7 +182,7 @@ func valueText(a arrow.Array, i int) (string, error) {
 		from, to := a.ValueOffsets(i)
 		items := make([]string, 0, to-from)
 		for j := from; j < to; j++ {
-			if a.ListValues().IsNull(int(j)) {
+			if isNull(a.ListValues(), int(j)) {
 				items = append(items, "NULL")
 				continue
 			}

@@ -134,11 +134,18 @@ func parse(sql string) (*sqltext.Statement, error) {
 	if len(list) != 1 {
 		return nil, status.Errorf(codes.InvalidArgument, "one statement is wanted, not %d (SQLSTATE %s)", len(list), serve.CodeSyntax)
 	}
-	return list[0], nil
+	st, err := numbered(list[0])
+	if err != nil {
+		return nil, statusOf(err)
+	}
+	return st, nil
 }
 
 // run starts a statement. It goes on when ctx has ended, unless it ends before the first rows are there.
 func (s *Server) run(ctx context.Context, st *sqltext.Statement, params []serve.Param, tx string) (*result, error) {
+	if n := parameters(st); n != len(params) {
+		return nil, statusOf(&serve.Error{Code: serve.CodeProtocol, Message: fmt.Sprintf("the statement has %d parameters, and %d values are bound", n, len(params))})
+	}
 	r := &result{role: roleOf(ctx), sql: st.SQL, start: time.Now(), expires: time.Now().Add(ticketLifetime)}
 	err := r.begin(ctx, s, st, params, tx)
 	if err != nil {

@@ -68,6 +68,11 @@ with connect(autocommit=True) as c, c.cursor() as cur:
     for column, value in [("symbol", first[1]), ("trade_id", first[2]), ("is_buyer_maker", first[5]), ("event_date", first[6]), ("event_time", first[4])]:
         cur.execute(f"SELECT count(*) FROM unified_events WHERE event_id = $1 AND {column} = $2", (first[0], value))
         assert cur.fetchone() == (1,), f"{column} = {value!r}"
+    if door == "flight":
+        cur.execute("SELECT count(*) FROM unified_events WHERE event_id = ? AND symbol = ?", first[:2])
+        assert cur.fetchone() == (1,)
+        cur.execute("SELECT ? IS NULL, coalesce(?, 'none')", (None, None))
+        assert cur.fetchone() == (True, "none")
     cur.execute("SELECT NULL::bigint AS a, ''::text AS b, 1.5::double AS c, ARRAY[1, NULL] AS d, '\\x00ff'::bytea AS e, INTERVAL 1 DAY AS f")
     got = cur.fetch_arrow_table().to_pylist()[0]
     assert (got["a"], got["b"], got["c"], got["d"], got["e"]) == (None, "", 1.5, [1, None], b"\x00\xff"), got

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/flight"
 	fsql "github.com/apache/arrow-go/v18/arrow/flight/flightsql"
@@ -196,6 +197,49 @@ func TestFlightSQL(t *testing.T) {
 		}
 		if _, err := p.Execute(ctx); err == nil {
 			t.Error("a closed statement runs")
+		}
+	})
+	t.Run("parameters", func(t *testing.T) {
+		nulls := array.NewNull(1)
+		number := array.NewInt64Data(array.NewData(arrow.PrimitiveTypes.Int64, 1, []*memory.Buffer{nil, memory.NewBufferBytes([]byte{7, 0, 0, 0, 0, 0, 0, 0})}, nil, 0, 0))
+		for _, q := range []struct {
+			sql    string
+			values []arrow.Array
+			want   string
+		}{
+			{"SELECT (? IS NULL)::text, coalesce(?, 'none'), '?'", []arrow.Array{nulls, nulls}, "true|none|?"},
+			{"SELECT coalesce($2, $1)::text", []arrow.Array{number, nulls}, "7"},
+			{"SELECT count(*)::text FROM unified_events WHERE trade_id = ? AND symbol = ?", []arrow.Array{number, nulls}, "0"},
+			{"SELECT ?::text || $1", []arrow.Array{number}, "SQLSTATE 42P02"},
+			{"SELECT ?::text, ?::text", []arrow.Array{number}, "SQLSTATE 08P01"},
+			{"SELECT $1::text", []arrow.Array{number, number}, "SQLSTATE 08P01"},
+			{"SELECT $1::text", nil, "SQLSTATE 08P01"},
+		} {
+			got, err := func() ([]string, error) {
+				p, err := c.Prepare(ctx, q.sql)
+				if err != nil {
+					return nil, err
+				}
+				defer func() { _ = p.Close(ctx) }()
+				if q.values != nil {
+					fields := make([]arrow.Field, len(q.values))
+					for i, v := range q.values {
+						fields[i] = arrow.Field{Name: fmt.Sprint(i), Type: v.DataType(), Nullable: true}
+					}
+					p.SetParameters(array.NewRecordBatch(arrow.NewSchema(fields, nil), q.values, 1))
+				}
+				info, err := p.Execute(ctx)
+				if err != nil {
+					return nil, err
+				}
+				return fetched(ctx, c, info)
+			}()
+			if err != nil {
+				got = []string{err.Error()}
+			}
+			if len(got) != 1 || got[0] != q.want && (err == nil || !strings.Contains(got[0], q.want)) {
+				t.Errorf("%s: %v, want %s", q.sql, got, q.want)
+			}
 		}
 	})
 	t.Run("the catalogue", func(t *testing.T) {
