@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -74,7 +76,12 @@ type pruner struct {
 	tables map[string]*QueryTable
 	failed bool // a constant could not be evaluated
 	strict bool // only constants that cost nothing are evaluated
+	asked  int  // constants that DuckDB has evaluated
 }
+
+// askedMax bounds the constants of a reference that DuckDB evaluates, with a statement or more for each: beyond them conditions
+// choose no files.
+const askedMax = 100
 
 var comparisonOps = map[string]string{
 	"COMPARE_EQUAL": "=", "COMPARE_NOTEQUAL": "<>", "COMPARE_LESSTHAN": "<", "COMPARE_LESSTHANOREQUALTO": "<=",
@@ -279,19 +286,26 @@ func (p *pruner) constant(n node, t delta.Type) (v any, ok bool) {
 		return nil, false
 	}
 	plainText := n["class"] == "CONSTANT"
-	sql, err := p.text(n)
-	if err != nil {
-		p.failed = true
-		return nil, false
+	typ, text, isNull, ok := literalValue(n)
+	if !ok {
+		if p.asked++; p.asked > askedMax {
+			return nil, false
+		}
+		sql, err := p.text(n)
+		if err != nil {
+			p.failed = true
+			return nil, false
+		}
+		row, err := p.conn.one(p.ctx, "SELECT typeof(v), CASE WHEN typeof(v) IN ('TIMESTAMP', 'TIMESTAMP WITH TIME ZONE') THEN epoch_us(v::TIMESTAMPTZ)::VARCHAR ELSE v::VARCHAR END FROM (SELECT "+sql+"\n AS v)")
+		if err != nil || len(row) != 2 {
+			p.failed = true
+			return nil, false
+		}
+		typ, _ = row[0].(string)
+		text, ok = row[1].(string)
+		isNull = !ok
 	}
-	row, err := p.conn.one(p.ctx, "SELECT typeof(v), CASE WHEN typeof(v) IN ('TIMESTAMP', 'TIMESTAMP WITH TIME ZONE') THEN epoch_us(v::TIMESTAMPTZ)::VARCHAR ELSE v::VARCHAR END FROM (SELECT "+sql+"\n AS v)")
-	if err != nil || len(row) != 2 {
-		p.failed = true
-		return nil, false
-	}
-	typ, _ := row[0].(string)
-	text, isText := row[1].(string)
-	if !isText {
+	if isNull {
 		return nil, true
 	}
 	switch {
@@ -299,6 +313,9 @@ func (p *pruner) constant(n node, t delta.Type) (v any, ok bool) {
 		// A text literal takes the type of the column that it is compared with.
 		return p.days(text)
 	case typ == "VARCHAR" && plainText && t == delta.Timestamp:
+		if p.asked++; p.asked > askedMax {
+			return nil, false
+		}
 		return p.instant(quoteText(text) + "::TIMESTAMPTZ")
 	case typ == "VARCHAR":
 		return text, t == delta.String
@@ -308,7 +325,7 @@ func (p *pruner) constant(n node, t delta.Type) (v any, ok bool) {
 		return p.instant("make_timestamptz(" + text + ")")
 	case typ == "BOOLEAN":
 		return text == "true", t == delta.Boolean
-	case slices.Contains([]string{"TINYINT", "SMALLINT", "INTEGER", "BIGINT"}, typ), strings.HasPrefix(typ, "DECIMAL"):
+	case slices.Contains(integerTypes, typ), strings.HasPrefix(typ, "DECIMAL"):
 		_, dec := t.(delta.Decimal)
 		whole := t == delta.Long || t == delta.Integer || t == delta.Short || t == delta.Byte
 		return delta.Number(text), dec || whole
@@ -316,7 +333,68 @@ func (p *pruner) constant(n node, t delta.Type) (v any, ok bool) {
 	return nil, false
 }
 
+// literalValue gives the type and text of what a statement says without an expression, as DuckDB would; ok is false for all else.
+func literalValue(n node) (typ, text string, isNull, ok bool) {
+	if n["class"] == "CAST" && n["try_cast"] != true {
+		child, _ := n["child"].(node)
+		to, _ := n["cast_type"].(node)
+		from, text, _, ok := literalValue(child)
+		typ, _ := to["id"].(string)
+		bits := map[string]int{"SMALLINT": 16, "INTEGER": 32, "BIGINT": 64}[typ]
+		switch {
+		case !ok || from != "VARCHAR":
+		case typ == "DATE":
+			_, err := time.Parse(time.DateOnly, text)
+			return typ, text, false, err == nil
+		case bits > 0:
+			v, err := strconv.ParseInt(text, 10, bits)
+			return typ, text, false, err == nil && strconv.FormatInt(v, 10) == text
+		}
+		return "", "", false, false
+	}
+	if n["class"] != "CONSTANT" {
+		return "", "", false, false
+	}
+	value, _ := n["value"].(node)
+	of, _ := value["type"].(node)
+	typ, _ = of["id"].(string)
+	if value["is_null"] == true {
+		return typ, "", true, true
+	}
+	switch v := value["value"].(type) {
+	case nil: // trees may leave out what is empty
+		return typ, "", false, typ == "VARCHAR"
+	case string:
+		return typ, v, false, typ == "VARCHAR"
+	case bool:
+		return typ, strconv.FormatBool(v), false, typ == "BOOLEAN"
+	case json.Number:
+		text = v.String()
+		if typ != "DECIMAL" {
+			return typ, text, false, slices.Contains(integerTypes, typ)
+		}
+		info, _ := of["type_info"].(node)
+		scale, err := strconv.Atoi(fmt.Sprint(info["scale"]))
+		if err != nil || scale == 0 {
+			return typ, text, false, err == nil
+		}
+		digits, negative := strings.CutPrefix(text, "-")
+		digits = strings.Repeat("0", max(0, scale+1-len(digits))) + digits
+		at := len(digits) - scale
+		return typ, map[bool]string{true: "-"}[negative] + digits[:at] + "." + digits[at:], false, true
+	}
+	return "", "", false, false
+}
+
+var integerTypes = []string{"TINYINT", "SMALLINT", "INTEGER", "BIGINT"}
+
 func (p *pruner) days(text string) (any, bool) {
+	if t, err := time.Parse(time.DateOnly, text); err == nil {
+		return delta.Days(floorDiv(t.Unix(), 86_400)), true
+	}
+	if p.asked++; p.asked > askedMax {
+		return nil, false
+	}
 	row, err := p.conn.one(p.ctx, "SELECT date_diff('day', DATE '1970-01-01', TRY_CAST("+quoteText(text)+" AS DATE))")
 	if err != nil || len(row) != 1 {
 		p.failed = true
@@ -377,7 +455,7 @@ func constantTree(v any) bool {
 
 // cheapFunctions are what cheapTree lets pass: functions that make a value no larger than their arguments.
 var cheapFunctions = []string{"+", "-", "now", "date_trunc", "to_days", "to_hours", "to_minutes", "to_seconds", "to_months", "to_years", "to_weeks",
-	"to_date", "make_date", "today", "current_date", "current_timestamp", "get_current_timestamp", "date_part", "timezone", "lower", "upper"}
+	"to_date", "make_date", "today", "current_date", "current_timestamp", "get_current_timestamp", "current_localtimestamp", "date_part", "timezone", "lower", "upper"}
 
 // cheapTree reports whether a constant may be evaluated in this process for a statement that is not trusted: it calls
 // nothing that could take long or much.

@@ -196,6 +196,8 @@ func TestQueryPrunes(t *testing.T) {
 		{"SELECT id FROM t WHERE day >= TIMESTAMP '2024-08-22 11:00:00'", 3},
 		{"SELECT id FROM t WHERE ts >= '2024-08-22 00:00:00+00'", 3},
 		{"SELECT id FROM t WHERE id < 40 AND id > 10", 6},
+		{"SELECT id FROM t WHERE id IN (" + strings.Repeat("-1, ", 5000) + "15)", 6},
+		{"SELECT id FROM t WHERE id IN (" + strings.Repeat("-1 + 0, ", askedMax+1) + "15)", 18}, // more than are evaluated
 		{"SELECT id FROM t WHERE id = 10 + 5", 6},
 		{"SELECT id FROM t WHERE day > current_date", 0},
 		{"SELECT id FROM t WHERE day = NULL", 0},
@@ -322,6 +324,42 @@ func TestQueryGate(t *testing.T) {
 	} {
 		if _, _, err := f.rows(sql); err != nil {
 			t.Errorf("%q: %v", sql, err)
+		}
+	}
+}
+
+// Literals are read without a statement for each, as DuckDB reads them.
+func TestLiteralsAreDuckDBs(t *testing.T) {
+	ctx := context.Background()
+	c, err := testEngine(t).acquire(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.release() }()
+	for sql, known := range map[string]bool{
+		"1": true, "-7": true, "2147483648": true, "-9223372036854775808": true, "1.50": true, "-0.05": true, "0.5": true, "100.0": true, "12345678901234567.8": true,
+		"0": true, "'x'": true, "('5')": true, "''": true, "'it''s'": true, "NULL": true, "DATE '2024-02-29'": true, "CAST('-12' AS BIGINT)": true, "'7'::smallint": true, "'32768'::int": true,
+		"DATE '2024-2-9'": false, "CAST(' 12' AS BIGINT)": false, "CAST('1.6' AS INTEGER)": false, "123456789012345678901234567890": false, "1 + 1": false, "TRY_CAST('x' AS INTEGER)": false, "1e3": false,
+		"12345678901234567890.5": false, "'2024-01-01 00:00:00'::TIMESTAMP": false, "lower('X')": false, "CAST('32768' AS SMALLINT)": false, "DATE '2024-02-30'": false, "CAST(1.6 AS INTEGER)": false,
+	} {
+		q, err := parseQuery(ctx, c, "SELECT "+sql, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		typ, text, isNull, ok := literalValue(list(q.node["select_list"])[0])
+		if ok != known {
+			t.Errorf("%s: known %t, want %t", sql, ok, known)
+		}
+		if !ok {
+			continue
+		}
+		row, err := c.one(ctx, "SELECT typeof(v), v::VARCHAR FROM (SELECT "+sql+" AS v)")
+		if err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+		want, valid := row[1].(string)
+		if of, _ := row[0].(string); isNull == valid || text != want || strings.Trim(of, `"`) != typ && !strings.HasPrefix(of, typ+"(") {
+			t.Errorf("%s: %s %q (null %t), DuckDB has %v", sql, typ, text, isNull, row)
 		}
 	}
 }
