@@ -114,6 +114,12 @@ func AsError(err error) *Error {
 		return &Error{Code: CodeSyntax, Message: syntax.Msg, Position: max(0, syntax.Offset+1)}
 	case errors.As(err, &statement):
 		return &Error{Code: CodeSyntax, Message: firstLine(err.Error())}
+	case errors.Is(err, duckdb.ErrFunction):
+		return &Error{Code: CodeFunction, Message: err.Error()}
+	case errors.Is(err, duckdb.ErrNotSupported):
+		return &Error{Code: CodeNotSupported, Message: err.Error()}
+	case errors.Is(err, duckdb.ErrRange):
+		return &Error{Code: CodeOutOfRange, Message: err.Error()}
 	case errors.Is(err, duckdb.ErrStatement):
 		return &Error{Code: CodePermission, Message: err.Error()}
 	case errors.Is(err, context.DeadlineExceeded):

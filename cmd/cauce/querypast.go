@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -33,7 +34,7 @@ func (l *lake) queryPast(ctx context.Context, sql, asOf string, needLake func(st
 	p := &pastResolver{l: l, needLake: needLake, versions: map[string]int64{}}
 	res, err := l.engine.QueryResolved(ctx, sql, p)
 	if err != nil {
-		if errors.Is(err, duckdb.ErrStatement) {
+		if slices.ContainsFunc([]error{duckdb.ErrStatement, duckdb.ErrFunction, duckdb.ErrNotSupported, duckdb.ErrRange}, func(refused error) bool { return errors.Is(err, refused) }) {
 			err = &usageError{err: err}
 		}
 		return nil, err

@@ -3,7 +3,6 @@ package duckdb
 import (
 	"context"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -69,11 +68,7 @@ func (e *Engine) ParseExpression(sql string) (out expr.Expr, err error) {
 	err = e.with(context.Background(), func(c *conn) error {
 		tree, err := c.serialize(context.Background(), selectPrefix+sql+"\n)")
 		if err != nil {
-			var s *pipeline.SyntaxError
-			if errors.As(err, &s) && s.Offset >= 0 {
-				s.Offset = min(max(s.Offset-len(selectPrefix), 0), len(sql))
-			}
-			return err
+			return inExpression(err, sql)
 		}
 		if len(tree.Statements) != 1 || !plainSelect(tree.Statements[0].Node) {
 			return &pipeline.SyntaxError{Offset: -1, Msg: "one expression is expected"}

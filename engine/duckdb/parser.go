@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -44,6 +45,18 @@ func (p *Parser) Close() error {
 
 const selectPrefix = "SELECT ("
 
+// inExpression makes an error of the SELECT around an expression one of the expression.
+func inExpression(err error, sql string) error {
+	var s *pipeline.SyntaxError
+	if errors.As(err, &s) && s.Offset >= 0 {
+		if s.Offset -= len(selectPrefix); s.Offset >= len(sql) { // at the bracket behind it
+			s.Msg = "the expression is incomplete"
+		}
+		s.Offset = min(max(s.Offset, 0), len(sql))
+	}
+	return err
+}
+
 // ParseExpr implements pipeline.Parser.
 func (p *Parser) ParseExpr(sql string) (pipeline.Expr, error) {
 	if strings.TrimSpace(sql) == "" {
@@ -52,11 +65,7 @@ func (p *Parser) ParseExpr(sql string) (pipeline.Expr, error) {
 	// The line break keeps a trailing comment from eating the bracket.
 	tree, err := p.serialize(selectPrefix + sql + "\n)")
 	if err != nil {
-		var s *pipeline.SyntaxError
-		if errors.As(err, &s) && s.Offset >= 0 {
-			s.Offset = min(max(s.Offset-len(selectPrefix), 0), len(sql))
-		}
-		return nil, err
+		return nil, inExpression(err, sql)
 	}
 	if len(tree.Statements) != 1 {
 		return nil, &pipeline.SyntaxError{Offset: -1, Msg: "one expression is expected, not several statements"}
@@ -218,10 +227,8 @@ func (c *conn) serialize(ctx context.Context, sql string) (*serialized, error) {
 	}
 	text, _ := row[0].(string)
 	var s serialized
-	d := json.NewDecoder(strings.NewReader(text))
-	d.UseNumber()
-	if err := d.Decode(&s); err != nil {
-		return nil, fmt.Errorf("tree of parsed SQL: %w", err)
+	if err := decodeTree(text, &s); err != nil {
+		return nil, err
 	}
 	if s.Error {
 		off := -1
@@ -534,6 +541,8 @@ func (w exprWalker) function(n *exprNode, depth int) (pipeline.Expr, error) {
 	switch {
 	case !isNull(n.Filter):
 		return nil, w.refuse(n, "FILTER has no place in an expression")
+	case slices.Contains([]string{"list_value", "row", "struct_pack"}, strings.ToLower(n.Function)):
+		return nil, w.refuse(n, "lists and structs have no place in an expression")
 	case n.Distinct:
 		return nil, w.refuse(n, "DISTINCT has no place in an expression")
 	case n.OrderBys != nil && len(n.OrderBys.Orders) > 0:
@@ -556,8 +565,6 @@ func (w exprWalker) function(n *exprNode, depth int) (pipeline.Expr, error) {
 		return args[0], nil
 	case name == "!~~":
 		return pipeline.Call{Func: "not", Args: []pipeline.Expr{pipeline.Call{Func: "like", Args: args}}}, nil
-	case name == "list_value" || name == "row" || name == "struct_pack":
-		return nil, w.refuse(n, "lists and structs have no place in an expression")
 	}
 	if op, ok := operatorNames[name]; ok {
 		// Left-deep chains of || arrive nested already; the arity is pipeline's to check.

@@ -32,6 +32,13 @@ type QueryTable struct {
 // ErrStatement is returned (wrapped) for SQL that is not one SELECT over known tables.
 var ErrStatement = errors.New("statement not allowed")
 
+// What else is wrong with a statement (wrapped).
+var (
+	ErrFunction     = errors.New("there is no such table function")
+	ErrNotSupported = errors.New("not supported")
+	ErrRange        = errors.New("a number of the statement is out of range")
+)
+
 // Result is a running query. FilesTotal and FilesOpened count the data files of the tables that the query names and
 // those of them that pruning left for DuckDB to open; BytesRead is the size in bytes of the latter.
 type Result struct {
@@ -379,14 +386,12 @@ func parseQuery(ctx context.Context, c *conn, sql string, resolver *resolving) (
 			Node node `json:"node"`
 		} `json:"statements"`
 	}
-	d := json.NewDecoder(strings.NewReader(text))
-	d.UseNumber()
-	if err := d.Decode(&tree); err != nil {
-		return nil, fmt.Errorf("tree of parsed SQL: %w", err)
+	if err := decodeTree(text, &tree); err != nil {
+		return nil, err
 	}
 	if tree.Error {
 		if tree.Type == "not implemented" {
-			return nil, fmt.Errorf("%w: only SELECT statements are", ErrStatement)
+			return nil, notImplemented(sql, tree.Message)
 		}
 		offset := -1
 		if n, err := strconv.Atoi(tree.Position); err == nil {
@@ -399,6 +404,10 @@ func parseQuery(ctx context.Context, c *conn, sql string, resolver *resolving) (
 	}
 	w := &refWalker{resolver: resolver}
 	if err := w.query(tree.Statements[0].Node, nil); err != nil {
+		var f *tableFunctionError
+		if errors.As(err, &f) {
+			return nil, f.explain(ctx, c)
+		}
 		return nil, err
 	}
 	q := &parsedQuery{refs: w.refs, metadata: w.metadata, node: tree.Statements[0].Node}
@@ -406,6 +415,60 @@ func parseQuery(ctx context.Context, c *conn, sql string, resolver *resolving) (
 		q.relations, q.strict = w.resolver.relations, true
 	}
 	return q, nil
+}
+
+// decodeTree reads what DuckDB's parser made of a statement. DuckDB writes a number that is too large as Infinity, which is no JSON.
+func decodeTree(text string, into any) error {
+	d := json.NewDecoder(strings.NewReader(text))
+	d.UseNumber()
+	err := d.Decode(into)
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) && strings.HasPrefix(text[max(0, syntax.Offset-1):], "Infinity") {
+		return fmt.Errorf("%w: DOUBLE holds up to 1.797e308", ErrRange)
+	}
+	if err != nil {
+		return fmt.Errorf("tree of parsed SQL: %w", err)
+	}
+	return nil
+}
+
+// notImplemented says what DuckDB cannot make a tree of.
+func notImplemented(sql, msg string) error {
+	p := &statementParser{sql: sql}
+	has := func(word string) bool {
+		return slices.ContainsFunc(p.tokens, func(t token) bool { return t.kind == 'w' && strings.EqualFold(t.text, word) })
+	}
+	if err := p.scan(); err != nil {
+		return err
+	}
+	switch {
+	case has("PIVOT") && strings.HasPrefix(msg, "Only SELECT"): // it becomes several statements
+		return fmt.Errorf("%w: PIVOT … ON; write SELECT … FROM t PIVOT (sum(b) FOR a IN (1, 2))", ErrNotSupported)
+	case strings.HasPrefix(msg, "Only SELECT"):
+		return fmt.Errorf("%w: only SELECT statements are", ErrStatement)
+	case has("SYMMETRIC"):
+		return fmt.Errorf("%w: BETWEEN SYMMETRIC; write BETWEEN least(a, b) AND greatest(a, b)", ErrNotSupported)
+	}
+	return fmt.Errorf("%w: %s", ErrNotSupported, msg)
+}
+
+// tableFunctionError is a call in FROM that the gate does not let pass.
+type tableFunctionError struct{ name string }
+
+func (e *tableFunctionError) Error() string {
+	return fmt.Sprintf("%v: table function %s reaches outside the lake", ErrStatement, e.name)
+}
+
+// explain tells what is refused from what is not there.
+func (e *tableFunctionError) explain(ctx context.Context, c *conn) error {
+	row, err := c.one(ctx, "SELECT count(*) > 0 FROM duckdb_functions() WHERE function_type LIKE 'table%' AND function_name = lower("+quoteText(e.name)+")")
+	if err != nil {
+		return err
+	}
+	if known, _ := row[0].(bool); !known {
+		return fmt.Errorf("%w: %s", ErrFunction, e.name)
+	}
+	return fmt.Errorf("%w: table function %s reaches outside the lake", ErrStatement, e.name)
 }
 
 // syntaxMessage points at the place of an error in the statement's text.
@@ -637,7 +700,7 @@ func (f *fromWalker) table(n node, inner bool) error {
 			name, _ = fn["function_name"].(string)
 		}
 		if !slices.Contains(allowedTableFunctions, strings.ToLower(name)) {
-			return fmt.Errorf("%w: table function %s reaches outside the lake", ErrStatement, name)
+			return &tableFunctionError{name}
 		}
 	case "SHOW_REF":
 		f.plain = false

@@ -364,6 +364,24 @@ func TestLiteralsAreDuckDBs(t *testing.T) {
 	}
 }
 
+// What is refused says why: what is not there, what the engine cannot do, and what leads out of the lake are not the same.
+func TestRefusedQueriesSayWhy(t *testing.T) {
+	f := newQueryFixture(t)
+	for sql, want := range map[string]error{
+		"SELECT * FROM json_array_elements('[1]')": ErrFunction, "SELECT * FROM t, nosuch_function(1)": ErrFunction, "SELECT * FROM read_text('/etc/passwd')": ErrStatement,
+		"SELECT 5 BETWEEN SYMMETRIC 10 AND 1": ErrNotSupported, "PIVOT t ON day USING count(*)": ErrNotSupported, "SELECT * FROM (PIVOT t ON day USING count(*))": ErrNotSupported,
+		"DELETE FROM t": ErrStatement, "WITH x AS (SELECT 1) INSERT INTO t SELECT 'pivot'": ErrStatement, "SELECT 1e400": ErrRange, "SELECT -1e400::DOUBLE, 'Infinity'": ErrRange,
+	} {
+		r, err := f.engine.Query(context.Background(), sql, f.tables)
+		if err == nil {
+			r.Close()
+		}
+		if !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", sql, err, want)
+		}
+	}
+}
+
 func TestTableNames(t *testing.T) {
 	e := testEngine(t)
 	names, err := e.TableNames(context.Background(), `WITH x AS (SELECT * FROM a) SELECT * FROM x, b WHERE EXISTS (SELECT 1 FROM "C d") AND 1 IN (SELECT q FROM A)`)

@@ -2,6 +2,7 @@ package duckdb
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"strconv"
@@ -137,10 +138,10 @@ func (p *statementParser) scan() error {
 	depth := 0
 	add := func(kind byte, text string, from, to int) {
 		t := token{kind, text, from, to, depth}
-		if kind == 'c' && (text == "(" || text == "[") || kind == 'w' && strings.EqualFold(text, "case") {
+		if kind == 'c' && (text == "(" || text == "[" || text == "{") || kind == 'w' && strings.EqualFold(text, "case") {
 			depth++
 		}
-		if kind == 'c' && (text == ")" || text == "]") || kind == 'w' && strings.EqualFold(text, "end") && depth > 0 {
+		if kind == 'c' && (text == ")" || text == "]" || text == "}") || kind == 'w' && strings.EqualFold(text, "end") && depth > 0 {
 			depth--
 			t.depth = depth
 		}
@@ -347,7 +348,8 @@ func (p *statementParser) expr(end int, what string) (expr.Expr, error) {
 	}
 	x, err := p.e.ParseExpression(text)
 	if err != nil {
-		if s, ok := err.(*pipeline.SyntaxError); ok { //nolint:errorlint // as ParseExpression promises
+		var s *pipeline.SyntaxError
+		if errors.As(err, &s) {
 			off := -1
 			if s.Offset >= 0 {
 				off = from + s.Offset
@@ -556,6 +558,11 @@ func (p *statementParser) insert() (*Statement, error) {
 	}
 	if s.ByName && s.Columns != nil {
 		return nil, p.bad(p.here(), "BY NAME and a list of columns exclude each other")
+	}
+	for i := p.at + 1; i+1 < len(p.tokens); i++ {
+		if before, after := p.tokens[i-1], p.tokens[i+1]; p.upper(i) == "DEFAULT" && before.kind == 'c' && strings.Contains("(,", before.text) && after.kind == 'c' && strings.Contains("),", after.text) {
+			return nil, p.bad(p.tokens[i].from, "DEFAULT is no value here; columns that the list behind the table's name leaves out have their default")
+		}
 	}
 	if s.Query, _ = p.text(len(p.tokens)); s.Query == "" {
 		return nil, p.bad(len(p.sql), "VALUES or a query is expected")

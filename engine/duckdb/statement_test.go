@@ -185,6 +185,17 @@ func TestParseStatement(t *testing.T) {
 			t.Errorf("%s: %v, %v; want a syntax error", sql, got, err)
 		}
 	}
+	for sql, want := range map[string]string{
+		"DELETE FROM t WHERE id = ":                        "incomplete (line 1, column 25)",
+		"DELETE FROM t WHERE (id = 1":                      "incomplete",
+		"UPDATE t SET s = {'a': 7, 'b': 'z'} WHERE id = 1": "line 1, column 19",
+		"INSERT INTO t VALUES (1, DEFAULT)":                "have their default (line 1, column 26)",
+		"INSERT INTO t (a) VALUES (1), (DEFAULT)":          "have their default",
+	} {
+		if _, err := e.ParseStatement(sql); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "at or near") {
+			t.Errorf("%s: %v, want %s", sql, err, want)
+		}
+	}
 }
 
 func FuzzParseStatement(f *testing.F) {

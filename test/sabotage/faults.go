@@ -784,6 +784,16 @@ var faults = []fault{
 		pkg:   "./engine/duckdb", test: "^TestQueryPrunes$",
 	},
 	{
+		name: "unknown-functions-are-refused", what: "a function in FROM that is not there is said to reach outside the lake",
+		edits: []edit{{"engine/duckdb/query.go", "known, _ := row[0].(bool); !known {", "known, _ := row[0].(bool); known && e.name == \"\" {"}},
+		pkg:   "./engine/duckdb", test: "^TestRefusedQueriesSayWhy$",
+	},
+	{
+		name: "braces-do-not-nest", what: "a comma inside of a struct ends the assignment of an UPDATE",
+		edits: []edit{{"engine/duckdb/statement.go", " || text == \"{\") ||", ") ||"}},
+		pkg:   "./engine/duckdb", test: "^TestParseStatement$",
+	},
+	{
 		name: "transaction-sees-commits", what: "a transaction of PostgreSQL's protocol reads another version with each statement",
 		edits: []edit{{"serve/session.go", "\tif s.tx == nil {\n\t\treturn s.b.snapshot(ctx, name)\n", "\tif true {\n\t\treturn s.b.snapshot(ctx, name)\n"}},
 		pkg:   "./test/bi", test: "^TestSQLOverTheWire$",
