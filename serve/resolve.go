@@ -275,6 +275,12 @@ func figure(n duckdb.Node) (name string, strong bool) {
 			name = "array"
 		case "struct_pack":
 			name = "row"
+		default:
+			for word, call := range valueWords {
+				if name == call {
+					name = word
+				}
+			}
 		}
 		return strings.ToLower(name), true
 	case "CASE":

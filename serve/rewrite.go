@@ -8,7 +8,7 @@ import (
 
 // forParser writes what PostgreSQL's grammar has and DuckDB's parser refuses, or reads otherwise, so that the tree keeps its
 // meaning: OPERATOR(pg_catalog.~), COLLATE pg_catalog.default, types with a schema, and ~, which DuckDB's parser takes for a
-// match of the whole text, and Spark's VERSION AS OF. Names that AS gives without quotes are put in lower case.
+// match of the whole text, Spark's VERSION AS OF, and key words that are values. Names that AS gives without quotes are put in lower case.
 func forParser(sql string) string {
 	st := sqltext.One(sqltext.TimeTravel(sql))
 	n := len(st.Tokens)
@@ -62,6 +62,8 @@ func forParser(sql string) string {
 			drop[i], drop[i+1] = true, true
 		case st.Word(i-1) == "AS" && st.Word(i) != "" && st.Text(i) != strings.ToLower(st.Text(i)):
 			with[i] = strings.ToLower(st.Text(i)) // a name without quotes is in lower case
+		case valueWords[st.Word(i)] != "" && st.Text(i-1) != "." && st.Word(i-1) != "AS" && st.Text(i+1) != "(":
+			with[i] = valueWords[st.Word(i)] + "()"
 		case st.Tokens[i].Kind == sqltext.Symbol && (st.Text(i) == "~" || st.Text(i) == "!"):
 			op := operator(i)
 			if op == "~" || op == "!~" {
@@ -83,6 +85,11 @@ func forParser(sql string) string {
 
 // oidType stands for the type oid, which DuckDB's parser takes for its own BIGINT.
 const oidType = "cauce_oid"
+
+// valueWords are key words that are values, as calls: the name of a column may be the same, and in a tree it looks the same.
+var valueWords = map[string]string{
+	"CURRENT_DATE": "current_date", "CURRENT_TIMESTAMP": "get_current_timestamp", "LOCALTIMESTAMP": "current_localtimestamp", "CURRENT_TIME": "get_current_time", "LOCALTIME": "current_localtime",
+}
 
 // matchOperator spells the operators of regular expressions so that the parser leaves them alone; the resolver knows them.
 func matchOperator(op string) string {

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"regexp"
@@ -225,7 +226,10 @@ func (s *Session) Query(ctx context.Context, st *sqltext.Statement, params []Par
 	}
 	sql, prefix := st.SQL, ""
 	if st.Word(0) == "EXPLAIN" {
-		at := explained(st)
+		at, err := explained(st)
+		if err != nil {
+			return nil, err
+		}
 		prefix, sql = "EXPLAIN ", st.Rest(at)
 	}
 	sql = withValues(sqltext.One(sql), params)
@@ -235,7 +239,7 @@ func (s *Session) Query(ctx context.Context, st *sqltext.Statement, params []Par
 		if out, err = s.query(ctx, sql, prefix); err == nil {
 			break
 		}
-		again, ok := withMidnight(sql, err)
+		again, ok := withWholeTime(sql, err)
 		if !ok {
 			return nil, err
 		}
@@ -262,7 +266,7 @@ func (s *Session) query(ctx context.Context, sql, prefix string) (*Rows, error) 
 		return nil, errors.Join(err, shipped.Close())
 	}
 	out := &Rows{result: res, shipped: shipped, Read: r.read, Columns: columns(res.Columns, shipped, r, prefix != "")}
-	if dateAndZone.MatchString(sql) { // its error comes with the first rows
+	if shortTime.MatchString(sql) { // its error comes with the first rows
 		if err := out.open(); err != nil {
 			return nil, errors.Join(err, out.Close())
 		}
@@ -271,24 +275,28 @@ func (s *Session) query(ctx context.Context, sql, prefix string) (*Rows, error) 
 }
 
 var (
-	badTime     = regexp.MustCompile(`invalid (timestamp|date) field format: "([^"]*)"`)
-	dateAndZone = regexp.MustCompile(`(\d{4}-\d\d-\d\d) ([+-]\d\d(?::?\d\d)?)`)
+	badTime   = regexp.MustCompile(`invalid (timestamp|date) field format: "([^"]*)"`)
+	shortTime = regexp.MustCompile(`(\d{4}-\d\d-\d\d)(?:[ T](\d\d:\d\d))? ?([+-]\d\d(?::?\d\d)?|[A-Za-z]\w*(?:/\w+)*)`)
 )
 
-// withMidnight writes the text of a date with an offset, which PostgreSQL takes for a time (drivers for JDBC send dates so), as
-// DuckDB reads it. It is called with the error by which DuckDB says that it wants a time there.
-func withMidnight(sql string, err error) (string, bool) {
+// withWholeTime writes the text of a time that has a zone and no seconds, or is a date with a zone (drivers for JDBC send dates
+// so), as DuckDB reads it; PostgreSQL takes it. It is called with the error by which DuckDB says that it wants a whole time there.
+func withWholeTime(sql string, err error) (string, bool) {
 	m := badTime.FindStringSubmatch(err.Error())
 	if m == nil {
 		return "", false
 	}
-	parts := dateAndZone.FindStringSubmatch(m[2])
+	parts := shortTime.FindStringSubmatch(m[2])
 	if parts == nil || parts[0] != m[2] {
 		return "", false
 	}
 	with := parts[1]
 	if m[1] == "timestamp" {
-		with += " 00:00:00" + parts[2]
+		with += " " + cmp.Or(parts[2], "00:00") + ":00"
+		if parts[3] != "Z" && !strings.ContainsAny(parts[3][:1], "+-") { // the name of a zone
+			with += " "
+		}
+		with += parts[3]
 	}
 	st := sqltext.One(sql)
 	changed := false
@@ -395,19 +403,21 @@ func columns(types []duckdb.ColumnType, shipped *duckdb.Shipped, r *resolver, pl
 	return out
 }
 
-// explained gives the place of the statement that an EXPLAIN is about.
-func explained(st *sqltext.Statement) int {
+// explained gives the place of the statement that an EXPLAIN is about. Options that ask for more or less detail change nothing.
+func explained(st *sqltext.Statement) (int, error) {
 	at := 1
 	for st.Word(at) == "ANALYZE" || st.Word(at) == "VERBOSE" {
 		at++
 	}
-	if st.Text(at) == "(" {
-		for at < len(st.Tokens) && st.Text(at) != ")" {
-			at++
-		}
-		at++
+	if st.Text(at) != "(" || st.Text(at+1) == "(" || duckdb.BeginsQuery(st.Word(at+1)) {
+		return at, nil
 	}
-	return at
+	for at++; at < len(st.Tokens) && st.Text(at) != ")"; at++ {
+		if format := strings.ToUpper(strings.Trim(st.Text(at+1), "'")); st.Word(at) == "FORMAT" && format != "TEXT" {
+			return 0, errorf(CodeNotSupported, "EXPLAIN (FORMAT %s): plans are given as text", format)
+		}
+	}
+	return at + 1, nil
 }
 
 // explainRows makes one column of texts, a line a row, of DuckDB's answer to EXPLAIN.

@@ -93,6 +93,12 @@ var parameters = map[string]*parameter{
 	"default_with_oids":                   {def: "off"},
 }
 
+// UTF8 tells the names of the encoding that there is.
+func UTF8(name string) bool {
+	_, ok := utf8Only(name)
+	return ok
+}
+
 func utf8Only(v string) (string, bool) {
 	// PostgreSQL looks at letters and digits alone: 'utf-8', in quotes, is what asyncpg sends.
 	name := strings.Map(func(r rune) rune {

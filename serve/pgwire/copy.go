@@ -73,19 +73,25 @@ func parseCopy(st *sqltext.Statement) (query string, o copyOptions, err error) {
 		}
 		return v[0], nil
 	}
+	word := func(i int) string { // in quotes or without
+		if v, ok := st.Literal(i); ok {
+			return v
+		}
+		v, _ := st.Name(i)
+		return v
+	}
 	for at < len(st.Tokens) {
-		word := st.Word(at)
+		option := st.Word(at)
 		next := at + 1
 		if st.Word(next) == "AS" {
 			next++
 		}
-		switch word {
+		switch option {
 		case "FORMAT":
-			name, _ := st.Name(next)
-			o.format = strings.ToLower(name)
+			o.format = strings.ToLower(word(next))
 			at = next + 1
 		case "CSV", "BINARY", "TEXT":
-			o.format = strings.ToLower(word)
+			o.format = strings.ToLower(option)
 			at++
 		case "DELIMITER":
 			if o.delimiter, err = char(next); err != nil {
@@ -99,7 +105,7 @@ func parseCopy(st *sqltext.Statement) (query string, o copyOptions, err error) {
 		case "HEADER":
 			at++
 			o.header = true
-			switch v := strings.ToLower(st.Text(at)); v {
+			switch v := strings.ToLower(strings.Trim(st.Text(at), "'")); v {
 			case "true", "on", "1", "false", "off", "0":
 				o.header = v == "true" || v == "on" || v == "1"
 				at++
@@ -115,6 +121,9 @@ func parseCopy(st *sqltext.Statement) (query string, o copyOptions, err error) {
 			}
 			at = next + 1
 		case "ENCODING":
+			if !serve.UTF8(word(next)) {
+				return "", o, &serve.Error{Code: serve.CodeNotSupported, Message: sprintf("COPY: encoding %q is not supported: it is UTF8", word(next))}
+			}
 			at = next + 1
 		case "FORCE", "FORCE_QUOTE":
 			at++

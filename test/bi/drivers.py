@@ -8,6 +8,7 @@ EXPECTED holds `rows`, those of the history alone, as [event_id, symbol, trade_i
 import asyncio
 import datetime
 import decimal
+import io
 import json
 import pathlib
 import sys
@@ -71,6 +72,9 @@ async def asyncpg_():
         assert await c.fetchval("SELECT count(*) FROM unified_events WHERE symbol = $1 AND event_date = $2", want[0][1], want[0][6]) > 0
         async with c.transaction():
             same("asyncpg, a cursor", [r async for r in c.cursor(HISTORY, prefetch=100)])
+        out = io.BytesIO()
+        assert await c.copy_from_query(HISTORY, output=out, format="csv", header=True) == f"COPY {len(want)}"
+        assert out.getvalue().count(b"\n") == len(want) + 1, out.getvalue()[:200]
     finally:
         await c.close()
 

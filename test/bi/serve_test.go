@@ -50,6 +50,10 @@ func TestSQLOverTheWire(t *testing.T) {
 			{"SELECT initcap('hi THOMAS, o''neil é1a')", "Hi Thomas, O'Neil É1a"}, {"SELECT width_bucket(5.35, 0.024, 10.06, 5)", "3"}, {"SELECT width_bucket(10, 10, 0, 4)", "1"},
 			{"SELECT format('Hello %s, %1$s%%', 'World')", "Hello World, World%"}, {"SELECT format('INSERT INTO %I VALUES(%L)', 'Foo bar', E'O\\'Reilly')", `INSERT INTO "Foo bar" VALUES('O''Reilly')`},
 			{"SELECT format('%2$s|%1$s|%L|', 1, NULL)", "|1|NULL|"}, {"SELECT format('%L', NULL)", "NULL"}, {"SELECT quote_literal(E'a\\\\b')", `E'a\\b'`},
+			{"SELECT current_timestamp::text <> '' AND current_date::text = current_timestamp::date::text AND current_date::timestamp <= localtimestamp AND localtime::text <> ''", "true"},
+			{`SELECT "current_date"::text FROM (SELECT 'a column' AS current_date) t`, "a column"}, {"SELECT t.current_date::text FROM (SELECT 'a column' AS current_date) t", "a column"},
+			{"SELECT TIMESTAMPTZ '2024-08-20 12:00+02' = '2024-08-20 10:00:00Z'", "true"}, {"SELECT '2024-08-20T12:00Z'::timestamptz = '2024-08-20 12:00 UTC'::timestamptz", "true"},
+			{"SELECT TIMESTAMPTZ '2024-08-20 12:00 America/New_York' = '2024-08-20 16:00:00+00'", "true"}, {"SELECT TIMESTAMP '2024-08-20 +02:00'", "2024-08-20 00:00:00 +0000 UTC"},
 			{"SELECT 'abc' ~ 'b'", "true"}, {"SELECT 'abc' !~ '^b'", "true"}, {"SELECT 'ABC' ~* 'b'", "true"},
 		} {
 			binary := s.connect()
@@ -175,7 +179,9 @@ func TestSQLOverTheWire(t *testing.T) {
 			{"SELEC 1", "42601"}, {"SELECT * FROM nosuch", "42P01"}, {"SELECT nosuch FROM unified_events", "42703"}, {"SELECT nosuch(1)", "42883"},
 			{"SELECT 'x'::int", "22P02"}, {"INSERT INTO unified_events VALUES (1)", "25006"}, {"DELETE FROM unified_events", "25006"}, {"FETCH 1 FROM nosuch", "34000"},
 			{"DECLARE c CURSOR FOR SELECT 1", "25P01"}, {"SET nosuch = 1", "42704"}, {"SET TimeZone = 'Nowhere'", "22023"}, {"SHOW nosuch", "42704"},
-			{"SELECT * FROM read_text('/etc/passwd')", "42501"}, {"EXECUTE nosuch", "25006"}, {"ROLLBACK TO SAVEPOINT x", "25P01"},
+			{"SELECT * FROM read_text('/etc/passwd')", "42501"}, {"SELECT * FROM json_array_elements('[1,2]')", "42883"}, {"SELECT 1e400::float8", "22003"}, {"SELECT 5 BETWEEN SYMMETRIC 10 AND 1", "0A000"},
+			{"PIVOT unified_events ON symbol USING count(*)", "0A000"}, {"EXPLAIN (FORMAT json) SELECT 1", "0A000"},
+			{"COPY (SELECT 1) TO STDOUT (FORMAT csv, ENCODING 'latin1')", "0A000"}, {"COPY (SELECT 1) TO STDOUT (FORMAT 'xml')", "22023"}, {"EXECUTE nosuch", "25006"}, {"ROLLBACK TO SAVEPOINT x", "25P01"},
 		} {
 			fresh := s.connect("default_query_exec_mode=simple_protocol")
 			if _, err := fresh.Exec(ctx, c.sql); code(err) != c.code {
