@@ -35,7 +35,7 @@ type temp struct {
 // undo takes back a change of a table.
 type undo struct {
 	table *temp
-	run   func(ctx context.Context) error
+	run   func(ctx context.Context) error // nil: there is nothing to take back any more
 }
 
 // sql is the table in statements for the worker.
@@ -52,10 +52,23 @@ func isTempSchema(name string) bool {
 // temp gives a temporary table by its name; nil where there is none.
 func (s *Session) temp(name string) *temp { return s.temps.tables[strings.ToLower(name)] }
 
-// Discard drops the session's temporary tables.
+// Discard forgets the session's temporary tables and what would have to be taken back of them.
 func (s *Session) Discard() {
 	s.Close()
-	s.temps = temps{tables: map[string]*temp{}}
+	clear(s.temps.tables)
+	s.temps.dropped = nil
+	clear(s.temps.undo) // savepoints count them
+}
+
+// DropTemps drops the session's temporary tables.
+func (s *Session) DropTemps(ctx context.Context) error {
+	for _, t := range s.temps.tables {
+		s.drop(t)
+	}
+	if s.tx == nil {
+		return s.commitTemps(ctx)
+	}
+	return nil
 }
 
 // Savepoint marks a place to which RollbackTo can go back.
@@ -67,15 +80,17 @@ func (s *Session) Savepoint() int {
 // RollbackTo takes back what the transaction has done to temporary tables since a savepoint; 0: all of it.
 func (s *Session) RollbackTo(ctx context.Context, mark int) error {
 	ctx = context.WithoutCancel(ctx) // half of it would be wrong
-	for len(s.temps.undo) > mark {
-		last := len(s.temps.undo) - 1
-		if err := s.temps.undo[last].run(ctx); err != nil {
-			s.Discard()
-			return errorf(CodeInternal, "the session's temporary tables are lost: rolling back: %v", err)
+	var err error
+	for i := len(s.temps.undo) - 1; i >= mark && err == nil; i-- {
+		if take := s.temps.undo[i].run; take != nil {
+			err = take(ctx)
 		}
-		s.temps.undo = s.temps.undo[:last]
 	}
-	s.temps.mark = mark
+	s.temps.undo, s.temps.mark = s.temps.undo[:mark], mark
+	if err != nil {
+		s.Discard()
+		return errorf(CodeInternal, "the session's temporary tables are lost: %v", err)
+	}
 	s.unpin()
 	return nil
 }
@@ -453,7 +468,7 @@ func (s *Session) insertTemp(ctx context.Context, st *sqltext.Statement, params 
 	return fmt.Sprintf("INSERT 0 %d", n), nil
 }
 
-// dropTemp runs DROP TABLE [IF EXISTS] name [CASCADE|RESTRICT]. The worker's table goes when the transaction is committed.
+// dropTemp runs DROP TABLE [IF EXISTS] name [CASCADE|RESTRICT].
 func (s *Session) dropTemp(st *sqltext.Statement) (string, error) {
 	if st.Word(1) != "TABLE" {
 		return "", readOnly(st)
@@ -476,6 +491,12 @@ func (s *Session) dropTemp(st *sqltext.Statement) (string, error) {
 		}
 		return "", errorf(CodeTable, "table %q does not exist", name)
 	}
+	s.drop(t)
+	return "DROP TABLE", nil
+}
+
+// drop takes a table out of the session's; the worker's goes when the transaction is committed.
+func (s *Session) drop(t *temp) {
 	key := strings.ToLower(t.name)
 	delete(s.temps.tables, key)
 	s.temps.dropped = append(s.temps.dropped, t)
@@ -484,7 +505,6 @@ func (s *Session) dropTemp(st *sqltext.Statement) (string, error) {
 		s.temps.dropped = s.temps.dropped[:len(s.temps.dropped)-1] // changes are taken back in their order
 		return nil
 	})
-	return "DROP TABLE", nil
 }
 
 // execTemp runs a statement that this package has put together and gives the number of rows that it made.

@@ -110,7 +110,7 @@ func (c *conn) command(ctx context.Context, p *portal) error {
 			c.session.Discard()
 			return c.session.Reset("all")
 		case "TEMP", "TEMPORARY":
-			c.session.Discard()
+			return c.session.DropTemps(ctx)
 		}
 		return nil
 	case "DECLARE":

@@ -19,6 +19,9 @@ import (
 
 // hostileStatements must all fail, and change nothing. %s is the lake's folder.
 var hostileStatements = []string{
+	// Temporary tables.
+	"SELECT * INTO TEMP x FROM read_text('/etc/passwd')", "CREATE TEMP TABLE x (a, b DEFAULT (SELECT max(content) FROM read_text('/etc/passwd'))) AS SELECT 1, 2",
+	"CREATE TABLE pg_temp.x (a) WITH (b = 1) AS SELECT content FROM read_text('/etc/passwd')", "SELECT 1 INTO unified_events", "INSERT INTO pg_temp.unified_events VALUES (1)",
 	// Files.
 	"SELECT * FROM '/etc/passwd'", "SELECT * FROM \"/etc/passwd\"", "SELECT * FROM read_text('/etc/passwd')", "SELECT * FROM read_blob('/etc/passwd')",
 	"SELECT * FROM read_csv('/etc/passwd')", "SELECT * FROM read_csv_auto('/etc/passwd')", "SELECT * FROM read_json('/etc/passwd')", "SELECT * FROM read_parquet('%s/data/**/*.parquet')",

@@ -305,6 +305,9 @@ func TestSQLOverTheWire(t *testing.T) {
 			{"BEGIN; DROP TABLE y; ROLLBACK", "SELECT sum(a)::text FROM y", "7"},
 			{"BEGIN; DROP TABLE y; CREATE TEMP TABLE y AS SELECT 5 AS a; COMMIT", "SELECT sum(a)::text FROM y", "5"},
 			{"INSERT INTO y VALUES (6); SELECT nosuch", "SELECT sum(a)::text FROM y", "5"}, // several statements are one transaction
+			{"BEGIN; SAVEPOINT s; INSERT INTO y VALUES (8); DISCARD TEMP", "SELECT count(*) FROM y", "42P01"},
+			{"ROLLBACK TO s; INSERT INTO y VALUES (9); ROLLBACK TO s", "SELECT sum(a)::text FROM y", "5"},
+			{"COMMIT", "SELECT sum(a)::text FROM y", "5"},
 			{"BEGIN; INSERT INTO y VALUES (7); SELECT nosuch", "", ""},
 			{"COMMIT", "SELECT sum(a)::text FROM y", "5"}, // of a transaction that failed
 			{"BEGIN; CREATE TEMP TABLE d ON COMMIT DROP AS SELECT 1 AS a", "SELECT sum(a)::text FROM d", "1"},
@@ -313,6 +316,7 @@ func TestSQLOverTheWire(t *testing.T) {
 			{"CREATE TEMP TABLE r (a int) ON COMMIT DELETE ROWS; INSERT INTO r VALUES (1)", "SELECT count(*)::text FROM r", "0"},
 			{"BEGIN; INSERT INTO r VALUES (1)", "SELECT count(*)::text FROM r", "1"},
 			{"COMMIT", "SELECT count(*)::text FROM r", "0"},
+			{"DISCARD TEMP", "SELECT count(*) FROM r", "42P01"},
 		} {
 			_, err := tmp.Exec(ctx, step.do)
 			if err != nil && !strings.Contains(step.do, "nosuch") {
