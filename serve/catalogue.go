@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math/bits"
 	"slices"
 	"strings"
 
@@ -26,9 +25,18 @@ func CatalogueType(column string) (uint32, bool) {
 
 // catalogue adds to a request what the worker needs of PostgreSQL's catalogue.
 func (r *resolver) catalogue(q *worker.Request) {
-	if r.usesCatalogue {
-		q.Key, q.Install = r.cat.Key, r.cat.Install(r.s.b.o.CatalogueDir)
+	switch {
+	case r.usesCatalogue:
+		q.Key, q.Install = r.cat.Key, append(pgcatalog.Language(), r.cat.Install(r.s.b.o.CatalogueDir)...)
+	case r.usesLanguage:
+		q.Key, q.Install = pgcatalog.LanguageSchema, pgcatalog.Language()
 	}
+}
+
+// languageCall makes the tree of a call of one of the functions that mean what PostgreSQL means.
+func (r *resolver) languageCall(name string, args ...any) duckdb.Node {
+	r.usesLanguage = true
+	return function(pgcatalog.LanguageSchema, name, args...)
 }
 
 // needCatalogue gives the catalogue of what the session's role sees. It is made at most once for a statement.
@@ -115,12 +123,13 @@ func (b *Backend) relations(ctx context.Context, r *Role, at func(ctx context.Co
 	return out, nil
 }
 
-// roughly gives a power of two near n: sizes in the catalogue are estimates, and each other catalogue has to be made.
+// roughly gives the first two digits of n: sizes in the catalogue are estimates, and each other catalogue has to be made.
 func roughly(n int64) int64 {
-	if n <= 0 {
-		return n
+	unit := int64(1)
+	for n/unit >= 100 {
+		unit *= 10
 	}
-	return 1 << (bits.Len64(uint64(n)) - 1)
+	return n / unit * unit
 }
 
 var arrayTypes = map[uint32]uint32{16: 1000, 20: 1016, 21: 1005, 23: 1007, 25: 1009, 700: 1021, 701: 1022, 1082: 1182, 1114: 1115, 1184: 1185, 1700: 1231, 17: 1001}
@@ -279,6 +288,12 @@ func (r *resolver) subscript(n duckdb.Node) {
 // registered are the types whose values are names of objects for people and numbers inside.
 var registered = map[string]string{"regclass": "to_regclass", "regtype": "to_regtype", "regproc": "to_regproc", "regprocedure": "to_regproc", "regnamespace": "to_regnamespace", "regrole": "to_regrole"}
 
+// textTypes and numberTypes are other types that DuckDB does not know.
+var (
+	textTypes   = map[string]bool{"name": true, "char": true, "aclitem": true, "pg_node_tree": true, "citext": true, "inet": true, "cstring": true}
+	numberTypes = map[string]bool{"xid": true, "cid": true, "oid": true, oidType: true}
+)
+
 // castType gives the name of the type of a cast to one that DuckDB does not know.
 func castType(n duckdb.Node) string {
 	typ, _ := n["cast_type"].(duckdb.Node)
@@ -292,16 +307,30 @@ func castType(n duckdb.Node) string {
 
 // show makes an item of a select list show the name of an object, where its type is one of registered.
 func (r *resolver) show(item duckdb.Node, outermost bool) error {
-	if item["class"] == "CAST" {
-		name := castType(item)
-		child, _ := item["child"].(duckdb.Node)
-		if registered[name] != "" && child != nil && child["class"] != "CONSTANT" && child["class"] != "PARAMETER" {
-			call, err := r.catalogueCall(name+"_out", child)
-			if err != nil {
-				return err
-			}
-			set(item, call)
+	kind := ""
+	value := any(clone(item))
+	switch name := castType(item); {
+	case item["class"] == "CAST" && registered[name] != "":
+		child := nodeOf(item["child"])
+		if kind = name; child["class"] != "CONSTANT" && child["class"] != "PARAMETER" {
+			value = child
+		} else if !outermost {
+			return nil
 		}
+	case item["class"] == "CAST":
+		return nil
+	case outermost && strings.HasPrefix(functionName(item), "to_reg"):
+		kind = strings.TrimPrefix(functionName(item), "to_")
+	}
+	if kind == "regprocedure" {
+		kind = "regproc"
+	}
+	if kind != "" {
+		call, err := r.catalogueCall(kind+"_out", value)
+		if err != nil {
+			return err
+		}
+		set(item, call)
 		return nil
 	}
 	if column := columnRef(item); outermost && column != "" && pgcatalog.ColumnType(column) == "regproc" {
@@ -348,9 +377,9 @@ func (r *resolver) registeredCast(n, child duckdb.Node) (done bool, err error) {
 		}
 		plain("BIGINT")
 		return true, nil
-	case name == "name" || name == "char" || name == "aclitem" || name == "pg_node_tree" || name == "citext" || name == "inet" || name == "cstring":
+	case textTypes[name]:
 		plain("VARCHAR")
-	case name == "xid" || name == "cid" || name == "oid" || name == oidType:
+	case numberTypes[name]:
 		plain("BIGINT")
 	}
 	if id, _ := typ["id"].(string); id != "VARCHAR" {

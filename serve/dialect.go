@@ -1,6 +1,10 @@
 package serve
 
 import (
+	"encoding/json"
+	"math"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -223,6 +227,9 @@ func item(n duckdb.Node, outermost bool) {
 	}
 	if outermost {
 		nullAsText(n)
+		if n["class"] == "CAST" && nodeOf(n["cast_type"])["id"] == "TIME WITH TIME ZONE" { // a result's times have no zone
+			set(n, asText(clone(n)))
+		}
 	}
 }
 
@@ -261,6 +268,44 @@ func isArray(v any) bool {
 		return false
 	}
 	return nodeOf(nodeOf(items[0])["else_expr"])["function_name"] == "array_agg"
+}
+
+// isList is isArray for casts to arrays and calls that give one, too.
+func isList(v any) bool {
+	n := nodeOf(v)
+	return isArray(n) || n["class"] == "CAST" && nodeOf(n["cast_type"])["id"] == "LIST" || arrayFunctions[functionName(n)]
+}
+
+// arrayFunctions give arrays.
+var arrayFunctions = map[string]bool{"array_agg": true, "string_to_array": true, "array_append": true, "array_prepend": true, "array_cat": true, "array_remove": true}
+
+// isElement tells whether an expression is seen to be no array.
+func isElement(v any) bool {
+	n := nodeOf(v)
+	switch n["class"] {
+	case "CAST":
+		id := nodeOf(n["cast_type"])["id"]
+		return id != "LIST" && id != "UNBOUND"
+	case "CONSTANT":
+		id := nodeOf(nodeOf(n["value"])["type"])["id"]
+		return id != "VARCHAR" && id != "NULL"
+	}
+	return false
+}
+
+// concatenate gives || of an array its meaning: an element is added, and an array that is null counts as empty.
+func concatenate(n duckdb.Node, children []any) {
+	if len(children) != 2 {
+		return
+	}
+	switch a, b := children[0], children[1]; {
+	case isList(a) && isElement(b):
+		set(n, function("", "list_append", a, b))
+	case isElement(a) && isList(b):
+		set(n, function("", "list_prepend", a, b))
+	case isArray(a) || isArray(b):
+		set(n, function("", "list_concat", a, b))
+	}
 }
 
 // format is PostgreSQL's format(pattern, …) (documentation, "format"), without widths. DuckDB has another function of that name.
@@ -336,4 +381,338 @@ func copied(v any) any {
 		return out
 	}
 	return v
+}
+
+// constantPattern gives the pattern of to_char and its kin; while a statement is described, a parameter has none yet.
+func constantPattern(name string, v any) (string, error) {
+	pattern, ok := duckdb.ConstantText(v)
+	if !ok && nodeOf(v)["class"] != "PARAMETER" {
+		return "", errorf(CodeNotSupported, "%s wants a constant pattern", name)
+	}
+	return pattern, nil
+}
+
+// meaning gives calls and casts that DuckDB knows too, and takes otherwise, the meaning that they have in PostgreSQL. done: nothing
+// more is to be changed.
+func (r *resolver) meaning(n duckdb.Node) (done bool, err error) {
+	switch n["class"] {
+	case "FUNCTION":
+		return r.callMeaning(n), nil
+	case "CAST":
+		return r.castMeaning(n)
+	}
+	return false, nil
+}
+
+// subsecond are the parts of a time that are no whole numbers, under all their names.
+var subsecond = map[string]string{
+	"second": "extract_seconds", "seconds": "extract_seconds", "sec": "extract_seconds", "secs": "extract_seconds", "s": "extract_seconds",
+	"millisecond": "extract_milliseconds", "milliseconds": "extract_milliseconds", "msec": "extract_milliseconds", "msecs": "extract_milliseconds", "ms": "extract_milliseconds",
+}
+
+func (r *resolver) callMeaning(n duckdb.Node) (done bool) {
+	children, _ := n["children"].([]any)
+	name, _ := n["function_name"].(string)
+	schema, _ := n["schema"].(string)
+	if schema != "" && schema != "main" && schema != "pg_catalog" {
+		return false
+	}
+	if r.infer && (name == "generate_series" || name == "range") { // one whose bounds are not known has no columns either
+		for i, c := range children {
+			if at := parameterNumber(c); at > 0 {
+				r.inferred[at] = "INTEGER"
+				children[i] = castOf(number(1), "INTEGER")
+			}
+		}
+	}
+	if op, _ := n["is_operator"].(bool); r.infer && op && len(children) == 2 {
+		for i, c := range children {
+			if other := children[1-i]; nodeOf(c)["class"] == "PARAMETER" && nodeOf(other)["class"] != "PARAMETER" {
+				children[i] = likeOther(c, other)
+			}
+		}
+	}
+	switch name {
+	case "round":
+		switch len(children) {
+		case 1:
+			set(n, r.languageCall("round", children...))
+			return true
+		case 2:
+			if _, constant := duckdb.ConstantText(children[1]); constant { // DuckDB rounds decimals to a constant place alone
+				set(n, r.languageCall("round_to", children...))
+				return true
+			}
+		}
+	case "date_part":
+		if len(children) != 2 {
+			return false
+		}
+		field, _ := duckdb.ConstantText(children[0])
+		if f := subsecond[strings.ToLower(field)]; f != "" {
+			call := r.languageCall(f, children[1])
+			if schema != "main" { // not EXTRACT, which gives a numeric
+				call = castOf(call, "DOUBLE")
+			}
+			set(n, call)
+			return true
+		}
+	case "pg_typeof":
+		if len(children) == 1 {
+			set(n, r.languageCall("pg_typeof", children...))
+			return true
+		}
+	}
+	return false
+}
+
+// likeOther is a value with the type of another one.
+func likeOther(value, other any) duckdb.Node {
+	never := text("")
+	never["value"] = duckdb.Node{"type": duckdb.Node{"id": "BOOLEAN", "type_info": nil}, "is_null": false, "value": false}
+	return duckdb.Node{
+		"class": "CASE", "type": "CASE_EXPR", "alias": "", "query_location": uint64(math.MaxUint64),
+		"case_checks": []any{duckdb.Node{"when_expr": never, "then_expr": copied(other)}}, "else_expr": value,
+	}
+}
+
+// decimalType is the tree of DECIMAL(width,scale).
+func decimalType(width, scale int) duckdb.Node {
+	return duckdb.Node{"id": "DECIMAL", "type_info": duckdb.Node{"type": "DECIMAL_TYPE_INFO", "alias": "", "extension_info": nil, "width": width, "scale": scale}}
+}
+
+func doubleType() duckdb.Node { return duckdb.Node{"id": "DOUBLE", "type_info": nil} }
+
+// wholeTypes gives PostgreSQL's names of the types whose texts have no point.
+var wholeTypes = map[string]string{"SMALLINT": "smallint", "INTEGER": "integer", "BIGINT": "bigint"}
+
+var wholeText = regexp.MustCompile(`^\s*[+-]?[0-9]+\s*$`)
+
+// beforeChrist is a date, and perhaps a time, of an era, as PostgreSQL writes it.
+var beforeChrist = regexp.MustCompile(`(?i)^\s*(\d+-\d+-\d+)(.*?)\s*(BC|AD)\s*$`)
+
+func (r *resolver) castMeaning(n duckdb.Node) (done bool, err error) {
+	typ, child := nodeOf(n["cast_type"]), nodeOf(n["child"])
+	constant, isText := "", false
+	if child["class"] == "CONSTANT" {
+		if value := nodeOf(child["value"]); nodeOf(value["type"])["id"] == "VARCHAR" {
+			constant, isText = value["value"].(string)
+		}
+	}
+	id, _ := typ["id"].(string)
+	switch name := castType(n); {
+	case name == numericType:
+		return true, r.numericCast(n, child)
+	case name == varcharType || name == charType:
+		length := json.Number("1") // of char; varchar has its length
+		if modifiers, _ := nodeOf(typ["type_info"])["user_type_modifiers"].([]any); len(modifiers) == 1 {
+			length, _ = nodeOf(modifiers[0])["value"].(json.Number)
+		}
+		chars, err := length.Int64()
+		if err != nil || chars < 1 {
+			return false, errorf(CodeInvalidParameter, "length for type %s must be at least 1", strings.TrimPrefix(name, ownType))
+		}
+		set(n, r.languageCall("cut", child, number(chars)))
+		return true, nil
+	case id == "LIST":
+		if at := parameterNumber(child); at > 0 && r.inferred != nil { // DuckDB tells that it is a list, and not of what
+			r.inferred[at] = elementType(typ) + "[]"
+		}
+		return r.listCast(n, child)
+	case isText && wholeTypes[id] != "" && !wholeText.MatchString(constant) && !isTry(n):
+		return false, errorf(CodeCast, "invalid input syntax for type %s: %q", wholeTypes[id], constant)
+	case isText && (id == "DATE" || id == "TIMESTAMP" || id == "TIMESTAMP WITH TIME ZONE"):
+		if m := beforeChrist.FindStringSubmatch(constant); m != nil {
+			era := " (BC)"
+			if strings.EqualFold(m[3], "AD") {
+				era = ""
+			}
+			n["child"] = text(m[1] + era + m[2])
+		}
+	case id == "VARCHAR" && isList(child):
+		set(n, r.languageCall("array_text", child))
+		return true, nil
+	}
+	return false, nil
+}
+
+func isTry(n duckdb.Node) bool {
+	try, _ := n["try_cast"].(bool)
+	return try
+}
+
+func functionName(n duckdb.Node) string {
+	if n["class"] != "FUNCTION" {
+		return ""
+	}
+	name, _ := n["function_name"].(string)
+	return name
+}
+
+// numericCast makes a cast to numeric without digits keep those of the value, where DuckDB would take DECIMAL(18,3). Of a text that is
+// no constant nothing tells how many there are: see pg.numeric. A double stays one, because no number of digits holds all doubles.
+func (r *resolver) numericCast(n, child duckdb.Node) error {
+	switch child["class"] {
+	case "CONSTANT":
+		value := nodeOf(child["value"])
+		typ := nodeOf(value["type"])
+		if null, _ := value["is_null"].(bool); null {
+			n["cast_type"] = decimalType(1, 0)
+			return nil
+		}
+		var digits string
+		switch v := value["value"].(type) {
+		case string:
+			digits = v
+		case json.Number:
+			digits = v.String()
+		}
+		switch typ["id"] {
+		case "VARCHAR", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UBIGINT":
+			width, scale, double, err := numericShape(&digits)
+			if err != nil {
+				return err
+			}
+			if n["cast_type"] = decimalType(width, scale); double {
+				n["cast_type"] = doubleType()
+			} else if typ["id"] == "VARCHAR" {
+				n["child"] = text(plainNumeric(digits))
+			}
+			return nil
+		}
+	case "PARAMETER": // while the statement is described
+		n["cast_type"] = decimalType(38, 12)
+		return nil
+	}
+	if aggregated(child) { // DuckDB does not tell the type of what is computed over several rows before it chooses pg.numeric's form
+		zero := castOf(number(0), "DECIMAL")
+		zero["cast_type"] = decimalType(1, 0)
+		set(n, operator("+", child, zero))
+		return nil
+	}
+	set(n, r.languageCall("numeric", child))
+	return nil
+}
+
+// aggregates are functions over several rows.
+var aggregates = map[string]bool{
+	"sum": true, "avg": true, "mean": true, "min": true, "max": true, "count": true, "count_star": true, "first": true, "last": true, "any_value": true, "arg_min": true, "arg_max": true,
+	"min_by": true, "max_by": true, "median": true, "mode": true, "product": true, "quantile": true, "quantile_cont": true, "quantile_disc": true, "percentile_cont": true, "percentile_disc": true,
+	"stddev": true, "stddev_pop": true, "stddev_samp": true, "variance": true, "var_pop": true, "var_samp": true, "corr": true, "covar_pop": true, "covar_samp": true,
+	"regr_avgx": true, "regr_avgy": true, "regr_count": true, "regr_intercept": true, "regr_r2": true, "regr_slope": true, "regr_sxx": true, "regr_sxy": true, "regr_syy": true,
+	"bit_and": true, "bit_or": true, "fsum": true, "favg": true, "kahan_sum": true, "sumkahan": true, "geomean": true, "geometric_mean": true, "approx_quantile": true, "approx_count_distinct": true,
+	"sem": true, "mad": true, "skewness": true, "kurtosis": true, "entropy": true, "weighted_avg": true,
+}
+
+// aggregated tells whether an expression is computed over several rows of its own query.
+func aggregated(v any) bool {
+	switch v := v.(type) {
+	case []any:
+		return slices.ContainsFunc(v, aggregated)
+	case duckdb.Node:
+		if v["class"] == "WINDOW" || aggregates[functionName(v)] {
+			return true
+		}
+		if v["class"] == "SUBQUERY" {
+			return false
+		}
+		for _, e := range v {
+			if aggregated(e) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// parameterNumber gives the number of a parameter; 0: it is none.
+func parameterNumber(v any) int {
+	n := nodeOf(v)
+	id, _ := n["identifier"].(string)
+	at, err := strconv.Atoi(id)
+	if n["class"] != "PARAMETER" || err != nil {
+		return 0
+	}
+	return at
+}
+
+// elementType gives DuckDB's name of the type of a list's elements, or one of those that pgwire knows beside.
+func elementType(list duckdb.Node) string {
+	element := nodeOf(nodeOf(list["type_info"])["child_type"])
+	info := nodeOf(element["type_info"])
+	switch id, _ := element["id"].(string); id {
+	case "UNBOUND":
+		name, _ := info["name"].(string)
+		switch name = strings.ToLower(name); {
+		case name == numericType:
+			return "DECIMAL"
+		case numberTypes[name]:
+			return "OID"
+		}
+		return "VARCHAR"
+	case "TIMESTAMP WITH TIME ZONE":
+		return "TIMESTAMPTZ"
+	default:
+		return id
+	}
+}
+
+// listCast gives the elements of a cast to an array their type.
+func (r *resolver) listCast(n, child duckdb.Node) (done bool, err error) {
+	info := nodeOf(nodeOf(n["cast_type"])["type_info"])
+	element := nodeOf(info["child_type"])
+	if element["id"] != "UNBOUND" {
+		return false, nil
+	}
+	name, _ := nodeOf(element["type_info"])["name"].(string)
+	switch name = strings.ToLower(name); {
+	case name == numericType:
+		literal, err := literalItems(child)
+		if err != nil {
+			return false, err
+		}
+		if literal == nil && child["class"] != "PARAMETER" {
+			set(n, r.languageCall("numerics", child))
+			return true, nil
+		}
+		if info["child_type"] = decimalType(38, 12); literal != nil {
+			width, scale, double, err := numericShape(literal...)
+			if err != nil {
+				return false, err
+			}
+			if info["child_type"] = decimalType(width, scale); double {
+				info["child_type"] = doubleType()
+			}
+		}
+	case name == varcharType || name == charType:
+		return false, errorf(CodeNotSupported, "an array of %s with a length is not supported", strings.TrimPrefix(name, ownType))
+	case numberTypes[name]:
+		info["child_type"] = duckdb.Node{"id": "BIGINT", "type_info": nil}
+	case textTypes[name]:
+		info["child_type"] = duckdb.Node{"id": "VARCHAR", "type_info": nil}
+	}
+	return false, nil
+}
+
+// literalItems gives the items of an array that is written as a text; nil: it is none.
+func literalItems(child duckdb.Node) ([]*string, error) {
+	items, ok, err := literalArray(child)
+	if !ok {
+		return nil, err
+	}
+	return append([]*string{}, items...), nil
+}
+
+// nameColumns gives the columns of VALUES the names that PostgreSQL gives them.
+func nameColumns(from duckdb.Node) {
+	names, _ := from["expected_names"].([]any)
+	rows, _ := from["values"].([]any)
+	if from["type"] != "EXPRESSION_LIST" || len(names) > 0 || len(rows) == 0 {
+		return
+	}
+	first, _ := rows[0].([]any)
+	for i := range first {
+		names = append(names, "column"+strconv.Itoa(i+1))
+	}
+	from["expected_names"] = names
 }

@@ -20,9 +20,13 @@ import (
 type resolver struct {
 	s   *Session
 	run bool // the statement will run; it is not only described
+	// infer gives parameters of operators the type of what stands on the other side, which DuckDB does not tell.
+	infer    bool
+	inferred map[int]string // types of parameters that the tree tells and DuckDB does not, by number; nil: nobody asks
 
 	ctx           context.Context
 	usesCatalogue bool
+	usesLanguage  bool
 	administers   bool // pg_stat_activity is read
 	cat           *pgcatalog.Catalogue
 	selects       int                      // SELECTs seen so far
@@ -218,6 +222,7 @@ var forbidden = map[string]bool{
 
 // Select implements duckdb.Resolver: it gives the items of a select list the names that PostgreSQL gives them.
 func (r *resolver) Select(n duckdb.Node) error {
+	nameColumns(nodeOf(n["from_table"]))
 	items, _ := n["select_list"].([]any)
 	r.selects++
 	outermost := r.selects == 1
@@ -270,7 +275,9 @@ func figure(n duckdb.Node) (name string, strong bool) {
 		case "count_star":
 			name = "count"
 		case "date_part":
-			name = "extract"
+			if n["schema"] == "main" { // the parser makes a call of EXTRACT
+				name = "extract"
+			}
 		case "list_value":
 			name = "array"
 		case "struct_pack":
@@ -306,6 +313,8 @@ func figure(n duckdb.Node) (name string, strong bool) {
 			return "coalesce", true
 		case "ARRAY_CONSTRUCTOR":
 			return "array", true
+		case "GROUPING_FUNCTION":
+			return "grouping", true
 		case "ARRAY_EXTRACT", "STRUCT_EXTRACT":
 			if children, _ := n["children"].([]any); len(children) > 0 {
 				if c, ok := children[0].(duckdb.Node); ok {
@@ -349,10 +358,7 @@ func typeName(t duckdb.Node) string {
 	case "UNBOUND":
 		if info, ok := t["type_info"].(duckdb.Node); ok {
 			s, _ := info["name"].(string)
-			if s = strings.ToLower(s); s == oidType {
-				s = "oid"
-			}
-			return s
+			return strings.TrimPrefix(strings.ToLower(s), ownType)
 		}
 	case "INTEGER":
 		return "int4"
@@ -374,12 +380,24 @@ func typeName(t duckdb.Node) string {
 		return "timestamptz"
 	case "BLOB":
 		return "bytea"
+	case "TIME WITH TIME ZONE":
+		return "timetz"
+	case "LIST":
+		return typeName(nodeOf(nodeOf(t["type_info"])["child_type"]))
 	}
 	return strings.ToLower(id)
 }
 
 // Expression implements duckdb.Resolver.
 func (r *resolver) Expression(n duckdb.Node) error {
+	if done, err := r.meaning(n); done || err != nil {
+		return err
+	}
+	return r.expression(n)
+}
+
+// expression is Expression for what means the same in a view of the lake file, which cauce query reads too.
+func (r *resolver) expression(n duckdb.Node) error {
 	switch n["class"] {
 	case "COLUMN_REF":
 		return r.column(n)
@@ -465,7 +483,7 @@ func (r *resolver) call(n duckdb.Node) error {
 	switch {
 	case schema == "" || slices.Contains([]string{"main", "pg_catalog", "information_schema"}, strings.ToLower(schema)):
 		n["schema"] = ""
-	case r.cat != nil && schema == r.cat.Key: // put there by this resolver
+	case r.cat != nil && schema == r.cat.Key, schema == pgcatalog.LanguageSchema: // put there by this resolver
 		return nil
 	default:
 		return errorf(CodeFunction, "function %s.%s does not exist", schema, name)
@@ -489,10 +507,8 @@ func (r *resolver) call(n duckdb.Node) error {
 	case "~~", "!~~", "~~*", "!~~*":
 		like(n, name)
 		return nil
-	case "||": // an array that is null counts as empty
-		if len(children) == 2 && (isArray(children[0]) || isArray(children[1])) {
-			set(n, function("", "list_concat", children...))
-		}
+	case "||":
+		concatenate(n, children)
 		return nil
 	case "pg_table_size", "pg_relation_size", "pg_total_relation_size", "pg_indexes_size": // a relation may be given by its name
 		if len(children) > 0 {
@@ -567,14 +583,28 @@ func (r *resolver) call(n duckdb.Node) error {
 		}
 	}
 	if (name == "to_date" || name == "to_timestamp") && len(children) == 2 {
-		pattern, ok := duckdb.ConstantText(children[1])
-		if !ok {
-			return errorf(CodeNotSupported, "%s wants a constant pattern", name)
+		pattern, err := constantPattern(name, children[1])
+		if err == nil {
+			pattern, err = readTimeFormat(pattern)
 		}
-		c := asText(function("", "strptime", asText(nodeOf(children[0])), text(timePattern.Replace(pattern))))
+		if err != nil {
+			return err
+		}
+		c := asText(function("", "strptime", asText(nodeOf(children[0])), text(pattern)))
 		c["cast_type"] = duckdb.Node{"id": map[bool]string{true: "DATE", false: "TIMESTAMP WITH TIME ZONE"}[name == "to_date"], "type_info": nil}
 		set(n, c)
 		return nil
+	}
+	if name == "to_char" && len(children) == 2 {
+		pattern, err := constantPattern(name, children[1])
+		if err != nil {
+			return err
+		}
+		shown, err := toChar(children[0], pattern)
+		if err == nil {
+			set(n, shown)
+		}
+		return err
 	}
 	if pgcatalog.Function(name) {
 		cat, err := r.needCatalogue()
@@ -597,9 +627,6 @@ func nodeOf(v any) duckdb.Node {
 	n, _ := v.(duckdb.Node)
 	return n
 }
-
-// timePattern writes a pattern of PostgreSQL's to_date as strptime has it.
-var timePattern = strings.NewReplacer("YYYY", "%Y", "MM", "%m", "DD", "%d", "HH24", "%H", "HH12", "%I", "MI", "%M", "SS", "%S", "MS", "%g", "US", "%f", "Month", "%B", "Mon", "%b", "Day", "%A", "AM", "%p", "PM", "%p")
 
 // text makes the tree of a text.
 func text(v string) duckdb.Node {
@@ -650,6 +677,12 @@ func (r *resolver) cast(n duckdb.Node) error {
 		n["child"] = function("", "from_hex", text(v[2:]))
 		return nil
 	}
+	if v, isText := duckdb.ConstantText(child); isText && typ["id"] == "DECIMAL" && child["class"] == "CONSTANT" {
+		if plain := plainNumeric(v); plain != v && nodeOf(nodeOf(child["value"])["type"])["id"] == "VARCHAR" {
+			n["child"] = text(plain)
+		}
+		return nil
+	}
 	if id, _ := typ["id"].(string); id == "LIST" && child["class"] == "CONSTANT" {
 		if v, ok := child["value"].(duckdb.Node); ok {
 			if s, ok := v["value"].(string); ok && strings.HasPrefix(s, "{") {
@@ -661,7 +694,15 @@ func (r *resolver) cast(n duckdb.Node) error {
 				for i, item := range items {
 					if item == nil {
 						args[i] = null()
-					} else {
+						continue
+					}
+					element := nodeOf(nodeOf(typ["type_info"])["child_type"])
+					switch {
+					case element["id"] == "DECIMAL":
+						args[i] = text(plainNumeric(*item))
+					case element["id"] == "BLOB" && hexBytes.MatchString(*item):
+						args[i] = function("", "from_hex", text((*item)[2:]))
+					default:
 						args[i] = text(*item)
 					}
 				}
@@ -707,7 +748,9 @@ func arrayLiteral(s string) ([]*string, error) {
 				if at == len(s) {
 					return nil, bad
 				}
-			case c == '{' || c == '}':
+			case c == '{':
+				return nil, errorf(CodeNotSupported, "arrays of more than one dimension are not supported")
+			case c == '}':
 				return nil, bad
 			case c == '\\' && at+1 < len(s):
 				at++

@@ -8,7 +8,8 @@ import (
 
 // forParser writes what PostgreSQL's grammar has and DuckDB's parser refuses, or reads otherwise, so that the tree keeps its
 // meaning: OPERATOR(pg_catalog.~), COLLATE pg_catalog.default, types with a schema, and ~, which DuckDB's parser takes for a
-// match of the whole text, Spark's VERSION AS OF, and key words that are values. Names that AS gives without quotes are put in lower case.
+// match of the whole text, Spark's VERSION AS OF, and key words that are values. Names without quotes are put in lower case, and
+// types that DuckDB's parser takes for others get names of their own.
 func forParser(sql string) string {
 	st := sqltext.One(sqltext.TimeTravel(sql))
 	n := len(st.Tokens)
@@ -24,6 +25,7 @@ func forParser(sql string) string {
 		}
 		return b.String()
 	}
+	casts := castTypes(st)
 	for i := 0; i < n; i++ {
 		switch {
 		case st.Word(i) == "OPERATOR" && st.Text(i+1) == "(":
@@ -56,14 +58,17 @@ func forParser(sql string) string {
 				}
 				i = at
 			}
-		case st.Word(i) == "OID" && (st.Text(i-1) == "::" || st.Word(i-2) == "PG_CATALOG" && st.Text(i-3) == "::"):
-			with[i] = oidType
+		case st.Word(i) != "" && isType(st, i, casts) && typeFor(st, i) != "":
+			with[i] = typeFor(st, i)
+			if st.Word(i) == "CHARACTER" && st.Word(i+1) == "VARYING" {
+				drop[i+1] = true
+			}
 		case st.Word(i) == "PG_CATALOG" && st.Text(i+1) == "." && (st.Text(i-1) == "::" || st.Word(i-1) == "AS"):
 			drop[i], drop[i+1] = true, true
-		case st.Word(i-1) == "AS" && st.Word(i) != "" && st.Text(i) != strings.ToLower(st.Text(i)):
-			with[i] = strings.ToLower(st.Text(i)) // a name without quotes is in lower case
 		case valueWords[st.Word(i)] != "" && st.Text(i-1) != "." && st.Word(i-1) != "AS" && st.Text(i+1) != "(":
 			with[i] = valueWords[st.Word(i)] + "()"
+		case st.Word(i) != "" && st.Text(i) != folded(st.Text(i)):
+			with[i] = folded(st.Text(i)) // a name without quotes is in lower case
 		case st.Tokens[i].Kind == sqltext.Symbol && (st.Text(i) == "~" || st.Text(i) == "!"):
 			op := operator(i)
 			if op == "~" || op == "!~" {
@@ -83,8 +88,87 @@ func forParser(sql string) string {
 	})
 }
 
-// oidType stands for the type oid, which DuckDB's parser takes for its own BIGINT.
-const oidType = "cauce_oid"
+// Types that DuckDB's parser takes for its own, and forgets how they were written. The resolver knows them.
+const (
+	ownType     = "cauce_"
+	oidType     = ownType + "oid"     // DuckDB: BIGINT
+	numericType = ownType + "numeric" // without digits; DuckDB: DECIMAL(18,3)
+	varcharType = ownType + "varchar" // with a length
+	charType    = ownType + "bpchar"  // with or without one
+)
+
+// typeFor gives what stands for the type at i; "" leaves it.
+func typeFor(st *sqltext.Statement, i int) string {
+	long := st.Text(i+1) == "("
+	switch word := st.Word(i); word {
+	case "OID":
+		return oidType
+	case "NUMERIC", "DECIMAL", "DEC":
+		if !long {
+			return numericType
+		}
+	case "FLOAT": // DuckDB: 4 bytes
+		if !long {
+			return "double"
+		}
+	case "VARCHAR":
+		if long {
+			return varcharType
+		}
+	case "CHAR", "CHARACTER", "BPCHAR":
+		switch {
+		case st.Word(i+1) == "VARYING":
+			if st.Text(i+2) == "(" {
+				return varcharType
+			}
+		case long || word != "BPCHAR":
+			return charType
+		}
+	case "JSONB":
+		return "json"
+	}
+	return ""
+}
+
+// castTypes finds the places where CAST(… AS has its type.
+func castTypes(st *sqltext.Statement) map[int]bool {
+	out := map[int]bool{}
+	var open []bool // brackets; true: CAST's
+	for i := range st.Tokens {
+		switch {
+		case st.Text(i) == "(":
+			open = append(open, st.Word(i-1) == "CAST")
+		case st.Text(i) == ")" && len(open) > 0:
+			open = open[:len(open)-1]
+		case st.Word(i) == "AS" && len(open) > 0 && open[len(open)-1]:
+			out[i+1] = true
+		}
+	}
+	return out
+}
+
+// isType tells whether a type begins at i: behind ::, in a CAST, or before a text.
+func isType(st *sqltext.Statement, i int, casts map[int]bool) bool {
+	at := i
+	if st.Text(i-1) == "." && st.Word(i-2) == "PG_CATALOG" {
+		at = i - 2
+	}
+	if st.Text(at-1) == "::" || casts[at] {
+		return true
+	}
+	_, literal := st.Literal(i + 1)
+	return literal && st.Word(at-1) != "AS"
+}
+
+// folded is a name without quotes as PostgreSQL takes it.
+func folded(name string) string {
+	return strings.Map(func(c rune) rune {
+		if c >= 'A' && c <= 'Z' {
+			return c - 'A' + 'a'
+		}
+		return c
+	}, name)
+}
 
 // valueWords are key words that are values, as calls: the name of a column may be the same, and in a tree it looks the same.
 var valueWords = map[string]string{

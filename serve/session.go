@@ -200,11 +200,15 @@ func TextRows(names []string, rows ...[]string) *Rows {
 // plan makes a query ready for a worker.
 func (s *Session) plan(ctx context.Context, sql string, run bool) (*duckdb.Shipped, *resolver, error) {
 	r := &resolver{s: s, run: run, ctx: ctx}
-	if shipped, err := r.described(ctx, sql); shipped != nil || err != nil {
-		return shipped, r, err
-	}
-	shipped, err := s.b.o.Engine.Ship(ctx, forParser(sql), s.Zone(), r)
+	shipped, err := s.ship(ctx, sql, r)
 	return shipped, r, err
+}
+
+func (s *Session) ship(ctx context.Context, sql string, r *resolver) (*duckdb.Shipped, error) {
+	if shipped, err := r.described(ctx, sql); shipped != nil || err != nil {
+		return shipped, err
+	}
+	return s.b.o.Engine.Ship(ctx, forParser(sql), s.Zone(), r)
 }
 
 func (s *Session) run(ctx context.Context, q *worker.Request) (*worker.Result, error) {
@@ -333,8 +337,9 @@ func (s *Session) Describe(ctx context.Context, st *sqltext.Statement, types []s
 			return "CAST($" + strconv.Itoa(n) + " AS " + types[n-1] + ")", true
 		})
 	}
-	describe := func(sql string) (*Rows, error) {
-		shipped, r, err := s.plan(ctx, sql, false)
+	describe := func(sql string, infer bool) (*Rows, error) {
+		r := &resolver{s: s, infer: infer, inferred: map[int]string{}, ctx: ctx}
+		shipped, err := s.ship(ctx, sql, r)
 		if err != nil {
 			return nil, err
 		}
@@ -348,18 +353,26 @@ func (s *Session) Describe(ctx context.Context, st *sqltext.Statement, types []s
 		if err != nil {
 			return nil, err
 		}
-		return &Rows{Params: res.Params, Columns: columns(res.Columns, shipped, r, false)}, nil
+		params := res.Params
+		for at, typ := range r.inferred {
+			for len(params) < at {
+				params = append(params, "")
+			}
+			params[at-1] = typ
+		}
+		return &Rows{Params: params, Columns: columns(res.Columns, shipped, r, false)}, nil
 	}
-	rows, err := describe(typed(types))
+	rows, err := describe(typed(types), false)
 	if err != nil {
 		return nil, err
 	}
-	// What nothing tells is text; then the columns are known too.
-	known := len(rows.Columns) == 0
-	for _, c := range rows.Columns {
-		known = known && c.Type != ""
+	// What nothing tells is of the type that stands beside it, else text; then the columns are known too.
+	if !rows.known(types) {
+		if again, err := describe(typed(types), true); err == nil {
+			rows = again
+		}
 	}
-	if !known {
+	if !rows.known(types) {
 		all := make([]string, max(len(types), len(rows.Params)))
 		copy(all, types)
 		for i := range all {
@@ -371,12 +384,27 @@ func (s *Session) Describe(ctx context.Context, st *sqltext.Statement, types []s
 				all[i] = "TEXT" // a cast, unlike VARCHAR
 			}
 		}
-		if again, err := describe(typed(all)); err == nil {
+		if again, err := describe(typed(all), false); err == nil {
 			again.Params = all
 			rows = again
 		}
 	}
 	return rows, nil
+}
+
+// known tells whether the types of all columns are, and of all parameters that have none of types.
+func (r *Rows) known(types []string) bool {
+	for _, c := range r.Columns {
+		if c.Type == "" {
+			return false
+		}
+	}
+	for i, t := range r.Params {
+		if (t == "" || t == "NULL") && (i >= len(types) || types[i] == "") {
+			return false
+		}
+	}
+	return len(r.Columns) > 0
 }
 
 // columns joins what the worker and what the tree tell of a result's columns.

@@ -47,5 +47,5 @@ func (r *viewResolver) Expression(n duckdb.Node) error {
 	if n["class"] == "FUNCTION" && n["function_name"] == "format" {
 		return nil
 	}
-	return r.resolver.Expression(n)
+	return r.expression(n)
 }

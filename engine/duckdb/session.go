@@ -169,8 +169,12 @@ func (s *Session) Describe(ctx context.Context, sql string) (params []string, co
 			return nil, nil, err
 		}
 		info, err := stmt.ColumnTypeInfo(i)
-		if err != nil { // known only when parameters are
-			columns = append(columns, ColumnType{Name: name})
+		if err != nil { // known only when parameters are, or of rows, whose members have no names
+			t, err := stmt.ColumnType(i)
+			if err != nil {
+				return nil, nil, err
+			}
+			columns = append(columns, ColumnType{Name: name, Type: rowTypes[t]})
 			continue
 		}
 		columns = append(columns, ColumnType{Name: name, Type: typeInfoText(info)})
@@ -193,6 +197,9 @@ var typeTexts = map[duckdb.Type]string{
 	duckdb.TYPE_DECIMAL: "DECIMAL", duckdb.TYPE_UUID: "UUID", duckdb.TYPE_BIT: "BIT", duckdb.TYPE_ENUM: "ENUM", duckdb.TYPE_LIST: "LIST",
 	duckdb.TYPE_ARRAY: "LIST", duckdb.TYPE_STRUCT: "STRUCT", duckdb.TYPE_MAP: "MAP", duckdb.TYPE_SQLNULL: "NULL",
 }
+
+// rowTypes are the types that hold values of ROW(…).
+var rowTypes = map[duckdb.Type]string{duckdb.TYPE_STRUCT: "ROW", duckdb.TYPE_LIST: "ROW[]"}
 
 func typeText(t duckdb.Type) string { return typeTexts[t] }
 

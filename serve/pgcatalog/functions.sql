@@ -81,7 +81,8 @@ CREATE MACRO @.has_database_privilege(a, b, c := NULL) AS NOT regexp_matches(coa
 CREATE MACRO @.has_schema_privilege(a, b, c := NULL) AS NOT regexp_matches(coalesce(c, b)::VARCHAR, '(?i)create');
 CREATE MACRO @.has_table_privilege(a, b, c := NULL) AS regexp_matches(coalesce(c, b)::VARCHAR, '(?i)select');
 CREATE MACRO @.has_any_column_privilege(a, b, c := NULL) AS regexp_matches(coalesce(c, b)::VARCHAR, '(?i)select');
-CREATE MACRO @.has_column_privilege(a, b, c, d := NULL) AS regexp_matches(coalesce(d, c)::VARCHAR, '(?i)select');
+CREATE MACRO @.column_privilege(t, c, p) AS regexp_matches(p::VARCHAR, '(?i)select') AND EXISTS (SELECT 1 FROM @.m_pg_attribute cat_a WHERE cat_a.cat_attrelid = @.regclass_in(t::VARCHAR) AND cat_a.cat_attnum > 0 AND (cat_a.cat_attname = c::VARCHAR OR cat_a.cat_attnum::VARCHAR = c::VARCHAR));
+CREATE MACRO @.has_column_privilege(t, c, p) AS @.column_privilege(t, c, p), (u, t, c, p) AS @.column_privilege(t, c, p);
 CREATE MACRO @.has_function_privilege(a, b, c := NULL) AS true;
 CREATE MACRO @.has_type_privilege(a, b, c := NULL) AS true;
 CREATE MACRO @.has_sequence_privilege(a, b, c := NULL) AS false;
@@ -95,8 +96,6 @@ CREATE MACRO @.array_remove(a, e) AS list_filter(a, lambda cat_x: cat_x IS DISTI
 CREATE MACRO @._pg_expandarray(a) AS unnest(list_transform(a, lambda x, i: {'x': x, 'n': i::INTEGER}));
 CREATE MACRO @.pg_partition_ancestors(o) AS unnest([]::BIGINT[]);
 CREATE MACRO @.pg_partition_root(o) AS NULL::BIGINT;
-CREATE MACRO @.pattern(f) AS replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(f, 'YYYY', '%Y'), 'MM', '%m'), 'DD', '%d'), 'HH24', '%H'), 'HH12', '%I'), 'MI', '%M'), 'SS', '%S'), 'MS', '%g'), 'US', '%f'), 'Month', '%B'), 'Mon', '%b'), 'Day', '%A'), 'AM', '%p');
-CREATE MACRO @.to_char(v, f) AS strftime(v, @.pattern(f));
 CREATE MACRO @.quote_literal(s) AS CASE WHEN contains(s::VARCHAR, '\') THEN 'E''' || replace(replace(s::VARCHAR, '\', '\\'), '''', '''''') ELSE '''' || replace(s::VARCHAR, '''', '''''') END || '''';
 CREATE MACRO @.quote_nullable(s) AS coalesce(@.quote_literal(s), 'NULL');
 CREATE MACRO @.format_ident(s) AS CASE WHEN s IS NULL THEN error('null values cannot be formatted as an SQL identifier')::VARCHAR ELSE @.quote_ident(s) END;

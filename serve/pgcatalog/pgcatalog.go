@@ -28,6 +28,9 @@ var archive []byte
 //go:embed functions.sql
 var functions string
 
+//go:embed language.sql
+var language string
+
 //go:embed views.sql
 var views string
 
@@ -319,6 +322,18 @@ func split(text string) []string {
 		if s = strings.TrimSpace(strings.Join(lines, "\n")); s != "" {
 			out = append(out, s)
 		}
+	}
+	return out
+}
+
+// LanguageSchema is the schema in a worker of functions that mean what PostgreSQL means and ask no catalogue.
+const LanguageSchema = static
+
+// Language is the SQL that makes the functions of LanguageSchema in a worker.
+func Language() []string {
+	out := []string{"CREATE SCHEMA IF NOT EXISTS " + LanguageSchema}
+	for _, s := range split(language) {
+		out = append(out, strings.Replace(s, "CREATE MACRO", "CREATE OR REPLACE MACRO", 1))
 	}
 	return out
 }

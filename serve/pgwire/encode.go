@@ -76,6 +76,11 @@ func appendText(dst []byte, t pgType, a arrow.Array, i int, zone *time.Location)
 		return appendInterval(dst, a.Value(i)), nil
 	case *array.Dictionary:
 		return appendText(dst, t, a.Dictionary(), a.GetValueIndex(i), zone)
+	case *array.Struct:
+		if !unnamed(a.DataType().(*arrow.StructType)) {
+			return appendJSON(dst, a, i)
+		}
+		return appendRow(dst, a, i, zone)
 	case *array.List:
 		from, to := a.ValueOffsets(i)
 		return appendList(dst, t, a.ListValues(), int(from), int(to), zone)
@@ -263,11 +268,91 @@ func appendInterval(dst []byte, v arrow.MonthDayNanoInterval) []byte {
 
 // appendJSON writes a nested value.
 func appendJSON(dst []byte, a arrow.Array, i int) ([]byte, error) {
-	out, err := json.Marshal(a.GetOneForMarshal(i))
+	out, err := json.Marshal(forJSON(a, i))
 	if err != nil {
 		return nil, err
 	}
 	return append(dst, out...), nil
+}
+
+// forJSON gives a value to the encoder of JSON. The members of a row are f1, f2 …, as PostgreSQL's row_to_json has them.
+func forJSON(a arrow.Array, i int) any {
+	if a.IsNull(i) {
+		return nil
+	}
+	switch a := a.(type) {
+	case *array.Struct:
+		t := a.DataType().(*arrow.StructType)
+		out := make(map[string]any, a.NumField())
+		for f := range a.NumField() {
+			name := t.Field(f).Name
+			if unnamed(t) {
+				name = "f" + strconv.Itoa(f+1)
+			}
+			out[name] = forJSON(a.Field(f), i)
+		}
+		return out
+	case *array.List:
+		from, to := a.ValueOffsets(i)
+		out := make([]any, 0, to-from)
+		for j := int(from); j < int(to); j++ {
+			out = append(out, forJSON(a.ListValues(), j))
+		}
+		return out
+	}
+	return a.GetOneForMarshal(i)
+}
+
+// appendRow writes (1,"a b",), as PostgreSQL writes ROW(1, 'a b', NULL).
+func appendRow(dst []byte, a *array.Struct, i int, zone *time.Location) ([]byte, error) {
+	dst = append(dst, '(')
+	for f := range a.NumField() {
+		if f > 0 {
+			dst = append(dst, ',')
+		}
+		member := a.Field(f)
+		if member.IsNull(i) {
+			continue
+		}
+		item, err := appendText(nil, typeOfArrow(member.DataType()), member, i, zone)
+		if err != nil {
+			return nil, err
+		}
+		if len(item) > 0 && !strings.ContainsAny(string(item), "()\",\\ \t\n\r\v\f") {
+			dst = append(dst, item...)
+			continue
+		}
+		dst = append(dst, '"')
+		for _, c := range item {
+			if c == '"' || c == '\\' {
+				dst = append(dst, c)
+			}
+			dst = append(dst, c)
+		}
+		dst = append(dst, '"')
+	}
+	return append(dst, ')'), nil
+}
+
+func appendBinaryRow(dst []byte, a *array.Struct, i int) ([]byte, error) {
+	dst = binary.BigEndian.AppendUint32(dst, uint32(a.NumField()))
+	for f := range a.NumField() {
+		member := a.Field(f)
+		t := typeOfArrow(member.DataType())
+		dst = binary.BigEndian.AppendUint32(dst, t.oid)
+		if member.IsNull(i) {
+			dst = binary.BigEndian.AppendUint32(dst, math.MaxUint32)
+			continue
+		}
+		at := len(dst)
+		dst = binary.BigEndian.AppendUint32(dst, 0)
+		var err error
+		if dst, err = appendBinary(dst, t, member, i); err != nil {
+			return nil, err
+		}
+		binary.BigEndian.PutUint32(dst[at:], uint32(len(dst)-at-4))
+	}
+	return dst, nil
 }
 
 // appendList writes {a,"b c",NULL}.
@@ -395,6 +480,12 @@ func appendBinary(dst []byte, t pgType, a arrow.Array, i int) ([]byte, error) {
 		return binary.BigEndian.AppendUint32(dst, uint32(v.Months)), nil
 	case pgtype.JSONOID:
 		return appendJSON(dst, a, i)
+	case pgtype.RecordOID:
+		if row, ok := a.(*array.Struct); ok && unnamed(row.DataType().(*arrow.StructType)) {
+			return appendBinaryRow(dst, row, i)
+		}
+	case pgtype.UUIDOID:
+		return hex.AppendDecode(dst, []byte(strings.ReplaceAll(a.ValueStr(i), "-", "")))
 	}
 	if t.element != nil {
 		switch l := a.(type) {

@@ -205,7 +205,7 @@ func (c *conn) typesOf(ctx context.Context, p *prepared) (*serve.Rows, error) {
 	case kindQuery:
 		types := make([]string, len(p.oids))
 		for i, oid := range p.oids {
-			types[i] = parameterType(oid, nil)
+			types[i] = describedType(oid)
 		}
 		err = c.timed(ctx, p.st.SQL, func(ctx context.Context) error {
 			var err error
@@ -229,9 +229,14 @@ func (c *conn) typesOf(ctx context.Context, p *prepared) (*serve.Rows, error) {
 	return d, nil
 }
 
+// typed tells whether the client gave a parameter a type.
+func (p *prepared) typed(i int) bool {
+	return i < len(p.oids) && p.oids[i] != 0 && p.oids[i] != unknownOID
+}
+
 // oid gives the type of a parameter: the client's word, else what the statement tells, else text.
 func (p *prepared) oid(i int) uint32 {
-	if i < len(p.oids) && p.oids[i] != 0 && p.oids[i] != unknownOID {
+	if p.typed(i) {
 		return p.oids[i]
 	}
 	if p.described != nil && i < len(p.described.Params) {
@@ -295,7 +300,14 @@ func (c *conn) bind(ctx context.Context, m *pgproto3.Bind) error {
 		if err != nil {
 			return err
 		}
-		out.params = append(out.params, serve.Param{Text: text, Type: parameterType(oid, text)})
+		typ, err := parameterType(oid, text)
+		if err != nil {
+			return err
+		}
+		if v == nil && !p.typed(i) { // a null of no type takes that of what stands beside it
+			typ = ""
+		}
+		out.params = append(out.params, serve.Param{Text: text, Type: typ})
 	}
 	c.closePortal(m.DestinationPortal)
 	c.portals[m.DestinationPortal] = out

@@ -1,10 +1,11 @@
 package pgwire
 
 import (
+	"encoding/binary"
 	"fmt"
-	"strconv"
 	"strings"
 
+	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/cauce-data/cauce/serve"
@@ -26,7 +27,7 @@ var plainTypes = map[string]pgType{
 	"BLOB": {pgtype.ByteaOID, -1, -1, nil}, "DATE": {pgtype.DateOID, 4, -1, nil}, "TIME": {pgtype.TimeOID, 8, -1, nil},
 	"TIMESTAMP": {pgtype.TimestampOID, 8, -1, nil}, "TIMESTAMP_S": {pgtype.TimestampOID, 8, -1, nil}, "TIMESTAMP_MS": {pgtype.TimestampOID, 8, -1, nil},
 	"TIMESTAMP_NS": {pgtype.TimestampOID, 8, -1, nil}, "TIMESTAMPTZ": {pgtype.TimestamptzOID, 8, -1, nil}, "INTERVAL": {pgtype.IntervalOID, 16, -1, nil},
-	"STRUCT": {pgtype.JSONOID, -1, -1, nil}, "MAP": {pgtype.JSONOID, -1, -1, nil},
+	"UUID": {pgtype.UUIDOID, 16, -1, nil}, "STRUCT": {pgtype.JSONOID, -1, -1, nil}, "ROW": {pgtype.RecordOID, -1, -1, nil}, "OID": {pgtype.OIDOID, 4, -1, nil}, "MAP": {pgtype.JSONOID, -1, -1, nil},
 }
 
 var textOf = pgType{pgtype.TextOID, -1, -1, nil}
@@ -37,7 +38,8 @@ var arrayOIDs = map[uint32]uint32{
 	pgtype.NumericOID: pgtype.NumericArrayOID, pgtype.Float4OID: pgtype.Float4ArrayOID, pgtype.Float8OID: pgtype.Float8ArrayOID, pgtype.TextOID: pgtype.TextArrayOID,
 	pgtype.ByteaOID: pgtype.ByteaArrayOID, pgtype.DateOID: pgtype.DateArrayOID, pgtype.TimeOID: pgtype.TimeArrayOID, pgtype.TimestampOID: pgtype.TimestampArrayOID,
 	pgtype.TimestamptzOID: pgtype.TimestamptzArrayOID, pgtype.IntervalOID: pgtype.IntervalArrayOID, pgtype.JSONOID: pgtype.JSONArrayOID,
-	pgtype.OIDOID: 1028, pgtype.NameOID: 1003, pgtype.QCharOID: 1002,
+	pgtype.UUIDOID: pgtype.UUIDArrayOID, pgtype.RecordOID: pgtype.RecordArrayOID,
+	pgtype.OIDOID: oidArrayOID, pgtype.NameOID: 1003, pgtype.QCharOID: 1002,
 }
 
 // typeOf gives PostgreSQL's type for one of DuckDB's.
@@ -61,14 +63,49 @@ func typeOf(duck string) pgType {
 	if t, ok := plainTypes[duck]; ok {
 		return t
 	}
-	return textOf // UUID, ENUM, BIT …
+	return textOf // ENUM, BIT …
 }
+
+// typeOfArrow gives PostgreSQL's type for a member of a row, of which the worker tells no name of a type.
+func typeOfArrow(t arrow.DataType) pgType {
+	switch t := t.(type) {
+	case *arrow.StructType:
+		if unnamed(t) {
+			return plainTypes["ROW"]
+		}
+		return plainTypes["STRUCT"]
+	case *arrow.MapType:
+		return plainTypes["MAP"]
+	case *arrow.ListType:
+		e := typeOfArrow(t.Elem())
+		if oid := arrayOIDs[e.oid]; oid != 0 && e.element == nil {
+			return pgType{oid, -1, -1, &e}
+		}
+		return plainTypes["STRUCT"]
+	case *arrow.TimestampType:
+		if t.TimeZone != "" {
+			return plainTypes["TIMESTAMPTZ"]
+		}
+		return plainTypes["TIMESTAMP"]
+	}
+	return plainTypes[map[arrow.Type]string{
+		arrow.BOOL: "BOOLEAN", arrow.INT8: "TINYINT", arrow.INT16: "SMALLINT", arrow.INT32: "INTEGER", arrow.INT64: "BIGINT", arrow.UINT8: "UTINYINT", arrow.UINT16: "USMALLINT", arrow.UINT32: "UINTEGER",
+		arrow.UINT64: "UBIGINT", arrow.FLOAT32: "FLOAT", arrow.FLOAT64: "DOUBLE", arrow.DECIMAL128: "DECIMAL", arrow.DECIMAL256: "DECIMAL", arrow.BINARY: "BLOB", arrow.LARGE_BINARY: "BLOB",
+		arrow.DATE32: "DATE", arrow.TIME64: "TIME", arrow.INTERVAL_MONTH_DAY_NANO: "INTERVAL", arrow.STRING: "VARCHAR", arrow.LARGE_STRING: "VARCHAR", arrow.DICTIONARY: "VARCHAR",
+	}[t.ID()]]
+}
+
+// unnamed tells the type of ROW(…), whose members have no names.
+func unnamed(t *arrow.StructType) bool { return t.NumFields() > 0 && t.Field(0).Name == "" }
 
 // columnType gives the type of a result's column.
 func columnType(c serve.Column) pgType {
 	t := typeOf(c.Type)
 	if c.Catalogue == "" {
 		return t
+	}
+	if t.oid == pgtype.Int8ArrayOID { // the catalogue has no other arrays of so wide numbers
+		return pgType{oidArrayOID, -1, -1, &pgType{pgtype.OIDOID, 4, -1, nil}}
 	}
 	oid, ok := serve.CatalogueType(c.Catalogue)
 	if !ok {
@@ -94,6 +131,7 @@ const (
 	int2vectorOID = 22
 	regprocOID    = 24
 	oidvectorOID  = 30
+	oidArrayOID   = 1028
 	unknownOID    = 705
 )
 
@@ -106,22 +144,38 @@ var parameterTypes = map[uint32]string{
 	pgtype.BoolArrayOID: "BOOLEAN[]", pgtype.Int2ArrayOID: "SMALLINT[]", pgtype.Int4ArrayOID: "INTEGER[]", pgtype.Int8ArrayOID: "BIGINT[]",
 	pgtype.Float4ArrayOID: "FLOAT[]", pgtype.Float8ArrayOID: "DOUBLE[]", pgtype.TextArrayOID: "VARCHAR[]", pgtype.VarcharArrayOID: "VARCHAR[]",
 	pgtype.DateArrayOID: "DATE[]", pgtype.TimestampArrayOID: "TIMESTAMP[]", pgtype.TimestamptzArrayOID: "TIMESTAMPTZ[]", pgtype.NumericArrayOID: "DECIMAL(38,12)[]",
-	1003: "VARCHAR[]", 1028: "BIGINT[]", 1002: "VARCHAR[]",
+	pgtype.ByteaArrayOID: "BLOB[]", pgtype.UUIDArrayOID: "UUID[]", pgtype.TimeArrayOID: "TIME[]", pgtype.IntervalArrayOID: "INTERVAL[]",
+	1003: "VARCHAR[]", oidArrayOID: "BIGINT[]", 1002: "VARCHAR[]",
 }
 
-// parameterType gives DuckDB's type for a parameter of the given type and value. Decimals take the digits that they have.
-func parameterType(oid uint32, text *string) string {
-	if oid != pgtype.NumericOID {
-		return parameterTypes[oid]
-	}
-	if text == nil {
+// describedType gives DuckDB's type for a parameter of the given type whose value is not known yet.
+func describedType(oid uint32) string {
+	if oid == pgtype.NumericOID {
 		return "DECIMAL(38,12)"
 	}
-	_, frac, _ := strings.Cut(*text, ".")
-	if strings.ContainsAny(*text, "eENI") || len(frac) > 38 {
-		return "DOUBLE"
+	return parameterTypes[oid]
+}
+
+// parameterType gives DuckDB's type for a parameter of the given type and value. Decimals take the digits that they have and no
+// more: where the common type of two decimals had more than 38 digits, DuckDB would round the other one, such as a column.
+func parameterType(oid uint32, text *string) (string, error) {
+	var numbers []*string
+	switch {
+	case oid == pgtype.NumericOID:
+		numbers = []*string{text}
+	case oid == pgtype.NumericArrayOID && text != nil:
+		var err error
+		if numbers, err = serve.ArrayItems(*text); err != nil {
+			return "", err
+		}
+	default:
+		return parameterTypes[oid], nil
 	}
-	return "DECIMAL(38," + strconv.Itoa(min(len(frac), 38)) + ")"
+	typ, err := serve.NumericType(numbers...)
+	if oid == pgtype.NumericArrayOID {
+		typ += "[]"
+	}
+	return typ, err
 }
 
 // parameterText gives the text of a parameter's value.
@@ -136,6 +190,9 @@ func parameterText(m *pgtype.Map, oid uint32, format int16, value []byte) (*stri
 	t, ok := m.TypeForOID(oid)
 	if !ok {
 		return nil, &serve.Error{Code: serve.CodeNotSupported, Message: fmt.Sprintf("parameters of type %d are not read in binary", oid)}
+	}
+	if _, array := t.Codec.(*pgtype.ArrayCodec); array && len(value) >= 4 && binary.BigEndian.Uint32(value) > 1 {
+		return nil, &serve.Error{Code: serve.CodeNotSupported, Message: "arrays of more than one dimension are not supported"}
 	}
 	v, err := t.Codec.DecodeValue(m, oid, format, value)
 	if err != nil {

@@ -1,0 +1,13 @@
+-- Functions that mean what PostgreSQL means by them, where DuckDB has none or another one of the name. They ask no catalogue.
+-- Names inside begin with cat_, so that none is one that a statement has.
+CREATE MACRO pg.numeric(x VARCHAR) AS CASE WHEN x IS NULL THEN NULL::DECIMAL(38,12) WHEN regexp_full_match(trim(x), '[+-]?([0-9]+([.][0-9]{0,12}0*)?|[.][0-9]{1,12}0*)') THEN x::DECIMAL(38,12) WHEN try_cast(x AS DECIMAL(38,12)) IS NULL THEN error('invalid input syntax for type numeric: "' || x || '"')::DECIMAL(38,12) ELSE error('a text becomes a numeric of 12 digits behind the point, and "' || x || '" has more: cast it to numeric(precision, scale)')::DECIMAL(38,12) END, (x) AS x + 0::DECIMAL(1,0);
+CREATE MACRO pg.numerics(x) AS list_transform(x, lambda cat_e: pg.numeric(cat_e));
+CREATE MACRO pg.round(x) AS CASE WHEN typeof(x) IN ('DOUBLE', 'FLOAT') THEN cast_to_type(round_even(x::DOUBLE, 0), round(x)) ELSE round(x) END;
+CREATE MACRO pg.round_to(x, n) AS CASE WHEN typeof(x) = 'DOUBLE' AND abs(x) < 1e15 THEN cast_to_type(round(CAST(printf('%.15g', x::DOUBLE) AS DECIMAL(38,15)), n), round(x, n)) ELSE round(x, n) END;
+CREATE MACRO pg.extract_seconds(x) AS CAST(date_part('microseconds', x) * 0.000001::DECIMAL(7,6) AS DECIMAL(8,6));
+CREATE MACRO pg.extract_milliseconds(x) AS CAST(date_part('microseconds', x) * 0.001::DECIMAL(4,3) AS DECIMAL(8,3));
+CREATE MACRO pg.cut(x, n) AS "left"(x::VARCHAR, n);
+CREATE MACRO pg.array_text(x) AS CASE WHEN x IS NULL THEN NULL ELSE '{' || array_to_string(list_transform(x::VARCHAR[], lambda cat_e: CASE WHEN cat_e IS NULL THEN 'NULL' WHEN cat_e = '' OR lower(cat_e) = 'null' OR regexp_matches(cat_e, '[{}",\\\s]') THEN '"' || replace(replace(cat_e, '\', '\\'), '"', '\"') || '"' ELSE cat_e END), ',') || '}' END;
+CREATE MACRO pg.plain_type_name(t) AS CASE WHEN t LIKE 'DECIMAL%' THEN 'numeric' WHEN t LIKE 'STRUCT%' OR t LIKE 'MAP%' OR t LIKE '%]' THEN 'json' ELSE coalesce(map {'VARCHAR': 'text', 'TINYINT': 'smallint', 'UTINYINT': 'smallint', 'USMALLINT': 'integer', 'UINTEGER': 'bigint', 'UBIGINT': 'numeric', 'HUGEINT': 'numeric', 'UHUGEINT': 'numeric', 'FLOAT': 'real', 'DOUBLE': 'double precision', 'BLOB': 'bytea', 'TIMESTAMP': 'timestamp without time zone', 'TIMESTAMP_S': 'timestamp without time zone', 'TIMESTAMP_MS': 'timestamp without time zone', 'TIMESTAMP_NS': 'timestamp without time zone', 'TIME': 'time without time zone', '"NULL"': 'unknown'}[t], lower(t)) END;
+CREATE MACRO pg.type_name(t) AS CASE WHEN t LIKE '%]' THEN pg.plain_type_name(regexp_replace(t, '\[[0-9]*\]$', '')) || '[]' ELSE pg.plain_type_name(t) END;
+CREATE MACRO pg.pg_typeof(x) AS pg.type_name(typeof(x));
