@@ -529,6 +529,8 @@ func (r *resolver) castMeaning(n duckdb.Node) (done bool, err error) {
 			}
 			n["child"] = text(m[1] + era + m[2])
 		}
+	case id == "BIT":
+		return false, errorf(CodeNotSupported, "the type bit is not supported")
 	case id == "VARCHAR" && isList(child):
 		set(n, r.languageCall("array_text", child))
 		return true, nil

@@ -548,6 +548,14 @@ func columnDefinitions(st *sqltext.Statement, i int) (string, error) {
 			case word == "COLLATE" || word == "DEFAULT" || word == "REFERENCES" || word == "CHECK" || word == "GENERATED" || word == "AS":
 				return "", errorf(CodeNotSupported, "%s in a temporary table is not supported", word)
 			case word != "" || st.Tokens[i].Kind == sqltext.Number || text == "," || text == "[" || text == "]":
+				if len(cur) == 1 { // the type
+					switch own := typeFor(st, i); own {
+					case numericType: // a column has a fixed number of digits
+						text = "DECIMAL(38,12)"
+					case "double", "json":
+						text = own
+					}
+				}
 				cur = append(cur, text)
 			default:
 				return "", errorf(CodeSyntax, "syntax error at or near %q", text)

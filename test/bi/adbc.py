@@ -76,6 +76,8 @@ with connect(autocommit=True) as c, c.cursor() as cur:
     cur.execute("SELECT NULL::bigint AS a, ''::text AS b, 1.5::double AS c, ARRAY[1, NULL] AS d, '\\x00ff'::bytea AS e, INTERVAL 1 DAY AS f")
     got = cur.fetch_arrow_table().to_pylist()[0]
     assert (got["a"], got["b"], got["c"], got["d"], got["e"]) == (None, "", 1.5, [1, None], b"\x00\xff"), got
+    cur.execute("SELECT $1 IS NULL, coalesce($1, 'x')", (None,))
+    assert cur.fetchall() == [(True, "x")], "a null without a type"
     cur.execute("SELECT * FROM unified_events WHERE false")
     assert cur.fetch_arrow_table().num_rows == 0
 

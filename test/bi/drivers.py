@@ -12,6 +12,7 @@ import io
 import json
 import pathlib
 import sys
+import uuid
 
 import asyncpg
 import psycopg
@@ -37,6 +38,13 @@ def psycopg3():
             same(f"psycopg, binary {binary}", c.execute(HISTORY, binary=binary).fetchall())
         assert c.execute("SELECT count(*) FROM unified_events WHERE trade_id = %s AND price < %s", (want[0][2], decimal.Decimal("1e9"))).fetchone() == (1,)
         assert c.execute("SELECT NULL::bigint, ''::text").fetchone() == (None, "")
+        one = f"FROM unified_events WHERE event_id = '{want[0][0]}'"
+        for binary in (False, True):  # numbers beside a column leave its digits alone
+            for sql in ("coalesce(price, %s)", "sum(CASE WHEN price > 0 THEN price ELSE %s END)", "least(price, %s + 1e9::numeric)"):
+                got = c.execute(f"SELECT {sql} {one}", (decimal.Decimal("0.00"),), binary=binary).fetchone()
+                assert got == (want[0][3],), f"{sql}: {got}, want {want[0][3]}"
+            got = c.execute("SELECT coalesce(%s, %s), %s, row(1, 'a b', NULL)", (None, 1, uuid.UUID(int=5)), binary=binary).fetchone()
+            assert got == (1, uuid.UUID(int=5), (1, "a b", None) if binary else ("1", "a b", None)), got
         counts = []
         for _ in range(10):
             with c.transaction():
@@ -70,6 +78,13 @@ async def asyncpg_():
         same("asyncpg", await c.fetch(HISTORY))
         same("asyncpg, prepared", await (await c.prepare(HISTORY)).fetch())
         assert await c.fetchval("SELECT count(*) FROM unified_events WHERE symbol = $1 AND event_date = $2", want[0][1], want[0][6]) > 0
+        for sql, value in [
+            ("$1::int[]", [1, 2]), ("$1::numeric[]", [decimal.Decimal("1.125")]), ("$1::bytea[]", [b"a\x00\xff"]), ("$1::uuid", uuid.UUID(int=5)), ("$1::jsonb", '{"a": 1}'),
+            ("$1 + 0", 7), ("$1::numeric", decimal.Decimal("0.123456789")),
+        ]:
+            got = await c.fetchval(f"SELECT {sql}", value)
+            assert got == value, f"asyncpg, {sql}: {got}, want {value}"
+        assert await c.fetchval("SELECT price + $2 FROM unified_events WHERE event_id = $1", want[0][0], decimal.Decimal("0.5")) == want[0][3] + decimal.Decimal("0.5")
         async with c.transaction():
             same("asyncpg, a cursor", [r async for r in c.cursor(HISTORY, prefetch=100)])
         out = io.BytesIO()

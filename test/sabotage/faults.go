@@ -899,6 +899,31 @@ var faults = []fault{
 		pkg:   "./test/bi", test: "^TestMetadataOfDriversIsPostgreSQLs$",
 	},
 	{
+		name: "parameter-rounds-the-column", what: "a decimal beside a numeric parameter is rounded to the digits of the parameter",
+		edits: []edit{{"serve/numeric.go", "return fmt.Sprintf(\"DECIMAL(%d,%d)\", width, scale), nil", "return fmt.Sprintf(\"DECIMAL(%d,%d)\", max(width, 38), scale), nil"}},
+		pkg:   "./test/bi", test: "^TestStatementsMeanWhatPostgreSQLMeans$",
+	},
+	{
+		name: "numeric-of-three-digits", what: "a cast to numeric keeps three digits behind the point",
+		edits: []edit{{"serve/rewrite.go", "\t\tif !long {\n\t\t\treturn numericType\n", "\t\tif !long && i < 0 {\n\t\t\treturn numericType\n"}},
+		pkg:   "./test/bi", test: "^TestStatementsMeanWhatPostgreSQLMeans$",
+	},
+	{
+		name: "unknown-pattern-is-printed", what: "to_char prints the letters of a pattern that it does not know",
+		edits: []edit{{"serve/timeformat.go", "\t\t\tif upper == r {\n", "\t\t\tif upper == r && n == 0 {\n"}},
+		pkg:   "./test/bi", test: "^TestStatementsMeanWhatPostgreSQLMeans$",
+	},
+	{
+		name: "privilege-on-a-hidden-column", what: "has_column_privilege is true of a column that the role does not see",
+		edits: []edit{{"serve/pgcatalog/functions.sql", "'(?i)select') AND EXISTS (SELECT 1 FROM @.m_pg_attribute", "'(?i)select') OR EXISTS (SELECT 1 FROM @.m_pg_attribute"}},
+		pkg:   "./test/bi", test: "^TestRolesSeeTheirTables$",
+	},
+	{
+		name: "null-of-flight-is-a-text", what: "a null parameter of Flight SQL arrives as a text",
+		edits: []edit{{"serve/flightsql/params.go", "a.IsNull(0) || a.DataType().ID() == arrow.NULL", "a.IsNull(0)"}},
+		pkg:   "./test/bi", test: "^TestFlightSQL$",
+	},
+	{
 		name: "ticket-of-any-role", what: "who has another role's ticket of Flight SQL gets its rows",
 		edits: []edit{{"serve/flightsql/statements.go", "ok := r != nil && r.role == roleOf(ctx) && !r.taken", "ok := r != nil && !r.taken"}},
 		pkg:   "./test/bi", test: "^TestFlightSQLRefuses$",
