@@ -20,13 +20,16 @@ var parameterTypes = map[string]arrow.DataType{
 	"BIGINT": arrow.PrimitiveTypes.Int64, "UTINYINT": arrow.PrimitiveTypes.Uint8, "USMALLINT": arrow.PrimitiveTypes.Uint16, "UINTEGER": arrow.PrimitiveTypes.Uint32,
 	"UBIGINT": arrow.PrimitiveTypes.Uint64, "FLOAT": arrow.PrimitiveTypes.Float32, "DOUBLE": arrow.PrimitiveTypes.Float64, "DATE": arrow.FixedWidthTypes.Date32,
 	"TIME": arrow.FixedWidthTypes.Time64us, "TIMESTAMP": &arrow.TimestampType{Unit: arrow.Microsecond}, "TIMESTAMPTZ": &arrow.TimestampType{Unit: arrow.Microsecond, TimeZone: "UTC"},
-	"BLOB": arrow.BinaryTypes.Binary, "VARCHAR[]": arrow.ListOf(arrow.BinaryTypes.String), "DECIMAL": &arrow.Decimal128Type{Precision: 38, Scale: 12},
+	"BLOB": arrow.BinaryTypes.Binary, "DECIMAL": &arrow.Decimal128Type{Precision: 38, Scale: 12},
 }
 
 // parameterType is parameterTypes with text for what it lacks: texts become anything.
 func parameterType(duck string) arrow.DataType {
 	if t, ok := parameterTypes[duck]; ok {
 		return t
+	}
+	if elem, ok := strings.CutSuffix(duck, "[]"); ok {
+		return arrow.ListOf(parameterType(elem))
 	}
 	return arrow.BinaryTypes.String
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
 
 	"github.com/cauce-data/cauce/delta"
 	"github.com/cauce-data/cauce/serve"
@@ -154,7 +155,17 @@ func cells(rows *serve.Rows, f func(row []*string) bool) error {
 
 // cellText is a value as cauce query writes it to CSV: times of an instant are in UTC.
 func cellText(c arrow.Array, i int) string {
-	return c.ValueStr(i)
+	row, ok := c.(*array.Struct)
+	if !ok || row.NumField() == 0 || row.DataType().(*arrow.StructType).Field(0).Name != "" {
+		return c.ValueStr(i)
+	}
+	members := make([]string, row.NumField()) // of ROW(…): they have no names, which JSON would need
+	for f := range members {
+		if m := row.Field(f); m.IsValid(i) {
+			members[f] = cellText(m, i)
+		}
+	}
+	return "(" + strings.Join(members, ",") + ")"
 }
 
 // grid answers with the first rows of a statement's result.
