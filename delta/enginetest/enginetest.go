@@ -452,6 +452,43 @@ func TestReader(t *testing.T, r delta.Reader) {
 	if !failed {
 		t.Error("a file that is not there reads as empty")
 	}
+	t.Run("batches have the table's types", func(t *testing.T) {
+		s, rows := nestedSuite(t)
+		files := s.write(rows)
+		want := s.table.Schema.Arrow()
+		for _, o := range []delta.ReadOptions{{}, {Rows: []*roaring64.Bitmap{roaring64.BitmapOf(0, 1)}}} {
+			equal(t, "rows", text(t, r.Read(ctx, s.table, files, o)), text(t, s.rows(rows...).Read(ctx, nil, nil)))
+			for b, err := range r.Read(ctx, s.table, files, o) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i, c := range b.Columns() {
+					if !arrow.TypeEqual(c.DataType(), want.Field(i).Type) {
+						t.Errorf("column %s is %s, want %s", want.Field(i).Name, c.DataType(), want.Field(i).Type)
+					}
+				}
+			}
+		}
+	})
+}
+
+// nestedSuite is a table with NOT NULL inside of its columns, and rows for it.
+func nestedSuite(t *testing.T) (*suite, []string) {
+	t.Helper()
+	s := newSuite(t)
+	s.table.PartitionBy = nil
+	inner := &delta.Struct{Fields: []delta.Field{{Name: "a", Type: delta.Integer}, {Name: "b", Type: delta.String, Nullable: true}}}
+	s.table.Schema = &delta.Schema{Fields: []delta.Field{
+		{Name: "id", Type: delta.String, Nullable: true},
+		{Name: "s", Type: inner, Nullable: true},
+		{Name: "l", Type: &delta.Array{Element: inner}, Nullable: true},
+		{Name: "m", Type: &delta.Map{Key: delta.String, Value: inner}, Nullable: true},
+		{Name: "d", Type: &delta.Struct{Fields: []delta.Field{{Name: "x", Type: inner}}}, Nullable: true},
+	}}
+	return s, []string{
+		`{"id":"a","s":{"a":1,"b":"x"},"l":[{"a":2,"b":null}],"m":[{"key":"k","value":{"a":3,"b":null}}],"d":{"x":{"a":4,"b":null}}}`,
+		`{"id":"b"}`,
+	}
 }
 
 // TestLocator tests a Locator on files of the pure-Go writer.
@@ -522,6 +559,20 @@ func TestLocator(t *testing.T, l delta.Locator) {
 	if m, err := l.Locate(ctx, s.table, files, s.rows(), []string{"id"}, nil); err != nil || len(m.Match) != 0 {
 		t.Errorf("no source rows: %+v, %v", m, err)
 	}
+	t.Run("stored columns have the table's types", func(t *testing.T) {
+		s, rows := nestedSuite(t)
+		want := s.table.Schema.Names()
+		m, err := l.Locate(ctx, s.table, s.write(rows), s.rows(rows...), []string{"id"}, want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Stored.Release()
+		for i, c := range m.Stored.Columns() {
+			if f := s.table.Schema.Arrow().Field(i); !arrow.TypeEqual(c.DataType(), f.Type) {
+				t.Errorf("column %s is %s, want %s", f.Name, c.DataType(), f.Type)
+			}
+		}
+	})
 }
 
 func sorted(lines ...string) []string {

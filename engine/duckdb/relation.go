@@ -386,7 +386,7 @@ func (c *conn) batches(ctx context.Context, query string, schema *arrow.Schema) 
 			}
 			out := b
 			if schema != nil {
-				out = array.NewRecordBatch(withTypes(schema, b), b.Columns(), b.NumRows())
+				out = underSchema(schema, b)
 			} else {
 				out.Retain()
 			}
@@ -402,13 +402,56 @@ func (c *conn) batches(ctx context.Context, query string, schema *arrow.Schema) 
 	}
 }
 
-// withTypes is the schema with the types that a batch really has: DuckDB names the inner fields of lists and maps its
-// own way.
-func withTypes(s *arrow.Schema, b arrow.RecordBatch) *arrow.Schema {
+// underSchema gives a batch the types of a schema. DuckDB knows no NOT NULL inside of structs, lists and maps, and rows that it
+// reads must meet those of others. The caller releases the result.
+func underSchema(schema *arrow.Schema, b arrow.RecordBatch) arrow.RecordBatch {
+	cols := slices.Clone(b.Columns())
+	for i, c := range cols {
+		want := schema.Field(i).Type
+		if arrow.TypeEqual(c.DataType(), want) {
+			continue
+		}
+		if d := retyped(c.Data(), want); d != nil {
+			cols[i] = array.MakeFromData(d)
+			d.Release()
+			defer cols[i].Release()
+		}
+	}
+	return array.NewRecordBatch(withTypes(schema, cols), cols, b.NumRows())
+}
+
+// retyped is the same data under a type that says only something else of what may be null, nil if it says more. The caller
+// releases it.
+func retyped(d arrow.ArrayData, want arrow.DataType) arrow.ArrayData {
+	have := d.DataType()
+	inner, ok := want.(arrow.NestedType)
+	if !ok || have.ID() != want.ID() {
+		if !arrow.TypeEqual(have, want) {
+			return nil
+		}
+		d.Retain()
+		return d
+	}
+	fields := inner.Fields()
+	if s, ok := have.(*arrow.StructType); ok && !slices.EqualFunc(s.Fields(), fields, func(a, b arrow.Field) bool { return a.Name == b.Name }) {
+		return nil
+	}
+	children := make([]arrow.ArrayData, len(fields))
+	for i, f := range fields {
+		if children[i] = retyped(d.Children()[i], f.Type); children[i] == nil {
+			return nil
+		}
+		defer children[i].Release()
+	}
+	return array.NewData(want, d.Len(), d.Buffers(), children, d.NullN(), d.Offset())
+}
+
+// withTypes is the schema with the types that columns really have, where these are others: DuckDB gives variants as texts.
+func withTypes(s *arrow.Schema, columns []arrow.Array) *arrow.Schema {
 	same := true
 	fields := s.Fields()
-	for i := range fields {
-		if t := b.Column(i).DataType(); !arrow.TypeEqual(fields[i].Type, t) {
+	for i, c := range columns {
+		if t := c.DataType(); !arrow.TypeEqual(fields[i].Type, t) {
 			fields[i].Type = t
 			same = false
 		}

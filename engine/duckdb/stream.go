@@ -51,13 +51,13 @@ func openStream(ctx context.Context, schema *arrow.Schema, batches iter.Seq2[arr
 		return nil, err
 	}
 	if more {
-		schema = withTypes(schema, b)
+		schema = withTypes(schema, b.Columns())
 		b.Retain() // the stream keeps it beyond this step
 	}
 	return newBatchStream(ctx, schema, func(_ context.Context, send func(arrow.RecordBatch) bool) error {
 		defer end()
 		for more {
-			if withTypes(schema, b) != schema {
+			if withTypes(schema, b.Columns()) != schema {
 				err := fmt.Errorf("rows of two forms: %v and %v", schema, b.Schema())
 				b.Release()
 				return err
