@@ -387,18 +387,7 @@ func (r *tableRules) verify(ctx context.Context, rows Rows, skip *roaring64.Bitm
 	if len(r.must) == 0 || rows.NumRows() == 0 {
 		return nil
 	}
-	use := map[string]bool{}
-	for _, b := range r.must {
-		for _, p := range expr.Columns(b.tree) {
-			use[p[1]] = true
-		}
-	}
-	var cols []string
-	for _, f := range rows.Schema().Fields() {
-		if tf, ok := r.schema.Field(f.Name); ok && use[tf.Name] {
-			cols = append(cols, f.Name)
-		}
-	}
+	cols := r.columns(rows.Schema())
 	if len(cols) == 0 {
 		cols = []string{rows.Schema().Field(0).Name}
 	}
@@ -422,27 +411,53 @@ func (r *tableRules) verify(ctx context.Context, rows Rows, skip *roaring64.Bitm
 	return nil
 }
 
+// columns are those of rows that the rules speak of.
+func (r *tableRules) columns(rows *arrow.Schema) []string {
+	use := map[string]bool{}
+	for _, b := range r.must {
+		for _, p := range expr.Columns(b.tree) {
+			use[p[1]] = true
+		}
+	}
+	var cols []string
+	for _, f := range rows.Fields() {
+		if tf, ok := r.schema.Field(f.Name); ok && use[tf.Name] {
+			cols = append(cols, f.Name)
+		}
+	}
+	return cols
+}
+
+// broken is the first rule that one row of a batch of the table's width breaks, nil if it keeps all. The error says that the rule
+// cannot be computed for the row.
+func (r *tableRules) broken(b arrow.RecordBatch, i int) (*boundRule, error) {
+	for k := range r.must {
+		m := &r.must[k]
+		if ok, err := m.cond.True(b, i); err != nil || !ok {
+			return m, err
+		}
+	}
+	return nil, nil
+}
+
 // check evaluates the rules for one row of a batch of the table's width.
 func (r *tableRules) check(b arrow.RecordBatch, i int, ordinal int64) error {
-	for _, m := range r.must {
-		ok, err := m.cond.True(b, i)
-		if err != nil {
-			return fmt.Errorf("%s %s (%s), row %d: %w", m.rule, m.name, m.sql, ordinal, err)
-		}
-		if ok {
-			continue
-		}
-		var vals []string
-		for _, p := range expr.Columns(m.tree) {
-			v := "NULL"
-			if c := named(b, p[1]); c.IsValid(i) {
-				v = c.ValueStr(i)
-			}
-			vals = append(vals, p[1]+" = "+v)
-		}
-		return &ConstraintError{Rule: m.rule, Name: m.name, SQL: m.sql, Row: ordinal, Values: strings.Join(vals, ", ")}
+	m, err := r.broken(b, i)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s %s (%s), row %d: %w", m.rule, m.name, m.sql, ordinal, err)
+	case m == nil:
+		return nil
 	}
-	return nil
+	var vals []string
+	for _, p := range expr.Columns(m.tree) {
+		v := "NULL"
+		if c := named(b, p[1]); c.IsValid(i) {
+			v = c.ValueStr(i)
+		}
+		vals = append(vals, p[1]+" = "+v)
+	}
+	return &ConstraintError{Rule: m.rule, Name: m.name, SQL: m.sql, Row: ordinal, Values: strings.Join(vals, ", ")}
 }
 
 // enforce prepares rows for being written: computed columns are filled in, and every rule is checked.

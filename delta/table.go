@@ -129,6 +129,13 @@ func (t *Table) pause(ctx context.Context, try int) error {
 	return t.opts.Sleep(ctx, time.Duration(t.opts.Jitter()*float64(most)))
 }
 
+// Latest is the newest snapshot that the table has seen, without asking the store.
+func (t *Table) Latest() *Snapshot {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.latest
+}
+
 // Store is where the table lives.
 func (t *Table) Store() objstore.Store { return t.store }
 

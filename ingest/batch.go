@@ -389,7 +389,7 @@ func (b *batchRun) tryEpoch(ctx context.Context, files []objstore.Info) (again b
 		in.settleCopies() // names that are new, but no content that is
 		return false, nil
 	}
-	res, err := ep.Finish(ctx)
+	res, err := b.l.finish(ctx, ep, b.table)
 	if err != nil {
 		if in.anyChanged(ctx) {
 			return true, nil

@@ -186,6 +186,21 @@ func (l *Lake) newEpoch(ctx context.Context, plan *pipeline.Plan) (Epoch, time.T
 	return e, at, nil
 }
 
+// finish ends the computation of an epoch for a table. Rows that the table would refuse are bad rows like those that break a rule
+// of the plan. The rules are those of the last look at the table: a rule that came since is kept by the commit.
+func (l *Lake) finish(ctx context.Context, e Epoch, t *delta.Table) (*EpochResult, error) {
+	if k, ok := e.(pipeline.TableRuler); ok {
+		if s := t.Latest(); s != nil {
+			rules, err := s.RowRules()
+			if err != nil {
+				return nil, err
+			}
+			k.KeepRules(rules)
+		}
+	}
+	return e.Finish(ctx)
+}
+
 // join lists names for people, cut where there are many.
 func join(names []string) string {
 	const max = 5

@@ -116,12 +116,12 @@ func (r *streamRun) gather(ctx context.Context, b *microBatch, due time.Time, me
 }
 
 // compute ends the reading of a batch that has records.
-func (b *microBatch) compute(ctx context.Context) error {
+func (r *streamRun) compute(ctx context.Context, b *microBatch) error {
 	if b.result != nil {
 		return nil
 	}
 	var err error
-	b.result, err = b.ep.Finish(ctx)
+	b.result, err = r.l.finish(ctx, b.ep, r.table)
 	b.ph.done("compute")
 	return err
 }
@@ -148,7 +148,7 @@ func (r *streamRun) prepare(ctx context.Context, before *microBatch) *prepared {
 		defer close(p.done)
 		p.err = r.gather(ctx, p.batch, time.Time{}, merged)
 		if p.err == nil && r.complete(p.batch) {
-			p.err = p.batch.compute(ctx)
+			p.err = r.compute(ctx, p.batch)
 		}
 	}()
 	return p

@@ -305,7 +305,7 @@ func (l *Lake) commitRepair(ctx context.Context, src *pipeline.Source, recs []pi
 		if err := ep.AddRecords(ctx, recs); err != nil {
 			return err
 		}
-		if c.result, err = ep.Finish(ctx); err != nil {
+		if c.result, err = l.finish(ctx, ep, t); err != nil {
 			return err
 		}
 		if c.result.Failed != nil {

@@ -123,7 +123,7 @@ func (l *Lake) retrySource(ctx context.Context, src *pipeline.Source, rows []*Qu
 		return nil
 	}
 	ph.done("read")
-	if c.result, err = ep.Finish(ctx); err != nil {
+	if c.result, err = l.finish(ctx, ep, c.table); err != nil {
 		return err
 	}
 	if c.result.Failed != nil {

@@ -388,7 +388,7 @@ func (r *streamRun) epoch(ctx context.Context, due time.Time) (full bool, err er
 		// More waits: it is read and computed while this batch is merged.
 		r.ahead = r.prepare(ctx, b)
 	}
-	if err := b.compute(ctx); err != nil {
+	if err := r.compute(ctx, b); err != nil {
 		return false, err
 	}
 	if b.result.Failed != nil {

@@ -29,6 +29,12 @@ type FileExpecter interface {
 	ExpectFiles(sizes []int64)
 }
 
+// TableRuler is an Epoch that takes rows that the table itself would refuse for bad ones, like those that break a rule of the plan.
+type TableRuler interface {
+	// KeepRules tells the rules of the table. It is called before Finish, or not at all.
+	KeepRules(rules *delta.RowRules)
+}
+
 // EpochResult is what Finish found. Read = Rows.NumRows() + Lost + Filtered + Quarantined.
 type EpochResult struct {
 	// Rows are the winners in the table's schema, system columns included, unique by the key.

@@ -14,6 +14,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 
+	"github.com/cauce-data/cauce/delta"
 	"github.com/cauce-data/cauce/pipeline"
 )
 
@@ -24,6 +25,7 @@ type epoch struct {
 	p          *program
 	ingestedAt time.Time
 	schema     string
+	rules      *delta.RowRules // of the table; nil: not told
 
 	mu       sync.Mutex
 	parts    []*part
@@ -65,6 +67,9 @@ func (e *Engine) NewEpoch(ctx context.Context, plan *pipeline.Plan, ingestedAt t
 	}
 	return x, nil
 }
+
+// KeepRules implements pipeline.TableRuler.
+func (x *epoch) KeepRules(rules *delta.RowRules) { x.rules = rules }
 
 // ExpectFiles implements pipeline.FileExpecter: where there are enough files to keep the processors busy with one each,
 // DuckDB's own threads would only be in the way.

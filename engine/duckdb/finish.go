@@ -39,10 +39,14 @@ func (x *epoch) Finish(ctx context.Context) (*pipeline.EpochResult, error) {
 		}
 	}
 	rel.setParts(x.relationParts())
-	err := x.e.with(ctx, func(c *conn) error {
-		if err := x.countStatus(ctx, c, res); err != nil {
-			return err
-		}
+	err := x.e.with(ctx, func(c *conn) error { return x.countStatus(ctx, c, res) })
+	if err == nil && res.Failed == nil {
+		err = x.judge(ctx, rel, res)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("source %s: %w", x.p.plan.Source.Name, err)
+	}
+	err = x.e.with(ctx, func(c *conn) error {
 		if res.Failed != nil {
 			return nil
 		}
@@ -341,14 +345,7 @@ func (x *epoch) dedupe(ctx context.Context, c *conn, rel *relation, res *pipelin
 		return err
 	}
 	res.Lost = lost
-	for _, p := range x.parts {
-		err := c.exec(ctx, fmt.Sprintf("UPDATE %s SET %s = %d WHERE rowid IN (SELECT g - %d FROM %s WHERE g >= %d AND g < %d)",
-			p.table, colStatus, statusLost, p.base, losers, p.base, p.base+p.rows))
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return x.markFrom(ctx, c, losers, func(*part) int { return statusLost })
 }
 
 // originsDiffer tells whether each origin stands in one part only, so that origin and position identify a row.
@@ -634,8 +631,8 @@ func (x *epoch) reason(b broken, raw func(name string) (string, bool)) string {
 	}
 	what := r.describe
 	switch {
-	case strings.HasPrefix(r.name, "not_null:"):
-		what = strings.TrimPrefix(r.name, "not_null:") + " is null"
+	case strings.HasPrefix(r.name, rulePrefixNotNull):
+		what = strings.TrimPrefix(r.name, rulePrefixNotNull) + " is null"
 		if len(vals) == 0 {
 			return what
 		}
@@ -653,6 +650,9 @@ func (x *epoch) reason(b broken, raw func(name string) (string, bool)) string {
 }
 
 func (x *epoch) ruleText(r rule) string {
+	if r.text != "" {
+		return r.text
+	}
 	for _, e := range x.p.plan.Table.Expect {
 		if e.Name == r.name {
 			return e.Check

@@ -35,9 +35,13 @@ type rule struct {
 	fails    bool   // on_fail: fail
 	column   int    // of casts and not-null checks; else -1
 	expr     pipeline.Expr
-	fromRaw  bool // expr names raw fields, not columns
+	fromRaw  bool   // expr names raw fields, not columns
+	text     string // SQL of a rule of the table, which expr is not
 	describe string
 }
+
+// rulePrefixNotNull begins the names of rules that a null breaks.
+const rulePrefixNotNull = "not_null:"
 
 // statusLost marks rows that lost against another row of the epoch with the same key.
 const statusLost = 65535
@@ -404,7 +408,7 @@ func (p *program) render(in input) (*rendering, error) {
 			if s, ok := out.constants[i]; ok {
 				v = s
 			}
-			checks.add(v+" IS NULL", addRule(rule{name: "not_null:" + c.Name, column: i, expr: p.fieldOf[strings.ToLower(c.Name)], fromRaw: true, describe: "is null"}))
+			checks.add(v+" IS NULL", addRule(rule{name: rulePrefixNotNull + c.Name, column: i, expr: p.fieldOf[strings.ToLower(c.Name)], fromRaw: true, describe: "is null"}))
 		}
 	}
 	for _, x := range plan.Expect {
