@@ -4,7 +4,7 @@
 //
 // # Records
 //
-// A record ends with \n or \r\n. Blank lines are no records. Fields may stand in quotes; inside, a quote is doubled,
+// A record ends with \n or \r\n; a file without any \n is read as one with \n in the place of each \r. Blank lines are no records. Fields may stand in quotes; inside, a quote is doubled,
 // and line breaks are kept as they are where csv.multiline allows them. The rules are those of encoding/csv without
 // LazyQuotes, but for two points: a \r\n inside quotes keeps its \r, and a record that breaks the rules costs its
 // first line only.
@@ -27,6 +27,8 @@ var (
 	ErrEncoding = errors.New("encoding is not known")
 	// ErrHeader says that a header can't be used.
 	ErrHeader = errors.New("header can't be used")
+	// ErrLineEnds says that a file's lines end in several ways, of which one is CR alone.
+	ErrLineEnds = errors.New("line ends are mixed")
 	// ErrMissingField says that a file lacks a field that the lake file names and does not call optional.
 	ErrMissingField = errors.New("field is missing")
 	// ErrDangling says that a link leads nowhere.

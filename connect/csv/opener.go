@@ -205,6 +205,11 @@ func header(f *pipeline.RawFile, d dialect, c pipeline.CSV, known []string) (emp
 		}
 		return false, fmt.Errorf("%w: line %d: %s", ErrHeader, first.Line, first.Err)
 	}
+	for i, v := range first.Values {
+		if strings.Contains(v, "\r") && (first.Quoted == nil || !first.Quoted[i]) {
+			return false, fmt.Errorf("%w: line %d holds a CR before its end; lines end with LF, CR LF, or all of them with CR", ErrLineEnds, first.Line)
+		}
+	}
 	if !c.HasHeader(first.Values) {
 		if len(c.Columns) == 0 {
 			return false, fmt.Errorf("%w: the file has none, and csv.columns names no fields", ErrHeader)
@@ -438,9 +443,47 @@ func (s *stage) decode(plain io.Reader, local string) error {
 			return e
 		}
 		if err == io.EOF { //nolint:errorlint // only the bare one is an end
+			if s.text.carriageReturns() {
+				return s.endLines()
+			}
 			return nil
 		}
 		if err != nil {
+			return err
+		}
+	}
+}
+
+// endLines makes a copy of a text whose lines end with CR alone in which they end with LF. Bytes keep their places.
+func (s *stage) endLines() error {
+	in, err := os.Open(s.path)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := s.o.tempFile()
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	s.temps = append(s.temps, out.Name())
+	s.path, s.inPlace = out.Name(), false
+	s.text.lf, s.text.cr = s.text.cr, 0
+	buf := make([]byte, 256<<10)
+	for {
+		n, err := in.Read(buf)
+		for i, c := range buf[:n] {
+			if c == '\r' {
+				buf[i] = '\n'
+			}
+		}
+		if _, e := out.Write(buf[:n]); e != nil {
+			return e
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err = errors.Join(err, s.ctx.Err()); err != nil {
 			return err
 		}
 	}

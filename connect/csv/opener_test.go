@@ -239,6 +239,30 @@ func TestOpenMakesEveryPackingReadable(t *testing.T) {
 	}
 }
 
+// TestCarriageReturnsEndLines: without an LF in the file they do, whatever packs it.
+func TestCarriageReturnsEndLines(t *testing.T) {
+	for key, content := range map[string][]byte{"a.csv": []byte("id,name\r1,x\r2,\"a\rb\"\r"), "a.csv.gz": gz([]byte("id,name\r1,x\r2,\"a\rb\"\r"))} {
+		local := folder{root: t.TempDir()}
+		local.write(t, key, content)
+		f, err := open(t, Options{}, local, key, std)
+		must(t, err)
+		if got, want := text(t, f), "id|name\n1: 1|x\n2: 2|a\nb\n"; got != want || !f.Plain {
+			t.Errorf("%s: %q", key, got)
+		}
+		sum := sha256.Sum256(content)
+		if f.SHA256 != hex.EncodeToString(sum[:]) {
+			t.Errorf("%s: the hash is not that of the original", key)
+		}
+	}
+	mixed := std
+	mixed.Columns = []string{"id", "name"}
+	f, err := open(t, Options{}, &shelf{files: map[string][]byte{"a.csv": []byte("id,name\n1,x\r2,y\n3,z\n")}}, "a.csv", mixed)
+	must(t, err)
+	if got := text(t, f); !strings.Contains(got, "1: the record has 3 fields, expected 2\n2: 3|z\n") {
+		t.Errorf("a CR within a line: %q", got)
+	}
+}
+
 func TestOpenRefuses(t *testing.T) {
 	broken := gz(bytes.Repeat([]byte("id,name\n1,2\n"), 5000))
 	flipped := slices.Clone(broken)
@@ -276,6 +300,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"encoding", "a.csv", []byte("id\n1\n"), unknown, ErrEncoding, "klingon"},
 		{"name twice", "a.csv", []byte("id,id\n1,2\n"), std, ErrHeader, `"id" twice`},
 		{"bad header", "a.csv", []byte("id,\"na\"me\n1,2\n"), std, ErrHeader, "line 1"},
+		{"mixed line ends", "a.csv", []byte("id,name\r1,2\n3,4\n"), std, ErrLineEnds, "line 1 holds a CR"},
 		{"no names", "a.csv", []byte("1,2\n"), headless, ErrHeader, "csv.columns"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

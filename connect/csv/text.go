@@ -190,6 +190,9 @@ func (a *analysis) plain() bool {
 	return a.valid() && (a.cr == 0 || a.cr == a.crlf && a.lf == a.crlf)
 }
 
+// carriageReturns tells that the lines of the text end with CR alone.
+func (a *analysis) carriageReturns() bool { return a.cr > 0 && a.lf == 0 }
+
 // contextReader ends reading when the context ends.
 type contextReader struct {
 	ctx context.Context //nolint:containedctx // lives as long as one copy

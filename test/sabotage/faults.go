@@ -401,8 +401,13 @@ var faults = []fault{
 		pkg:   "./delta", test: "^TestMergeForgetsDeadBeaters$",
 	},
 	{
+		name: "carriage-returns-are-text", what: "a CSV file whose lines end with CR is taken for one line, and so for empty",
+		edits: []edit{{"connect/csv/text.go", "return a.cr > 0 && a.lf == 0", "return false"}},
+		pkg:   "./connect/csv", test: "^TestCarriageReturnsEndLines$",
+	},
+	{
 		name: "null-passes-check", what: "a CHECK constraint that is null for a row lets it pass",
-		edits: []edit{{"delta/constraints.go", "\t\tif ok {\n\t\t\tcontinue\n\t\t}\n\t\tvar vals", "\t\tif v, _ := m.cond.Value(b, i); ok || v == nil {\n\t\t\tcontinue\n\t\t}\n\t\tvar vals"}},
+		edits: []edit{{"delta/constraints.go", "err != nil || !ok {\n\t\t\treturn m, err", "err != nil || !ok {\n\t\t\tif v, _ := m.cond.Value(b, i); v == nil {\n\t\t\t\tcontinue\n\t\t\t}\n\t\t\treturn m, err"}},
 		pkg:   "./delta", test: "^TestRulesOnEveryWritePath$",
 	},
 	{

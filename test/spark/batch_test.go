@@ -60,12 +60,14 @@ func conformance(t *testing.T) map[string][]byte {
 		"historico_dirty.csv":     head + "BTCUSDT,13,,1,1,1724112000000,True,True\nBTCUSDT,14,-1,1,1,1724112000000,True,True\nBTCUSDT,15,1.123456789,1,1,1724112000000,True,True\nBTCUSDT,16,abc,1,1,1724112000000,True,True\nBTCUSDT,17,1,1,1,yesterday,True,True\nBTCUSDT,18,1,1,1,1724112000000,maybe,True\n,19,1,1,1,1724112000000,True,True\nBTCUSDT,x,1,1,1,1724112000000,True,True\nB\xffC,21,1,1,1,1724112000000,True,True\n",
 		"historico_unknown.csv":   "symbol,trade_id,price,qty,time,is_buyer_maker,z,\"a \"\"b\"\" é\"\nBTCUSDT,40,1,1,1724112000000,True,\"q\"\"\\/<\x1f\x7f\u2028é\",\"\"\nBTCUSDT,41,1,1,1724112000000,True,,\n",
 		"historico_order.csv":     "time,price,qty,trade_id,symbol,is_buyer_maker\n1724112000000,5,5,22,SOLUSDT,true\n1724112000000123,5,5,23,SOLUSDT,true",
+		"historico_cr.csv":        strings.ReplaceAll(head+"BTCUSDT,28,3,1,1,1724112000000,True,True\nBTCUSDT,29,3,1,1,1724112000000,True,True\n", "\n", "\r"),
 		"historico_small.csv.gz":  head + "BTCUSDT,24,1e1,1,1,1724112000000,True,True\n",
 		"historico_small.csv.zip": head + "BTCUSDT,25,1,1,1,1724112000000,True,True\nBTCUSDT,1,10.5,1,10.5,1724112000000,True,True\nBTCUSDT,1,11,1,10.5,1724112000001,True,True\n",
 		"historico_small.csv.zst": head + "BTCUSDT,26,1,1,1,1724112000000,True,True\n",
 		"historico_empty.csv":     "",
 		"historico_header.csv":    head,
 		"historico_binary.csv":    "\x7fELF\x02\x01\x01\x00\x00",
+		"historico_mixed.csv":     strings.TrimSuffix(head, "\n") + "\rBTCUSDT,30,1,1,1,1724112000000,True,True\nBTCUSDT,31,1,1,1,1724112000000,True,True\n",
 		"historico_missing.csv":   "symbol,trade_id\nBTCUSDT,27\n",
 	} {
 		out[name] = pack(name, body)

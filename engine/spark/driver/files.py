@@ -245,6 +245,8 @@ def header(data, source, known, encoding):
         if csv["header"] == "false" or csv["header"] == "auto" and columns:
             return False, list(columns), False
         raise FileError(f"header can't be used: line {first[1]}: {first[5]}")
+    if any(b"\r" in v and not quoted for v, quoted in first[4]):
+        raise FileError(f"line ends are mixed: line {first[1]} holds a CR before its end; lines end with LF, CR LF, or all of them with CR")
     values = [v.decode("utf-8") for v, _ in first[4]]
     low = {n.lower() for n in columns + (csv.get("optional") or []) + (csv.get("named") or [])}
     has = csv["header"] == "true" or csv["header"] == "auto" and (not columns or any(v.strip().lower() in low for v in values))
@@ -260,6 +262,8 @@ def file_records(source, program, name, content, modified):
     digest = hashlib.sha256(content).hexdigest()
     data, encoding = in_utf8(unpacked(name, content), source["csv"].get("encoding"))
     check_text(data)
+    if b"\n" not in data:
+        data = data.replace(b"\r", b"\n")
     raw_fields = program["raw_fields"]
     has_header, fields, empty = header(data, source, raw_fields, encoding)
     optional = source["csv"].get("optional") or []
