@@ -15,7 +15,8 @@ import (
 )
 
 // TestDocumentationBlocksRun runs the shell blocks of every document, block after block in an empty folder of its own.
-// Blocks marked "sh set-up" (installation, other programs) are left out.
+// Blocks marked "sh set-up" (installation, other programs) are left out, and those marked "sh python" where the Python of the
+// tests is missing.
 func TestDocumentationBlocksRun(t *testing.T) {
 	t.Parallel()
 	root := prereq.Root()
@@ -26,6 +27,7 @@ func TestDocumentationBlocksRun(t *testing.T) {
 	for _, name := range []string{"README.md", "README.es.md", "ARCHITECTURE.md"} {
 		docs = append(docs, filepath.Join(root, name))
 	}
+	python, pythonErr := prereq.Lookup("venv")
 	ran := 0
 	if testscale.Current() == testscale.Short {
 		docs = []string{filepath.Join(root, "README.md"), filepath.Join(root, "docs", "scheduling.md")}
@@ -35,7 +37,7 @@ func TestDocumentationBlocksRun(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		script, blocks := shellBlocks(string(text))
+		script, blocks := shellBlocks(string(text), pythonErr == nil)
 		if blocks == 0 {
 			continue
 		}
@@ -46,6 +48,9 @@ func TestDocumentationBlocksRun(t *testing.T) {
 			cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", freePorts(t, script))
 			cmd.Dir = t.TempDir()
 			cmd.Env = append(os.Environ(), "CAUCE_ROOT=")
+			if pythonErr == nil {
+				cmd.Env = append(cmd.Env, "PATH="+filepath.Dir(python)+":"+os.Getenv("PATH"))
+			}
 			cmd.WaitDelay = 10 * time.Second
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Errorf("%v\n%s", err, out)
@@ -60,12 +65,12 @@ func TestDocumentationBlocksRun(t *testing.T) {
 }
 
 // shellBlocks joins the blocks of a document into one script that says which block it is in.
-func shellBlocks(text string) (script string, blocks int) {
+func shellBlocks(text string, python bool) (script string, blocks int) {
 	var b strings.Builder
 	inside := false
 	for i, line := range strings.Split(text, "\n") {
 		switch {
-		case !inside && strings.TrimRight(line, " ") == "```sh":
+		case !inside && (strings.TrimRight(line, " ") == "```sh" || python && line == "```sh python"):
 			inside = true
 			blocks++
 			fmt.Fprintf(&b, "echo '-- block at line %d'\n", i+1)
@@ -85,7 +90,7 @@ func TestSpanishReadmeHasTheSameTour(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		script, _ := shellBlocks(string(text))
+		script, _ := shellBlocks(string(text), true)
 		var lines []string
 		for _, l := range strings.Split(script, "\n") {
 			if !strings.HasPrefix(l, "echo '-- block") {
