@@ -53,6 +53,9 @@ func (t *Table) Changes(ctx context.Context, o ChangesOptions) (*ChangeFeed, err
 	if err != nil {
 		return nil, err
 	}
+	if o.To >= 0 && o.From > o.To {
+		return nil, fmt.Errorf("%w: the changes from version %d to %d: the first comes behind the last", ErrVersionNotFound, o.From, o.To)
+	}
 	if o.To < 0 {
 		o.To = latest.version
 	}

@@ -16,6 +16,7 @@ var ErrFilesMissing = errors.New("data files are gone")
 
 // RestoreOptions say how Restore commits.
 type RestoreOptions struct {
+	DryRun       bool // only find out whether it can be done
 	UserMetadata string
 	Hook         func(phase string)
 }
@@ -108,6 +109,9 @@ func (t *Table) restoreOnce(ctx context.Context, target *Snapshot, o RestoreOpti
 		}
 	}
 	if res.FilesAdded == 0 && res.FilesRemoved == 0 && metaSame {
+		return res, nil
+	}
+	if o.DryRun {
 		return res, nil
 	}
 	n := func(v int64) string { return strconv.FormatInt(v, 10) }

@@ -145,6 +145,10 @@ func (a *app) examine(ctx context.Context) []finding {
 			say("table", fmt.Errorf("%s: %w", name, err), "")
 			continue
 		}
+		if _, err := l.ingest.Catalog().Difference(name, s); err != nil {
+			say("table", err, "")
+			continue
+		}
 		missing, err := missingFiles(ctx, t, s)
 		if err == nil && len(missing) > 0 {
 			err = fmt.Errorf("%s: version %d names %s that the storage lacks, first %s; cauce table restore can go back to a version that is whole",

@@ -57,7 +57,8 @@ func exitCode(err error) int {
 		return 0
 	case errors.As(err, &rep):
 		return rep.code
-	case errors.As(err, &usage), errors.As(err, &sql), errors.Is(err, delta.ErrNotATable), errors.Is(err, delta.ErrVersionNotFound):
+	case errors.As(err, &usage), errors.As(err, &sql), errors.Is(err, delta.ErrNotATable), errors.Is(err, delta.ErrVersionNotFound),
+		errors.Is(err, delta.ErrNoSuchColumn), errors.Is(err, delta.ErrClustered):
 		return exitUsage
 	}
 	return ingest.ExitCode(err)

@@ -35,7 +35,15 @@ func newPlan(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(p, func(w io.Writer) error { return printPlan(w, p) })
+			if err := a.print(p, func(w io.Writer) error { return printPlan(w, p) }); err != nil {
+				return err
+			}
+			for _, t := range p.Tables {
+				if t.Problem != "" {
+					return &reported{code: exitUsage, msg: "a run would refuse table " + t.Name}
+				}
+			}
+			return nil
 		},
 	}
 	f := cmd.Flags()

@@ -45,7 +45,7 @@ DESCRIBE [TABLE] [EXTENDED] t, SHOW TBLPROPERTIES t [(key)], SHOW PARTITIONS t.
 FROM unified_events VERSION AS OF 3, or TIMESTAMP AS OF '2024-08-20 13:45:00', several versions beside each other too, as
 Spark has it; DuckDB's AT (VERSION => 3) is the same;
 FROM table_changes('unified_events', 3, 5) are the changes of versions 3 to 5 (where delta.enableChangeDataFeed is set).
---json prints {columns, rows, version, files_total, files_opened, bytes_read, requests}; --format json only the rows.`,
+--json prints {columns, rows, version, files_total, files_opened, bytes_read} and, in a bucket, requests; --format json only the rows.`,
 		Example: `  cauce query "SELECT symbol, count(*) AS n FROM unified_events GROUP BY symbol" --format csv
   cauce query "SELECT count(*) FROM unified_events" --as-of 3
   cauce query --write "DELETE FROM unified_events WHERE price > 1e6" --dry-run`,
@@ -264,7 +264,7 @@ func snapshotAsOf(ctx context.Context, t *delta.Table, asOf string) (*delta.Snap
 	if v, err := strconv.ParseInt(asOf, 10, 64); err == nil {
 		return t.SnapshotAt(ctx, delta.Version(v))
 	}
-	at, err := parseTime(asOf)
+	at, err := parsePastTime(asOf)
 	if err != nil {
 		return nil, err
 	}
@@ -279,8 +279,14 @@ func checkAsOf(asOf string) error {
 		}
 		return nil
 	}
-	if _, err := parseTime(asOf); asOf != "" && err != nil {
+	if asOf == "" {
+		return nil
+	}
+	if _, err := parseTime(asOf); err != nil {
 		return usagef("--as-of %q: neither a version number nor a time such as 2024-08-20T13:45:00Z", asOf)
+	}
+	if _, err := parsePastTime(asOf); err != nil {
+		return usagef("--as-of: %w", err)
 	}
 	return nil
 }
@@ -315,22 +321,36 @@ func withRequests(h resultHead, store objstore.Store) resultHead {
 
 // printResult prints a result as the one JSON object of --json.
 func (a *app) printResult(head func() resultHead, schema *arrow.Schema, rows batches, store objstore.Store) error {
-	var b bytes.Buffer
-	if _, err := writeRows(&b, formatJSON, schema, rows); err != nil {
+	body, err := jsonRows(schema, rows)
+	if err != nil {
 		return err
 	}
-	type jsonColumn struct {
-		Name string `json:"name"`
-		Type string `json:"type"`
+	return a.printJSON(struct {
+		resultBody
+		resultHead
+	}{body, withRequests(head(), store)})
+}
+
+// resultBody are the rows of a result as --json prints them.
+type resultBody struct {
+	Columns []jsonColumn    `json:"columns"`
+	Rows    json.RawMessage `json:"rows"`
+}
+
+type jsonColumn struct {
+	Name string `json:"name"`
+	Type string `json:"type"`
+}
+
+func jsonRows(schema *arrow.Schema, rows batches) (resultBody, error) {
+	var b bytes.Buffer
+	if _, err := writeRows(&b, formatJSON, schema, rows); err != nil {
+		return resultBody{}, err
 	}
-	columns := []jsonColumn{}
+	out := resultBody{Columns: []jsonColumn{}, Rows: b.Bytes()}
 	names := uniqueNames(schema)
 	for i, f := range schema.Fields() {
-		columns = append(columns, jsonColumn{names[i], sqlType(f.Type)})
+		out.Columns = append(out.Columns, jsonColumn{names[i], sqlType(f.Type)})
 	}
-	return a.printJSON(struct {
-		Columns []jsonColumn    `json:"columns"`
-		Rows    json.RawMessage `json:"rows"`
-		resultHead
-	}{columns, b.Bytes(), withRequests(head(), store)})
+	return out, nil
 }

@@ -68,7 +68,7 @@ func (p *pastResolver) Table(ctx context.Context, n duckdb.Name) (duckdb.Relatio
 		}
 		q.Snapshot, err = t.SnapshotAt(ctx, delta.Version(v))
 	case "timestamp":
-		at, perr := parseTime(n.At)
+		at, perr := parsePastTime(n.At)
 		if perr != nil {
 			return duckdb.Relation{}, usagef("AT (TIMESTAMP => …): %w", perr)
 		}

@@ -157,3 +157,12 @@ func parseTime(s string) (time.Time, error) {
 	}
 	return time.Time{}, fmt.Errorf("%q is not a time; write it as 2024-08-20 or 2024-08-20T13:45:00Z", s)
 }
+
+// parsePastTime reads the time of a version. One that has not come yet is a mistake: no version can be told to be that of it.
+func parsePastTime(s string) (time.Time, error) {
+	t, err := parseTime(s)
+	if err == nil && t.After(time.Now()) {
+		err = fmt.Errorf("%s has not come yet; the newest version is read without a time", s)
+	}
+	return t, err
+}

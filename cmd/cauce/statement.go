@@ -234,7 +234,7 @@ func (a *app) execute(ctx context.Context, l *lake, s *duckdb.Statement, dryRun 
 		case s.Version != nil:
 			to, err = t.SnapshotAt(ctx, delta.Version(*s.Version))
 		default:
-			at, terr := parseTime(s.Timestamp)
+			at, terr := parsePastTime(s.Timestamp)
 			if terr != nil {
 				return nil, usagef("RESTORE: %w", terr)
 			}
@@ -244,11 +244,11 @@ func (a *app) execute(ctx context.Context, l *lake, s *duckdb.Statement, dryRun 
 			return nil, err
 		}
 		before, after := shapeOf(t, snap), shapeOf(t, to)
+		r, rerr := t.Restore(ctx, to.Version(), delta.RestoreOptions{DryRun: dryRun, Hook: hook})
+		if rerr != nil {
+			return nil, rerr
+		}
 		if !dryRun {
-			r, rerr := t.Restore(ctx, to.Version(), delta.RestoreOptions{Hook: hook})
-			if rerr != nil {
-				return nil, rerr
-			}
 			res.Version, res.Committed = int64(r.Version), r.Committed
 			if snap, err = t.Snapshot(ctx); err != nil {
 				return nil, err

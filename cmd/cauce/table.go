@@ -94,7 +94,7 @@ func (v *versionFlags) add(cmd *cobra.Command, what string) {
 func (v *versionFlags) snapshot(ctx context.Context, t *delta.Table) (*delta.Snapshot, error) {
 	switch {
 	case v.timestamp != "":
-		at, err := parseTime(v.timestamp)
+		at, err := parsePastTime(v.timestamp)
 		if err != nil {
 			return nil, usagef("--timestamp: %w", err)
 		}
@@ -452,8 +452,7 @@ func newTableHash(a *app) *cobra.Command {
 		Short: "Print a hash of a table's rows that does not depend on their order or files",
 		Long: `Print a hash of a table's rows that does not depend on their order, on how they are spread over files, or on
 deletion vectors. Two tables with the same rows have the same hash; ingested_at is left out.`,
-		Hidden: true,
-		Args:   cobra.ExactArgs(1),
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t, err := a.openTable(cmd.Context(), args[0])
 			if err != nil {

@@ -76,7 +76,8 @@ func newTableCDF(a *app) *cobra.Command {
 		Use:   "cdf TABLE",
 		Short: "Print the change feed of a Delta table",
 		Long: `Print the rows that commits inserted, deleted and updated, with _change_type, _commit_version and
-_commit_timestamp. The table must have delta.enableChangeDataFeed.`,
+_commit_timestamp. The table must have delta.enableChangeDataFeed.
+--json prints {columns, rows, from, to}.`,
 		Example: `  cauce table cdf data/processed/unified-events --from 3 --to 5`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -90,7 +91,15 @@ _commit_timestamp. The table must have delta.enableChangeDataFeed.`,
 				return fmt.Errorf("table %s: %w", args[0], err)
 			}
 			if a.json {
-				format = formatJSONL
+				body, err := jsonRows(feed.Schema.Arrow(), batches(feed.Batches(ctx)))
+				if err != nil {
+					return fmt.Errorf("table %s: %w", args[0], err)
+				}
+				return a.printJSON(struct {
+					resultBody
+					From int64 `json:"from"`
+					To   int64 `json:"to"`
+				}{body, int64(feed.From), int64(feed.To)})
 			}
 			if err := writeDeltaRows(a.stdout, format, feed.Schema, batches(feed.Batches(ctx))); err != nil {
 				return fmt.Errorf("table %s: %w", args[0], err)

@@ -199,11 +199,11 @@ undone. What sources have read stays recorded: use cauce run batch --reprocess t
 				return fmt.Errorf("table %s: %w", args[0], err)
 			}
 			before, verb := shapeOf(t, s), "would restore"
+			if _, err := t.Restore(ctx, to.Version(), delta.RestoreOptions{DryRun: dryRun}); err != nil {
+				return fmt.Errorf("restore %s to version %d: %w", args[0], to.Version(), err)
+			}
 			if !dryRun {
 				verb = "restored"
-				if _, err := t.Restore(ctx, to.Version(), delta.RestoreOptions{}); err != nil {
-					return fmt.Errorf("restore %s to version %d: %w", args[0], to.Version(), err)
-				}
 				if s, err = t.Snapshot(ctx); err != nil {
 					return fmt.Errorf("table %s: %w", args[0], err)
 				}

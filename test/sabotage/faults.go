@@ -406,6 +406,11 @@ var faults = []fault{
 		pkg:   "./connect/csv", test: "^TestCarriageReturnsEndLines$",
 	},
 	{
+		name: "dry-run-restores-what-is-gone", what: "the dry run of a restore says yes where data files are gone",
+		edits: []edit{{"delta/restore.go", "t.present(ctx, info, x); err != nil {", "t.present(ctx, info, x); err != nil && !o.DryRun {"}},
+		pkg:   "./cmd/cauce", test: "^TestScript$/^table$",
+	},
+	{
 		name: "null-passes-check", what: "a CHECK constraint that is null for a row lets it pass",
 		edits: []edit{{"delta/constraints.go", "err != nil || !ok {\n\t\t\treturn m, err", "err != nil || !ok {\n\t\t\tif v, _ := m.cond.Value(b, i); v == nil {\n\t\t\t\tcontinue\n\t\t\t}\n\t\t\treturn m, err"}},
 		pkg:   "./delta", test: "^TestRulesOnEveryWritePath$",
