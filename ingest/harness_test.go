@@ -318,7 +318,6 @@ type topic struct {
 	records     []pipeline.Record
 	first       int64 // offsets below are gone
 	committed   map[int32]ingest.Position
-	renewals    int
 }
 
 func newTopic(name string) *topic { return &topic{name: name, incarnation: "one", first: 1} }
@@ -337,6 +336,7 @@ func (p *topic) publish(format string, args ...any) {
 type reader struct {
 	*topic
 	next int64
+	at   ingest.Position // as Seek was told
 	// most bounds what one Fetch returns; 0: no bound.
 	most int
 }
@@ -353,11 +353,13 @@ func (r *reader) Seek(_ context.Context, after map[int32]ingest.Position) error 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.next = 1
-	if p, ok := after[0]; ok {
+	p, known := after[0]
+	if r.at = p; known {
 		r.next = p.Offset + 1
 	}
-	if r.next < r.first && r.next > 1 {
-		return &ingest.GapError{Source: "live", Topic: r.name, From: r.next, To: r.first - 1, Reason: "the log no longer has them"}
+	if r.next < r.first && known {
+		p = ingest.Position{Offset: r.first - 1, Renewals: p.Renewals}
+		return &ingest.GapError{Source: "live", Topic: r.name, From: r.next, To: r.first - 1, Reason: "the log no longer has them", After: &p}
 	}
 	r.next = max(r.next, r.first)
 	return nil
@@ -383,7 +385,7 @@ func (r *reader) Fetch(ctx context.Context, rowsMax int, bytesMax int64, wait ti
 		var size int64
 		for r.next <= int64(len(r.records)) && len(out) < rowsMax && size < bytesMax {
 			rec := r.records[r.next-1]
-			rec.Origin = fmt.Sprintf("mem:%s:%s/0", r.incarnation, r.name)
+			rec.Origin = pipeline.Origin("mem", r.incarnation, r.name, 0, r.at)
 			out = append(out, rec)
 			size += int64(len(rec.Value))
 			r.next++
@@ -407,13 +409,7 @@ func (r *reader) Committed(_ context.Context, pos map[int32]ingest.Position) err
 	return nil
 }
 
-func (r *reader) Renew(context.Context) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.renewals++
-	r.incarnation = fmt.Sprintf("renewed-%d", r.renewals)
-	return nil
-}
+func (r *reader) Drained(context.Context, map[int32]int64) (bool, error) { return false, nil }
 
 func (r *reader) Close() error { return nil }
 

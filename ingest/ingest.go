@@ -38,13 +38,17 @@ type Source interface {
 	Incarnation(ctx context.Context) (string, error)
 	// Seek starts reading after the given positions (partitions that are missing: from the earliest record). It
 	// verifies that the log still has what follows, and that the message at each position still carries its time;
-	// else a *GapError.
+	// else a *GapError. It accepts every GapError's After as long as the log does not change again.
 	Seek(ctx context.Context, after map[int32]Position) error
 	// Ends gives the last offset that exists now in each partition (-1: empty).
 	Ends(ctx context.Context) (map[int32]int64, error)
 	// Fetch returns the next records in order per partition: as soon as rowsMax records or bytesMax bytes are there, or
-	// as many as it pays to work on, or wait has passed, whichever is first; possibly none.
+	// as many as it pays to work on, or wait has passed, whichever is first; possibly none. Where the next ones are gone
+	// it gives those before them with a *GapError, and Seek comes next.
 	Fetch(ctx context.Context, rowsMax int, bytesMax int64, wait time.Duration) ([]pipeline.Record, error)
+	// Drained tells, where Fetch has given nothing, whether nothing of what was there up to ends is left to come: a log may
+	// end with entries that are no records. It is an error that the log cannot be asked.
+	Drained(ctx context.Context, ends map[int32]int64) (bool, error)
 	// Committed tells the source that everything up to these positions is in the table, so that it may free space.
 	// It keeps the message at each position itself.
 	Committed(ctx context.Context, pos map[int32]Position) error
@@ -60,13 +64,12 @@ type Lagging interface {
 // Queue is implemented by a Source whose server keeps each message until it is acknowledged, and may deliver it again, in
 // any order (Google Pub/Sub). Its records have no offsets: Record.Offset is the time of publishing in µs, which several
 // share, and Record.Origin names the message. So a position says only how far it has come, and Seek cannot go back: it
-// makes Fetch give again what is not acknowledged. Ends gives nothing, and Committed does nothing.
+// makes Fetch give again what is not acknowledged. Ends gives nothing, and Committed does nothing. Drained tells whether the
+// server has answered, and given nothing, for long enough.
 type Queue interface {
 	Source
 	// Acknowledge says that the oldest n records that Fetch gave and that are not acknowledged are in the table.
 	Acknowledge(ctx context.Context, n int) error
-	// Quiet is how long nothing must come until everything that was there has been read.
-	Quiet() time.Duration
 	// Release gives what is not acknowledged back to the server, for whoever reads there next. Seek begins anew.
 	Release()
 }

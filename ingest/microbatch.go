@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -19,7 +20,8 @@ type microBatch struct {
 	fetched   bool
 	positions map[int32]Position
 	ranges    map[int32]*RangeMark
-	queue     bool // the source is a Queue
+	queue     bool      // the source is a Queue
+	gap       *GapError // what ends it: behind its records others are missing
 
 	ph     *phases
 	ep     Epoch // nil: no record has come
@@ -46,7 +48,7 @@ func (r *streamRun) full(b *microBatch) bool {
 
 // complete tells whether nothing more belongs to a batch, whatever waits.
 func (r *streamRun) complete(b *microBatch) bool {
-	return r.full(b) || r.opts.AvailableNow && b.rows > 0 && !b.queue && b.covers(r.ends)
+	return r.full(b) || b.gap != nil || r.opts.AvailableNow && b.rows > 0 && !b.queue && b.covers(r.ends)
 }
 
 // gather reads records into a batch until it is complete or due or, if merged is not nil, until that is closed: the batch
@@ -72,7 +74,7 @@ func (r *streamRun) gather(ctx context.Context, b *microBatch, due time.Time, me
 			left = min(left, time.Second)
 		}
 		recs, err := r.in.Fetch(ctx, r.opts.RowsMax-b.rows, r.opts.BytesMax-b.bytes, max(left, 0))
-		if err != nil {
+		if err != nil && !errors.As(err, &b.gap) {
 			return err
 		}
 		b.fetched = true
@@ -197,7 +199,7 @@ func (b *microBatch) take(recs []pipeline.Record) error {
 				return fmt.Errorf("topic %s, partition %d: offset %d came after %d", rec.Topic, rec.Partition, rec.Offset, pos.Offset)
 			}
 			if !known || rec.Offset > pos.Offset {
-				pos, known = Position{Offset: rec.Offset, Time: rec.Time}, true
+				pos, known = Position{Offset: rec.Offset, Time: markTime(rec.Time), Renewals: pos.Renewals}, true
 			}
 			g.From, g.To = min(g.From, rec.Offset), max(g.To, rec.Offset)
 			b.bytes += int64(len(rec.Value) + len(rec.Key))
@@ -208,6 +210,15 @@ func (b *microBatch) take(recs []pipeline.Record) error {
 		recs = recs[n:]
 	}
 	return nil
+}
+
+// markTime is a message's time as progress keeps it. A producer may stamp a message with any time; one that a progress file
+// cannot hold counts as unknown.
+func markTime(t time.Time) time.Time {
+	if y := t.UTC().Year(); y < 1 || y > 9999 {
+		return time.Time{}
+	}
+	return t
 }
 
 func (b *microBatch) covers(ends map[int32]int64) bool {
@@ -230,7 +241,7 @@ func (b *microBatch) rangeMarks() []RangeMark {
 func positionMarks(m map[int32]Position) []PositionMark {
 	var out []PositionMark
 	for _, p := range slices.Sorted(maps.Keys(m)) {
-		out = append(out, PositionMark{Partition: p, Offset: m[p].Offset, Time: m[p].Time})
+		out = append(out, PositionMark{Partition: p, Offset: m[p].Offset, Time: m[p].Time, Renewals: m[p].Renewals})
 	}
 	return out
 }

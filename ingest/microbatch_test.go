@@ -89,6 +89,8 @@ func (s *partitioned) Committed(_ context.Context, pos map[int32]ingest.Position
 	return nil
 }
 
+func (s *partitioned) Drained(context.Context, map[int32]int64) (bool, error) { return false, nil }
+
 func (s *partitioned) Close() error { return nil }
 
 func tradeText(id, price string, minute int) string {

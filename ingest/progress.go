@@ -102,8 +102,13 @@ type RangeMark struct {
 // PositionMark is where a partition stands.
 type PositionMark struct {
 	Partition int32     `json:"partition"`
-	Offset    int64     `json:"offset"`
+	Offset    int64     `json:"offset"` // -1: nothing has been read, and the partition had nothing that was gone
 	Time      time.Time `json:"time"`
+	Renewals  int       `json:"renewals,omitempty"`
+}
+
+func (m PositionMark) position() Position {
+	return Position{Offset: m.Offset, Time: m.Time, Renewals: m.Renewals}
 }
 
 // GapMark is a range that was lost before it was read, and that somebody allowed to be lost.
@@ -200,7 +205,7 @@ func (s *progressState) apply(name string, e *EpochFile) {
 		}
 	}
 	for _, p := range e.Positions {
-		s.positions[p.Partition] = Position{Offset: p.Offset, Time: p.Time}
+		s.positions[p.Partition] = p.position()
 	}
 	s.gaps = append(s.gaps, e.Gaps...)
 	for _, m := range e.Asked {

@@ -75,7 +75,7 @@ func (r *streamRun) standBy(ctx context.Context) (ended bool, err error) {
 		}
 		left := time.Until(still.Add(wait))
 		if left <= 0 {
-			return false, r.seek(ctx)
+			return false, r.place(ctx, nil)
 		}
 		select {
 		case <-ctx.Done():

@@ -33,15 +33,9 @@ type StreamOptions struct {
 	NoMaintenance bool
 }
 
-// Renewer is implemented by a Source whose log can be given a new identity. After a gap has been allowed the offsets
-// that follow are another log's: nothing may compare them with those before.
-type Renewer interface {
-	Renew(ctx context.Context) error
-}
-
-// Starter is implemented by a Source that may begin elsewhere than at its earliest record where the table knows nothing
-// of its log. Started gives those positions after Seek; they are committed before anything is read, so that a restart
-// begins there too.
+// Starter is implemented by a Source of several partitions, or one that may begin elsewhere than at its earliest record.
+// Started gives, after Seek, where it begins in the partitions of which the table knew nothing; these positions are
+// committed before anything is read, so that a restart begins there too and sees what has gone since.
 type Starter interface {
 	Started() map[int32]Position
 }
@@ -55,6 +49,8 @@ type Successor interface {
 const (
 	// streamFirstWait bounds the first micro-batch, so that what waits in the buffer is seen at once.
 	streamFirstWait = 200 * time.Millisecond
+	// gapTriesMax bounds how often a source is placed anew because more of the same partition went meanwhile.
+	gapTriesMax = 3
 	// aheadWait is how often reading ahead looks whether the batch before it has been merged; behind less than aheadFew records it
 	// looks half as often each time, down to aheadWaitMax.
 	aheadWait    = 20 * time.Millisecond
@@ -73,15 +69,15 @@ type streamRun struct {
 	in     Source
 	queue  Queue // in, if it is one
 
-	log     *progressLog
-	state   *progressState
-	gaps    []GapMark // allowed, and not yet in the table
-	carried map[int32]Position
-	ahead   *prepared       // the next micro-batch, or its beginning; nil: none
-	ends    map[int32]int64 // with AvailableNow
-	rivals  rivalry
-	empty   int       // fetches in a row that gave nothing although the end was not reached
-	last    time.Time // since when the source is asked and gives nothing
+	log    *progressLog
+	state  *progressState
+	gaps   []GapMark          // allowed, and not yet in the table
+	moved  map[int32]Position // where reading begins or goes on because of gaps or starts, and not yet in the table
+	ahead  *prepared          // the next micro-batch, or its beginning; nil: none
+	ends   map[int32]int64    // with AvailableNow
+	rivals rivalry
+	empty  bool // the source was asked and gave nothing
+	met    int  // gaps that reading has met since the last records
 
 	work sync.WaitGroup // maintenance
 	busy chan struct{}  // holds a token while maintenance runs
@@ -135,20 +131,8 @@ func (o StreamOptions) withDefaults(s pipeline.Stream) StreamOptions {
 }
 
 func (r *streamRun) run(ctx context.Context) error {
-	if err := r.seek(ctx); err != nil {
+	if err := r.place(ctx, nil); err != nil {
 		return err
-	}
-	if r.opts.AvailableNow {
-		var err error
-		if r.ends, err = r.in.Ends(ctx); err != nil {
-			return err
-		}
-	}
-	if len(r.gaps)+len(r.carried) > 0 {
-		// What was allowed to be lost, and where reading begins, is in the table before anything behind it.
-		if err := r.commitGaps(ctx); err != nil {
-			return err
-		}
 	}
 	// A run that was killed between its commit and the acknowledgement left the source to believe less.
 	if len(r.state.positions) > 0 && r.queue == nil {
@@ -159,11 +143,18 @@ func (r *streamRun) run(ctx context.Context) error {
 	r.l.observe.positions(r.source.Name, positionMarks(r.state.positions))
 	due := time.Now().Add(min(r.opts.Trigger, streamFirstWait))
 	for n := 1; ; n++ {
-		if r.reachedEnd() {
-			return nil
+		if end, err := r.reachedEnd(ctx); err != nil || end {
+			return err
 		}
 		full, err := r.epoch(ctx, due)
+		var gap *GapError
 		switch {
+		case r.opts.AllowGap && errors.As(err, &gap) && r.met < gapTriesMax+len(r.state.positions):
+			r.met++
+			if err := r.place(ctx, gap); err != nil {
+				return err
+			}
+			continue
 		case superseded(err):
 			r.l.log.Info("another run of the source was faster; going on behind it", "source", r.source.Name)
 			r.l.observe.superseded(r.source.Name)
@@ -171,7 +162,7 @@ func (r *streamRun) run(ctx context.Context) error {
 			if r.rivals.lost() {
 				ended, err = r.standBy(ctx)
 			} else {
-				err = r.seek(ctx)
+				err = r.place(ctx, nil)
 			}
 			if err != nil || ended {
 				return err
@@ -194,52 +185,87 @@ func (r *streamRun) run(ctx context.Context) error {
 	}
 }
 
-// seek reads the progress from the table and places the source behind it.
-func (r *streamRun) seek(ctx context.Context) error {
+// place puts the source behind what the table has. Where that moves a position, because a gap is allowed or because reading
+// begins, this is in the table before anything behind it is read. found is a gap that reading met; nil: none.
+func (r *streamRun) place(ctx context.Context, found *GapError) error {
+	for lost := 0; ; lost++ {
+		if err := r.seek(ctx, found); err != nil {
+			return err
+		}
+		if r.opts.AvailableNow && (r.ends == nil || len(r.gaps) > 0) {
+			var err error
+			if r.ends, err = r.in.Ends(ctx); err != nil {
+				return err
+			}
+		}
+		if len(r.gaps)+len(r.moved) == 0 {
+			return nil
+		}
+		err := r.commitMoves(ctx)
+		if !superseded(err) || lost >= conflictTriesMax {
+			return err
+		}
+		found = nil // another run has moved the positions; if the gap still counts, it is met again
+	}
+}
+
+// seek reads the progress from the table and places the source behind it, and takes note of what moves its positions.
+func (r *streamRun) seek(ctx context.Context, found *GapError) error {
 	r.drop()
-	r.last = time.Now()
-	const renewalsMax = 3
-	for try := 0; ; try++ {
+	was := r.log
+	r.log, r.empty = nil, false
+	var snap *delta.Snapshot
+	for tries := map[int32]int{}; ; {
 		inc, err := r.in.Incarnation(ctx)
 		if err != nil {
 			return err
 		}
-		r.log = r.l.progressLog(r.source.Name, inc)
-		snap, err := r.table.Snapshot(ctx)
-		if err != nil {
-			return err
-		}
-		if r.state, err = r.log.load(ctx, snap); err != nil {
-			return err
-		}
-		after := maps.Clone(r.state.positions)
-		for p, pos := range r.carried {
-			if have, ok := after[p]; !ok || have.Offset < pos.Offset {
-				after[p] = pos
+		// What is allowed is allowed of what the table says here: if another run changes that, the commit is lost to it.
+		if r.log == nil || r.log.incarnation != inc {
+			if was != nil && was.incarnation != inc {
+				found = nil // it was another log's
+			}
+			r.gaps, r.moved = nil, map[int32]Position{}
+			r.log = r.l.progressLog(r.source.Name, inc)
+			was = r.log
+			if snap, err = r.table.Snapshot(ctx); err != nil {
+				return err
+			}
+			if r.state, err = r.log.load(ctx, snap); err != nil {
+				return err
 			}
 		}
-		err = r.succeeds(snap, inc)
-		if err == nil {
-			err = r.in.Seek(ctx, after)
-		}
-		var gap *GapError
-		if !errors.As(err, &gap) {
-			if st, ok := r.in.(Starter); ok && err == nil {
-				for p, pos := range st.Started() {
-					if _, known := r.state.positions[p]; !known && pos.Offset >= 0 {
-						r.carry(p, pos)
-					}
-				}
+		gap := found
+		if found = nil; gap == nil {
+			if err := r.start(ctx, snap); err == nil || !errors.As(err, &gap) {
+				return err
 			}
-			return err
 		}
-		if !r.opts.AllowGap || try >= renewalsMax {
-			return err
+		if tries[gap.Partition]++; !r.opts.AllowGap || tries[gap.Partition] > gapTriesMax {
+			return gap
 		}
-		if err := r.allow(ctx, gap); err != nil {
-			return err
+		r.allow(gap)
+	}
+}
+
+// start makes the source read behind what the table has and what has moved since.
+func (r *streamRun) start(ctx context.Context, snap *delta.Snapshot) error {
+	if err := r.succeeds(snap, r.log.incarnation); err != nil {
+		return err
+	}
+	after := maps.Clone(r.state.positions)
+	maps.Copy(after, r.moved)
+	if err := r.in.Seek(ctx, after); err != nil {
+		return err
+	}
+	if st, ok := r.in.(Starter); ok {
+		for p, pos := range st.Started() {
+			if _, known := after[p]; !known {
+				r.moved[p] = pos
+			}
 		}
 	}
+	return nil
 }
 
 // succeeds asks the source whether its log, if the table knows nothing of it, may follow those that the table knows.
@@ -265,77 +291,41 @@ func (r *streamRun) succeeds(snap *delta.Snapshot, incarnation string) error {
 	return nil
 }
 
-func (r *streamRun) carry(p int32, pos Position) {
-	if r.carried == nil {
-		r.carried = map[int32]Position{}
+// allow takes note of a gap. What it does to positions, the source has said.
+func (r *streamRun) allow(gap *GapError) {
+	if gap.After == nil && r.state.epoch > 0 {
+		return // the log was made anew while it was read: its new incarnation says so itself
 	}
-	r.carried[p] = pos
-}
-
-// allow takes note of a gap, and gives the source a new incarnation where it can have one.
-func (r *streamRun) allow(ctx context.Context, gap *GapError) error {
 	g := GapMark{
 		Topic: gap.Topic, Partition: gap.Partition, From: gap.From, To: gap.To, Reason: gap.Reason,
 		AllowedAt: r.l.now(), Incarnation: r.log.incarnation,
 	}
-	r.gaps = append(r.gaps, g)
 	r.l.log.Warn("a gap in the source is allowed", "source", r.source.Name, "topic", g.Topic, "partition", g.Partition,
 		"from", g.From, "to", g.To, "reason", g.Reason)
-	ends, err := r.in.Ends(ctx)
+	if gap.After != nil {
+		r.moved[gap.Partition] = *gap.After
+	}
+	r.gaps = append(r.gaps, g)
+}
+
+// commitMoves records the allowed gaps, and where reading begins or goes on, as an epoch of its own.
+func (r *streamRun) commitMoves(ctx context.Context) error {
+	ph := r.l.startPhases()
+	kind := KindGap
+	if len(r.gaps) == 0 {
+		kind = KindStart
+	}
+	maps.Copy(r.state.positions, r.moved)
+	cover := &EpochFile{Kind: kind, Gaps: r.gaps, Positions: positionMarks(r.state.positions)}
+	rep, err := r.l.commitEpoch(ctx, &epochCommit{
+		source: r.source, plan: r.plan, table: r.table, log: r.log, state: r.state, cover: cover, at: r.l.now(),
+	}, ph)
 	if err != nil {
 		return err
 	}
-	// Behind a hole in the log reading goes on after the hole, and other partitions go on where they stand. A log that
-	// ends before the gap does, or that holds other messages than it held, is another log, to be read from its beginning.
-	for p, pos := range r.state.positions {
-		if p != gap.Partition && pos.Offset <= ends[p] {
-			r.carry(p, Position{Offset: pos.Offset, Time: pos.Time})
-		}
-	}
-	delete(r.carried, gap.Partition)
-	switch {
-	case r.queue != nil:
-		// A queue gives what it has; only the time since which it is read begins anew.
-		r.carry(gap.Partition, Position{Offset: g.AllowedAt.UnixMicro(), Time: g.AllowedAt})
-	case gap.To >= 0 && gap.To <= ends[gap.Partition]:
-		r.carry(gap.Partition, Position{Offset: gap.To})
-	}
-	if n, ok := r.in.(Renewer); ok {
-		return n.Renew(ctx)
-	}
+	r.gaps, r.moved = nil, nil
+	r.tell(rep, cover)
 	return nil
-}
-
-// commitGaps records the allowed gaps, and where reading begins or goes on, as an epoch of its own.
-func (r *streamRun) commitGaps(ctx context.Context) error {
-	for lost := 0; ; lost++ {
-		ph := r.l.startPhases()
-		for p, pos := range r.carried {
-			if have, ok := r.state.positions[p]; !ok || have.Offset < pos.Offset {
-				r.state.positions[p] = pos
-			}
-		}
-		kind := KindGap
-		if len(r.gaps) == 0 {
-			kind = KindStart
-		}
-		cover := &EpochFile{Kind: kind, Gaps: r.gaps, Positions: positionMarks(r.state.positions)}
-		rep, err := r.l.commitEpoch(ctx, &epochCommit{
-			source: r.source, plan: r.plan, table: r.table, log: r.log, state: r.state, cover: cover, at: r.l.now(),
-		}, ph)
-		if superseded(err) && lost < conflictTriesMax {
-			if err := r.seek(ctx); err != nil {
-				return err
-			}
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		r.gaps, r.carried = nil, nil
-		r.tell(rep, cover)
-		return nil
-	}
 }
 
 func (r *streamRun) tell(rep *EpochReport, cover *EpochFile) {
@@ -347,15 +337,17 @@ func (r *streamRun) tell(rep *EpochReport, cover *EpochFile) {
 }
 
 // reachedEnd tells whether everything that was there when the run began has been read.
-func (r *streamRun) reachedEnd() bool {
-	if !r.opts.AvailableNow {
-		return false
+func (r *streamRun) reachedEnd(ctx context.Context) (bool, error) {
+	switch {
+	case !r.opts.AvailableNow, r.ahead != nil:
+		return false, nil
+	case r.queue == nil && r.covered():
+		return true, nil
+	case !r.empty:
+		return false, nil
 	}
-	if r.queue != nil {
-		return r.ahead == nil && time.Since(r.last) > r.queue.Quiet()
-	}
-	// Logs may end with entries that are no records. They never come, however long one waits.
-	return r.covered() || r.empty >= 3
+	// That nothing comes proves nothing: the source may be out of reach.
+	return r.in.Drained(ctx, r.ends)
 }
 
 // covered tells, with AvailableNow, whether the table has all records that were there when the run began.
@@ -378,12 +370,15 @@ func (r *streamRun) epoch(ctx context.Context, due time.Time) (full bool, err er
 	if err := r.gather(ctx, b, due, nil); err != nil {
 		return false, err
 	}
-	if b.rows == 0 {
-		r.empty++
+	r.empty = b.rows == 0
+	switch {
+	case b.rows == 0 && b.gap != nil:
+		return false, b.gap
+	case b.rows == 0:
 		return false, nil
 	}
-	r.empty = 0
-	full = r.full(b)
+	r.met = 0
+	full = r.full(b) && b.gap == nil
 	if full {
 		// More waits: it is read and computed while this batch is merged.
 		r.ahead = r.prepare(ctx, b)
@@ -423,8 +418,10 @@ func (r *streamRun) epoch(ctx context.Context, due time.Time) (full bool, err er
 		r.l.log.Warn("the source could not be told what is in the table; it keeps it longer", "source", r.source.Name, "error", err)
 	}
 	b.ph.done("acknowledge")
-	r.last = time.Now() // a commit takes its time; only what passes without a record is quiet
 	r.tell(rep, cover)
+	if b.gap != nil {
+		return false, b.gap // what came before it is in the table
+	}
 	return full, nil
 }
 

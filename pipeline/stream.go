@@ -9,16 +9,33 @@ import (
 // Position says up to where a partition has been read.
 type Position struct {
 	Offset int64     // last offset covered; -1: nothing
-	Time   time.Time // the server's time of the message at Offset
+	Time   time.Time // the server's time of the message at Offset; zero: it is not known, and nothing is compared with it
+	// Renewals is how often the log has lost its end, so that the offsets behind it were given to other records.
+	Renewals int
 }
 
-// GapError says that records between what progress covers and what the source still has are gone (exit code 4).
+// Origin is the _origin of the records of a log that follow a position: "<kind>:<incarnation>:<topic>/<partition>", and
+// "~<n>" after n renewals, so that records that share an offset are never taken for one another.
+func Origin(kind, incarnation, topic string, partition int32, after Position) string {
+	origin := fmt.Sprintf("%s:%s:%s/%d", kind, incarnation, topic, partition)
+	if after.Renewals > 0 {
+		origin += fmt.Sprintf("~%d", after.Renewals)
+	}
+	return origin
+}
+
+// GapError says that records between what progress covers and what the source still has are gone (exit code 4). The
+// source, which alone knows its log, says where reading goes on if the gap is allowed; nothing else moves a position.
 type GapError struct {
 	Source    string
 	Topic     string
 	Partition int32
 	From, To  int64 // offsets that are missing, both inclusive; To -1: unknown
 	Reason    string
+	// After is where reading goes on if the gap is allowed, in this partition alone. It may lie before the position at which
+	// the gap was met: then the offsets between have other records, and Renewals is one more. nil: the log itself is another
+	// one, whose incarnation places the reader.
+	After *Position
 	// Backfill says in which ways the rows that are lost may come into the table after all, each with its command.
 	Backfill []string
 }

@@ -79,6 +79,10 @@ func printPlan(w io.Writer, p *ingest.PlanReport) error {
 		}
 		for _, st := range s.Streams {
 			for _, pos := range st.Positions {
+				if pos.Offset < 0 {
+					fmt.Fprintf(w, "source %s: partition %d begins with its first record\n", s.Name, pos.Partition)
+					continue
+				}
 				fmt.Fprintf(w, "source %s: partition %d goes on behind %d\n", s.Name, pos.Partition, pos.Offset)
 			}
 		}

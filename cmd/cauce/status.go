@@ -129,6 +129,10 @@ func readSoFar(src ingest.SourceStatus) string {
 		if text != "" {
 			text += ", "
 		}
+		if p.Offset < 0 {
+			text += fmt.Sprintf("partition %d nothing yet", p.Partition)
+			continue
+		}
 		text += fmt.Sprintf("partition %d up to %d", p.Partition, p.Offset)
 		if !p.Time.IsZero() {
 			text += " (" + timeText(p.Time.Truncate(time.Millisecond), true) + ")"

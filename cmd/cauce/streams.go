@@ -70,6 +70,7 @@ func (s *streams) open(ctx context.Context, src *pipeline.Source) (ingest.Source
 			Start:           kafka.Start{Latest: k.Start == pipeline.StartLatest, Time: k.StartTime, Offsets: k.StartOffsets},
 			Partitions:      k.Assign,
 			ReadUncommitted: k.Isolation == pipeline.IsolationUncommitted,
+			BatchBytesMax:   2 * max(s.lake.Stream.BytesMax, batchBytesMin),
 		})
 	}
 	b, err := s.buffer(ctx)
@@ -82,12 +83,11 @@ func (s *streams) open(ctx context.Context, src *pipeline.Source) (ingest.Source
 			readers = append(readers, o.Name)
 		}
 	}
-	in, err := b.Source(ctx, src.Topic, buffer.SourceOptions{Name: src.Name, Readers: readers})
-	if err != nil {
-		return nil, err
-	}
-	return bufferSource{in}, nil
+	return b.Source(ctx, src.Topic, buffer.SourceOptions{Name: src.Name, Readers: readers})
 }
+
+// batchBytesMin is what a batch of messages may have where stream.bytes_max is small: topics take messages of many MiB.
+const batchBytesMin = 64 << 20
 
 // sink opens a stream for writing.
 func (s *streams) sink(ctx context.Context, src *pipeline.Source) (sink, error) {
@@ -135,15 +135,6 @@ func kafkaConfig(a *app, k *pipeline.Kafka, login pipeline.SASL) kafka.Config {
 
 func pubsubConfig(a *app, p *pipeline.PubSub, credentials string) pubsub.Config {
 	return pubsub.Config{Project: p.Project, CredentialsFile: credentials, Log: a.logger()}
-}
-
-// bufferSource adapts the buffer's source to what ingest wants after an allowed gap.
-type bufferSource struct{ *buffer.Source }
-
-// Renew gives the topic a new incarnation (DESIGN D10).
-func (s bufferSource) Renew(ctx context.Context) error {
-	_, err := s.AllowGap(ctx)
-	return err
 }
 
 // openBuffer hosts or joins the lake's embedded buffer.

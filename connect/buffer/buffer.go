@@ -17,8 +17,8 @@
 // # Incarnations
 //
 // Every topic has a UUID of its own, stored with the topic's messages: its incarnation, without which an offset means
-// nothing. A topic made anew, or one whose gap was allowed, has another one. It belongs to the topic, not to the whole
-// buffer, so that allowing a gap in one source leaves the others as they are.
+// nothing. A topic made anew has another one. A gap that is allowed changes nothing here: it moves the position of the one
+// reader for which it is allowed, and every other one finds it by itself.
 package buffer
 
 import (

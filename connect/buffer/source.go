@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
 	"strconv"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -44,9 +44,11 @@ type Source struct {
 
 	incarnation string
 	origin      string
-	next        uint64 // offset of the next record that Fetch takes from the server
+	at          pipeline.Position // of the last record that was taken from the server, or what Seek was told
+	next        uint64            // offset of the next record that Fetch takes from the server
 	consumer    jetstream.Consumer
 	left        []pipeline.Record // taken from the server but not returned
+	met         error             // a gap behind what is left
 	idle        time.Time         // when the last record came, or the log was last looked at
 	down        time.Time         // since when no host can be reached; zero: one can
 	ripe        []pipeline.Position
@@ -100,6 +102,18 @@ func (s *Source) Ends(ctx context.Context) (map[int32]int64, error) {
 	return map[int32]int64{partition: end}, nil
 }
 
+// Drained tells whether everything up to ends has been taken. Where the last messages are gone, that is a gap.
+func (s *Source) Drained(ctx context.Context, ends map[int32]int64) (bool, error) {
+	_, info, err := s.info(ctx)
+	if err != nil {
+		return false, err
+	}
+	if end := min(ends[partition], int64(info.State.LastSeq)); int64(s.next) > end {
+		return true, nil
+	}
+	return false, s.hole(ctx)
+}
+
 // Seek starts reading after a position; without one, with the earliest record. The record at the position must still
 // be there with the time that was recorded: that proves that the topic is the one that was read.
 func (s *Source) Seek(ctx context.Context, after map[int32]pipeline.Position) error {
@@ -109,18 +123,20 @@ func (s *Source) Seek(ctx context.Context, after map[int32]pipeline.Position) er
 	}
 	s.reset()
 	s.incarnation = info.Config.Metadata[metaIncarnation]
-	s.origin = fmt.Sprintf("%s:%s:%s/%d", Kind, s.incarnation, s.topic, partition)
+	first, last := max(int64(info.State.FirstSeq), 1), int64(info.State.LastSeq)
 	pos, ok := after[partition]
 	if !ok || pos.Offset < 0 {
-		s.next = max(info.State.FirstSeq, 1)
-		return nil
+		pos = pipeline.Position{Offset: first - 1, Renewals: pos.Renewals}
 	}
-	first, last := int64(info.State.FirstSeq), int64(info.State.LastSeq)
+	s.at, s.next = pos, uint64(pos.Offset)+1
+	s.origin = pipeline.Origin(Kind, s.incarnation, s.topic, partition, pos)
 	switch {
 	case pos.Offset > last:
-		return s.gap(last+1, pos.Offset, fmt.Sprintf("the buffer ends at offset %d, before the table's position: it was replaced or lost its end", last))
+		return s.lostEnd(ctx, st, info, fmt.Sprintf("the buffer ends at offset %d, before the table's position: it was replaced or lost its end", last))
 	case pos.Offset < first-1:
-		return s.gap(pos.Offset+1, first-1, fmt.Sprintf("the buffer begins at offset %d", first))
+		return s.gap(first-1, fmt.Sprintf("the buffer begins at offset %d", first))
+	case pos.Offset < first, pos.Time.IsZero():
+		return nil // there is no record at the position, and none is missing behind it
 	}
 	var msg *jetstream.RawStreamMsg
 	err = s.b.retry(ctx, func(ctx context.Context) (err error) {
@@ -128,53 +144,66 @@ func (s *Source) Seek(ctx context.Context, after map[int32]pipeline.Position) er
 		return err
 	})
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return s.gap(pos.Offset+1, -1, fmt.Sprintf("the message at offset %d, which proves that the buffer is the one that was read, is gone", pos.Offset))
+		gap := s.gap(pos.Offset, fmt.Sprintf("the message at offset %d, which proves that the buffer is the one that was read, is gone", pos.Offset))
+		gap.To = -1
+		return gap
 	}
 	if err != nil {
 		return fmt.Errorf("topic %s: %w", s.topic, err)
 	}
 	// Progress may keep times in µs.
 	if msg.Time.UnixMicro() != pos.Time.UnixMicro() {
-		return s.gap(pos.Offset+1, -1, fmt.Sprintf("the message at offset %d is of %s, but the one that was read was of %s: the buffer was replaced",
+		return s.lostEnd(ctx, st, info, fmt.Sprintf("the message at offset %d is of %s, but the one that was read was of %s: the buffer was replaced or lost its end",
 			pos.Offset, msg.Time.UTC().Format(time.RFC3339Nano), pos.Time.UTC().Format(time.RFC3339Nano)))
 	}
-	s.next = uint64(pos.Offset) + 1
 	return nil
 }
 
-func (s *Source) gap(from, to int64, reason string) error {
-	return &pipeline.GapError{Source: s.o.Name, Topic: s.topic, Partition: partition, From: from, To: to, Reason: reason}
+// gap is one behind what was read, up to and including an offset, behind which reading may go on.
+func (s *Source) gap(to int64, reason string) *pipeline.GapError {
+	return &pipeline.GapError{
+		Source: s.o.Name, Topic: s.topic, Partition: partition, From: int64(s.next), To: to, Reason: reason,
+		After: &pipeline.Position{Offset: to, Renewals: s.at.Renewals},
+	}
+}
+
+// lostEnd is a gap of unknown size at the end of what was read: the buffer gives the offsets there to other messages, or
+// has done so already. The server stamps messages as they come, so those that are not younger than the last one that was
+// read were read as well, and the rest is new.
+func (s *Source) lostEnd(ctx context.Context, st jetstream.Stream, info *jetstream.StreamInfo, reason string) error {
+	first, last := max(info.State.FirstSeq, 1), info.State.LastSeq
+	var failed error
+	n := sort.Search(int(last+1-first), func(i int) bool { //nolint:gosec // no buffer has so many
+		msg, err := s.from(ctx, st, first+uint64(i)) //nolint:gosec // as above
+		failed = errors.Join(failed, err)
+		return failed != nil || msg == nil || msg.Time.UnixMicro() > s.at.Time.UnixMicro()
+	})
+	if failed != nil {
+		return failed
+	}
+	gap := s.gap(int64(first)+int64(n)-1, reason)
+	gap.To, gap.After.Renewals = -1, gap.After.Renewals+1
+	return gap
+}
+
+// from gives the first message that is there from an offset on; nil: there is none.
+func (s *Source) from(ctx context.Context, st jetstream.Stream, seq uint64) (msg *jetstream.RawStreamMsg, err error) {
+	err = s.b.retry(ctx, func(ctx context.Context) (err error) {
+		msg, err = st.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(streamName(s.topic)))
+		return err
+	})
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("topic %s: %w", s.topic, err)
+	}
+	return msg, nil
 }
 
 func (s *Source) reset() {
-	s.consumer, s.left, s.ripe = nil, nil, nil
+	s.consumer, s.left, s.met, s.ripe = nil, nil, nil, nil
 	s.idle, s.down = time.Now(), time.Time{}
-}
-
-// AllowGap gives the topic a new incarnation, in which reading begins with the earliest record that is there. Seek
-// comes next.
-func (s *Source) AllowGap(ctx context.Context) (string, error) {
-	_, info, err := s.info(ctx)
-	if err != nil {
-		return "", err
-	}
-	cfg := info.Config
-	metadata := map[string]string{}
-	for k, v := range cfg.Metadata {
-		metadata[k] = v
-	}
-	metadata[metaIncarnation] = uuid.NewString()
-	cfg.Metadata = metadata
-	err = s.b.retry(ctx, func(ctx context.Context) error {
-		_, err := s.b.js.UpdateStream(ctx, cfg)
-		return err
-	})
-	if err != nil {
-		return "", fmt.Errorf("topic %s: %w", s.topic, err)
-	}
-	s.reset()
-	s.incarnation = ""
-	return metadata[metaIncarnation], nil
 }
 
 // Fetch returns the next records. A limit that is not positive is none. While no process hosts the buffer there are
@@ -204,6 +233,9 @@ func (s *Source) Fetch(ctx context.Context, rowsMax int, bytesMax int64, wait ti
 		if full() {
 			return out, nil
 		}
+		if s.met != nil {
+			return out, s.met
+		}
 		if err := ctx.Err(); err != nil {
 			return out, err
 		}
@@ -213,6 +245,8 @@ func (s *Source) Fetch(ctx context.Context, rowsMax int, bytesMax int64, wait ti
 		}
 		err := s.fill(ctx, min(rowsMax-len(out), fetchRows), remaining)
 		switch {
+		case errors.As(err, new(*pipeline.GapError)):
+			s.met = err
 		case err == nil:
 			s.down = time.Time{}
 			if len(s.left) == 0 && remaining <= 0 {
@@ -278,6 +312,7 @@ func (s *Source) fill(ctx context.Context, rows int, wait time.Duration) error {
 			r.Key = []byte(k)
 		}
 		s.left = append(s.left, r)
+		s.at.Offset, s.at.Time = r.Offset, r.Time
 		s.next++
 		got++
 	}
@@ -338,9 +373,9 @@ func (s *Source) look(ctx context.Context) error {
 	s.idle = time.Now()
 	switch {
 	case info.State.FirstSeq > s.next:
-		return s.gap(int64(s.next), int64(info.State.FirstSeq)-1, fmt.Sprintf("the buffer begins at offset %d", info.State.FirstSeq))
+		return s.gap(int64(info.State.FirstSeq)-1, fmt.Sprintf("the buffer begins at offset %d", info.State.FirstSeq))
 	case info.State.LastSeq+1 < s.next:
-		return s.gap(int64(info.State.LastSeq)+1, int64(s.next)-1, fmt.Sprintf("the buffer ends at offset %d, before what was read: it was replaced", info.State.LastSeq))
+		return s.lostEnd(ctx, st, info, fmt.Sprintf("the buffer ends at offset %d, before what was read: it was replaced or lost its end", info.State.LastSeq))
 	case info.State.LastSeq >= s.next:
 		s.consumer = nil // records are there and do not come
 	}
@@ -356,26 +391,22 @@ func (s *Source) hole(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	end := min(info.State.LastSeq, s.next+100_000)
-	for seq := s.next; seq <= end; seq++ {
-		_, err := st.GetMsg(ctx, seq)
-		switch {
-		case err == nil && seq == s.next:
-			return nil
-		case err == nil:
-			return s.gap(int64(s.next), int64(seq)-1, "the messages are gone from the middle of the buffer")
-		case !errors.Is(err, jetstream.ErrMsgNotFound):
-			return err
-		}
+	switch msg, err := s.from(ctx, st, s.next); {
+	case err != nil:
+		return err
+	case msg == nil && info.State.LastSeq >= s.next:
+		return s.gap(int64(info.State.LastSeq), "the messages are gone from the end of the buffer")
+	case msg != nil && msg.Sequence > s.next:
+		return s.gap(int64(msg.Sequence)-1, "the messages are gone from the middle of the buffer")
 	}
-	return s.gap(int64(s.next), -1, "the messages are gone from the middle of the buffer")
+	return nil
 }
 
 // Committed lets the buffer forget what all readers have in the table. It keeps the message at the position, by which
 // Seek knows the topic again, and messages younger than DuplicatesWindow, by whose ids it knows repeated ones.
 func (s *Source) Committed(ctx context.Context, pos map[int32]pipeline.Position) error {
 	p, ok := pos[partition]
-	if !ok || p.Offset < 1 {
+	if !ok || p.Offset < 0 {
 		return nil
 	}
 	offset := p.Offset

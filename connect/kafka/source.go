@@ -1,10 +1,13 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -12,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/cauce-data/cauce/pipeline"
 )
@@ -36,6 +40,9 @@ type SourceOptions struct {
 	ReadUncommitted bool
 	// PollEvery is how often the topic's identity and partitions are looked at; default 10 s.
 	PollEvery time.Duration
+	// BatchBytesMax bounds what a batch of messages may become when it is decompressed; default 128 MiB. What a broker sends
+	// at once is bounded before that, so it is a small batch that becomes a large one.
+	BatchBytesMax int64
 }
 
 // Source reads one topic by offset. It implements ingest.Source and is not safe for concurrent use.
@@ -48,10 +55,11 @@ type Source struct {
 
 	topic   *Topic // as Incarnation saw it
 	origin  map[int32]string
-	client  *kgo.Client // reads; nil before Seek
-	next    map[int32]int64
-	started map[int32]pipeline.Position // where Start put partitions that the table does not know
+	client  *kgo.Client                 // reads; nil before Seek
+	at      map[int32]pipeline.Position // of the last record of each partition that was taken from the client, or what Seek was told
+	started map[int32]pipeline.Position // where reading began in partitions that the table does not know
 	left    []pipeline.Record
+	met     error     // comes when what is left has been given
 	watched time.Time // when identity and partitions were last looked at
 	silent  time.Time // since when no broker answers; zero: one does
 }
@@ -64,6 +72,9 @@ func OpenSource(ctx context.Context, c Config, o SourceOptions) (*Source, error)
 	}
 	if o.PollEvery <= 0 {
 		o.PollEvery = 10 * time.Second
+	}
+	if o.BatchBytesMax <= 0 {
+		o.BatchBytesMax = 128 << 20
 	}
 	s := &Source{c: c, o: o, admClient: cl, adm: adm}
 	if _, err := s.Incarnation(ctx); err != nil {
@@ -114,8 +125,8 @@ func (s *Source) Ends(ctx context.Context) (map[int32]int64, error) {
 	return out, nil
 }
 
-// Started are the positions that Start chose in Seek for partitions that the table does not know yet. They belong into
-// the table's progress, else a restart would read from the earliest record.
+// Started are the positions behind which Seek began to read partitions that the table does not know yet. They belong into
+// the table's progress, else a restart would begin elsewhere, and would not see what has gone of a partition that was empty.
 func (s *Source) Started() map[int32]pipeline.Position { return s.started }
 
 // Seek starts reading after positions; partitions without one begin with the earliest record, or, if there are no
@@ -135,9 +146,13 @@ func (s *Source) Seek(ctx context.Context, after map[int32]pipeline.Position) er
 	if err != nil {
 		return fmt.Errorf("topic %s: %w", s.o.Topic, err)
 	}
-	for p, pos := range after {
-		if p >= t.Partitions && pos.Offset >= 0 {
-			return s.gap(p, pos.Offset+1, -1, fmt.Sprintf("the topic has %d partitions, fewer than it had", t.Partitions))
+	s.at = maps.Clone(after)
+	if s.at == nil {
+		s.at = map[int32]pipeline.Position{}
+	}
+	for _, p := range slices.Sorted(maps.Keys(after)) {
+		if p >= t.Partitions && after[p].Offset >= 0 {
+			return s.fewer(p, t)
 		}
 	}
 	for _, p := range s.o.Partitions {
@@ -150,39 +165,48 @@ func (s *Source) Seek(ctx context.Context, after map[int32]pipeline.Position) er
 			return fmt.Errorf("topic %s has %d partitions: there is no partition %d to start in (kafka.start)", s.o.Topic, t.Partitions, p)
 		}
 	}
-	next := map[int32]int64{}
+	mine := s.mine(t)
 	started := map[int32]pipeline.Position{}
-	var verify []int32
-	for _, p := range s.mine(t) {
-		pos, ok := after[p]
+	for _, p := range mine {
+		pos, known := after[p]
 		switch {
-		case !ok && len(after) == 0:
-			if next[p], err = s.start(ctx, p, starts[p], ends[p]); err != nil {
+		case !known && len(after) == 0:
+			next, err := s.start(ctx, p, starts[p], ends[p])
+			if err != nil {
 				return err
 			}
-			if s.o.Start.Latest || !s.o.Start.Time.IsZero() || len(s.o.Start.Offsets) > 0 {
-				started[p] = pipeline.Position{Offset: next[p] - 1}
-			}
-		case !ok || pos.Offset < 0:
-			next[p] = starts[p]
-		case pos.Offset >= ends[p]:
-			return s.gap(p, ends[p], pos.Offset, fmt.Sprintf("the partition ends at offset %d, before the table's position: the broker lost its end", ends[p]-1))
+			pos.Offset = next - 1
+		case !known && len(s.o.Partitions) > 0:
+			pos.Offset = starts[p] - 1 // named since
+		case !known:
+			pos.Offset = -1 // added since, with nothing in it
+		}
+		if s.at[p] = pos; !known {
+			started[p] = pos
+		}
+		switch {
+		case pos.Offset >= 0 && pos.Offset >= ends[p]:
+			return s.lostEnd(ctx, p, starts[p], ends[p], fmt.Sprintf("the partition ends at offset %d, before the table's position: the broker lost its end", ends[p]-1))
 		case pos.Offset < starts[p]-1:
-			return s.gap(p, pos.Offset+1, starts[p]-1, fmt.Sprintf("they expired before they were read; the partition begins at offset %d", starts[p]))
-		default:
-			next[p] = pos.Offset + 1
-			if pos.Offset >= starts[p] && !pos.Time.IsZero() {
-				verify = append(verify, p)
-			}
+			return s.expired(p, starts[p])
+		}
+		if pos.Offset < starts[p] || pos.Time.IsZero() {
+			continue
+		}
+		// The record at the position must still carry the time that progress recorded, else the log is not the one that was read.
+		is, _, err := s.peek(ctx, p, pos.Offset)
+		if err != nil {
+			return err
+		}
+		if is != nil && is.Offset == pos.Offset && is.Timestamp.UnixMilli() != pos.Time.UnixMilli() {
+			return s.lostEnd(ctx, p, starts[p], ends[p], fmt.Sprintf("the message at offset %d is of %s, but the one that was read was of %s: the broker lost messages and took others since",
+				pos.Offset, is.Timestamp.UTC().Format(time.RFC3339Nano), pos.Time.UTC().Format(time.RFC3339Nano)))
 		}
 	}
-	if err := s.verify(ctx, verify, after); err != nil {
-		return err
-	}
-	s.topic, s.next, s.started = t, next, started
+	s.topic, s.started = t, started
 	s.origin = map[int32]string{}
 	s.watched, s.silent = time.Now(), time.Time{}
-	return s.consume()
+	return s.consume(mine)
 }
 
 // start is the first offset to read in a partition that the table does not know.
@@ -213,67 +237,138 @@ func (s *Source) start(ctx context.Context, p int32, first, end int64) (int64, e
 	return first, nil
 }
 
-// verify reads the record at each position again: it must still carry the time that progress recorded, else the log
-// is not the one that was read.
-func (s *Source) verify(ctx context.Context, parts []int32, after map[int32]pipeline.Position) error {
-	if len(parts) == 0 {
+// peek asks the broker for what a partition has from an offset on, and gives the first record of it, or nil and the next
+// offset to ask for: there were only entries that are no records, or, where that is the same offset, nothing. It is certain of
+// that, as the client is not, which is silent while a broker is away.
+func (s *Source) peek(ctx context.Context, p int32, offset int64) (first *kgo.Record, next int64, err error) {
+	err = patiently(ctx, func() error {
+		m, err := s.adm.Metadata(ctx, s.o.Topic)
+		if err != nil {
+			return s.away(err)
+		}
+		t := m.Topics[s.o.Topic]
+		if err := cmp.Or(t.Err, t.Partitions[p].Err); err != nil {
+			return explain(s.c, err)
+		}
+		req := kmsg.NewPtrFetchRequest()
+		req.MaxWaitMillis, req.MinBytes, req.MaxBytes = 100, 1, 1 // the first batch comes whole
+		isolation := kgo.ReadCommitted()
+		if s.o.ReadUncommitted {
+			isolation = kgo.ReadUncommitted()
+		} else {
+			req.IsolationLevel = 1
+		}
+		part := kmsg.NewFetchRequestTopicPartition()
+		part.Partition, part.FetchOffset, part.PartitionMaxBytes = p, offset, 1
+		req.Topics = []kmsg.FetchRequestTopic{{Topic: s.o.Topic, TopicID: t.ID, Partitions: []kmsg.FetchRequestTopicPartition{part}}}
+		r, err := s.admClient.Broker(int(t.Partitions[p].Leader)).RetriableRequest(ctx, req)
+		if err != nil {
+			return s.away(err)
+		}
+		resp := r.(*kmsg.FetchResponse)
+		if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
+			return explain(s.c, err)
+		}
+		if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
+			return fmt.Errorf("a broker gives %d topics where one partition was asked for", len(resp.Topics))
+		}
+		o := kgo.ProcessFetchPartitionOpts{Offset: offset, IsolationLevel: isolation, Topic: s.o.Topic, Partition: p}
+		got, n := kgo.ProcessFetchPartition(o, &resp.Topics[0].Partitions[0], kgo.DefaultDecompressor(), nil)
+		if got.Err != nil {
+			return explain(s.c, got.Err)
+		}
+		if next = n; len(got.Records) > 0 {
+			first = got.Records[0]
+		}
 		return nil
-	}
-	at := map[int32]kgo.Offset{}
-	for _, p := range parts {
-		at[p] = kgo.NewOffset().At(after[p].Offset)
-	}
-	cl, err := s.reader(at)
+	})
 	if err != nil {
-		return err
+		return nil, 0, fmt.Errorf("topic %s, partition %d, offset %d: %w", s.o.Topic, p, offset, err)
 	}
-	defer cl.Close()
-	waiting := map[int32]bool{}
-	for _, p := range parts {
-		waiting[p] = true
-	}
-	// Behind the last record of a partition there may be nothing but a marker of a transaction, so that none comes.
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	for len(waiting) > 0 {
-		fs := cl.PollFetches(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		var failed error
-		fs.EachError(func(_ string, p int32, err error) {
-			if !passing(err) {
-				failed = fmt.Errorf("topic %s, partition %d: %w", s.o.Topic, p, explain(s.c, err))
-			}
-		})
-		if failed != nil {
-			return failed
-		}
-		var gap error
-		fs.EachPartition(func(ft kgo.FetchTopicPartition) {
-			if len(ft.Records) == 0 || !waiting[ft.Partition] {
-				return
-			}
-			delete(waiting, ft.Partition)
-			r, pos := ft.Records[0], after[ft.Partition]
-			if r.Offset == pos.Offset && r.Timestamp.UnixMilli() != pos.Time.UnixMilli() {
-				gap = s.gap(ft.Partition, pos.Offset+1, -1, fmt.Sprintf("the message at offset %d is of %s, but the one that was read was of %s: the broker lost messages and took others since",
-					pos.Offset, r.Timestamp.UTC().Format(time.RFC3339Nano), pos.Time.UTC().Format(time.RFC3339Nano)))
-			}
-		})
-		if gap != nil {
-			return gap
-		}
-	}
-	return nil
+	return first, next, nil
 }
 
-func (s *Source) gap(p int32, from, to int64, reason string) error {
-	return &pipeline.GapError{Source: s.o.Name, Topic: s.o.Topic, Partition: p, From: from, To: to, Reason: reason}
+// away explains an error, and calls it ErrUnavailable if it passes when a broker is back.
+func (s *Source) away(err error) error {
+	explained := explain(s.c, err)
+	if !errors.Is(explained, ErrUnavailable) && !errors.As(err, new(*kerr.Error)) && passing(err) {
+		return fmt.Errorf("%w: %w", ErrUnavailable, explained)
+	}
+	return explained
+}
+
+// Drained tells whether the partitions have nothing but markers of transactions, and what else is no record, up to ends.
+func (s *Source) Drained(ctx context.Context, ends map[int32]int64) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for p, end := range ends {
+		at, ok := s.at[p]
+		for next := at.Offset + 1; ok && next <= end; {
+			first, after, err := s.peek(ctx, p, next)
+			if errors.Is(err, kerr.OffsetOutOfRange) {
+				err = s.lost(ctx, p, err)
+			}
+			if err != nil {
+				return false, err
+			}
+			if first != nil && first.Offset <= end {
+				return false, nil
+			}
+			if first != nil || after == next {
+				break
+			}
+			next = after
+		}
+	}
+	return true, nil
+}
+
+// gap is one behind what was read of a partition.
+func (s *Source) gap(p int32, to int64, reason string, after pipeline.Position) *pipeline.GapError {
+	return &pipeline.GapError{Source: s.o.Name, Topic: s.o.Topic, Partition: p, From: s.at[p].Offset + 1, To: to, Reason: reason, After: &after}
+}
+
+func (s *Source) expired(p int32, first int64) error {
+	return s.gap(p, first-1, fmt.Sprintf("they expired before they were read; the partition begins at offset %d", first),
+		pipeline.Position{Offset: first - 1, Renewals: s.at[p].Renewals})
+}
+
+// lostEnd is a gap of unknown size at the end of what was read: the broker gives the offsets there to other messages, or has
+// done so already. Nothing says exactly where those begin; what is not younger than the last message that was read counts as
+// read too.
+func (s *Source) lostEnd(ctx context.Context, p int32, first, end int64, reason string) error {
+	next := first // nothing is known of the last message
+	if at := s.at[p].Time; !at.IsZero() {
+		l, err := s.adm.ListOffsetsAfterMilli(ctx, at.UnixMilli()+1, s.o.Topic)
+		if err != nil {
+			return fmt.Errorf("topic %s: offsets after %s: %w", s.o.Topic, at.Format(time.RFC3339), explain(s.c, err))
+		}
+		o, ok := l.Lookup(s.o.Topic, p)
+		if o.Err != nil {
+			return fmt.Errorf("topic %s, partition %d: offsets after %s: %w", s.o.Topic, p, at.Format(time.RFC3339), explain(s.c, o.Err))
+		}
+		if next = end; ok && o.Offset >= 0 {
+			next = min(o.Offset, end)
+		}
+	}
+	return s.gap(p, -1, reason, pipeline.Position{Offset: next - 1, Renewals: s.at[p].Renewals + 1})
+}
+
+func (s *Source) fewer(p int32, t *Topic) error {
+	return s.gap(p, -1, fmt.Sprintf("the topic has %d partitions, fewer than it had", t.Partitions), pipeline.Position{Offset: -1, Renewals: s.at[p].Renewals + 1})
+}
+
+// another is a gap because the log itself is another one.
+func (s *Source) another(p int32, from int64, reason string) error {
+	return &pipeline.GapError{Source: s.o.Name, Topic: s.o.Topic, Partition: p, From: from, To: -1, Reason: reason}
 }
 
 func (s *Source) recreated() error {
-	return s.gap(0, 0, -1, "the topic was deleted and made again: its offsets begin anew")
+	return s.another(0, 0, "the topic was deleted and made again: its offsets begin anew")
+}
+
+func (s *Source) deleted(p int32) error {
+	return s.another(p, s.at[p].Offset+1, "the topic was deleted")
 }
 
 // reader is a client that reads partitions from offsets, and never jumps elsewhere by itself.
@@ -294,6 +389,7 @@ func (s *Source) reader(at map[int32]kgo.Offset, more ...kgo.Opt) (*kgo.Client, 
 		kgo.FetchMaxBytes(fetchBytes),
 		kgo.FetchMaxPartitionBytes(fetchBytes/4),
 		kgo.MaxConcurrentFetches(2),
+		kgo.MaxDecompressBatchBytes(int(s.o.BatchBytesMax)),
 		kgo.KeepRetryableFetchErrors(),
 	)
 	cl, err := kgo.NewClient(append(opts, more...)...)
@@ -306,10 +402,10 @@ func (s *Source) reader(at map[int32]kgo.Offset, more ...kgo.Opt) (*kgo.Client, 
 // fetchBytes bounds what a broker sends at once; with two fetches in flight and one in hand, the client's memory.
 const fetchBytes = 32 << 20
 
-func (s *Source) consume() error {
+func (s *Source) consume(partitions []int32) error {
 	at := map[int32]kgo.Offset{}
-	for p, n := range s.next {
-		at[p] = kgo.NewOffset().At(n)
+	for _, p := range partitions {
+		at[p] = kgo.NewOffset().At(s.at[p].Offset + 1)
 	}
 	if len(at) == 0 {
 		return fmt.Errorf("topic %s: none of the partitions %v exists", s.o.Topic, s.o.Partitions)
@@ -327,18 +423,17 @@ func (s *Source) stop() {
 		s.client.CloseAllowingRebalance()
 		s.client = nil
 	}
-	s.left = nil
+	s.left, s.met = nil, nil
 }
 
-// passing tells whether the client gets over an error by itself.
+// passing tells whether the client gets over an error by itself: a broker is away, or not ready yet. What else goes wrong with
+// what a broker has sent goes wrong again, and the client would ask for it for ever or pass over it.
 func passing(err error) bool {
-	if errors.Is(err, kerr.OffsetOutOfRange) || errors.Is(err, kerr.UnknownTopicOrPartition) || errors.Is(err, kerr.UnknownTopicID) {
-		return false
-	}
 	if ke := (*kerr.Error)(nil); errors.As(err, &ke) {
-		return ke.Retriable
+		return ke.Retriable && !errors.Is(err, kerr.UnknownTopicOrPartition) && !errors.Is(err, kerr.UnknownTopicID)
 	}
-	return !errors.Is(err, kgo.ErrClientClosed) && !errors.Is(err, context.Canceled)
+	// A name that is not known now, or a broker that ends the connection while it starts.
+	return kgo.IsRetryableBrokerErr(err) || errors.As(err, new(net.Error)) || errors.Is(err, io.EOF) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // Fetch returns the next records, in order per partition.
@@ -358,18 +453,16 @@ func (s *Source) Fetch(ctx context.Context, rowsMax int, bytesMax int64, wait ti
 		}
 		enough := n >= min(rowsMax, pollRows) || bytesMax > 0 && bytes >= bytesMax
 		left := time.Until(deadline)
-		if enough || ctx.Err() != nil || left <= 0 && polled {
+		if enough || s.met != nil || ctx.Err() != nil || left <= 0 && polled {
 			break
 		}
-		if err := s.watch(ctx); err != nil {
-			return nil, err
+		if s.met = s.watch(ctx); s.met != nil {
+			continue
 		}
 		pollCtx, cancel := context.WithTimeout(ctx, max(min(left, s.o.PollEvery), time.Millisecond))
 		fs := s.client.PollRecords(pollCtx, min(rowsMax, pollRows)-n)
 		cancel()
-		if err := s.keep(ctx, fs); err != nil {
-			return nil, err
-		}
+		s.met = s.keep(ctx, fs)
 	}
 	if err := ctx.Err(); err != nil && n == 0 {
 		return nil, err
@@ -377,6 +470,7 @@ func (s *Source) Fetch(ctx context.Context, rowsMax int, bytesMax int64, wait ti
 	out := s.left[:n:n]
 	if s.left = s.left[n:]; len(s.left) == 0 {
 		s.left = nil // what comes next is not put behind it: records are large, and whoever has these may keep them
+		return out, s.met
 	}
 	return out, nil
 }
@@ -385,30 +479,25 @@ func (s *Source) Fetch(ctx context.Context, rowsMax int, bytesMax int64, wait ti
 // not be moved, and the client receives the next ones while they are worked on.
 const pollRows = 50_000
 
-// keep takes over what a poll brought.
+// keep takes over what a poll brought. Records come before the error of their partition.
 func (s *Source) keep(ctx context.Context, fs kgo.Fetches) error {
-	var failed error
+	reset := map[int32]*kgo.ErrDataLoss{}
 	fs.EachError(func(_ string, p int32, err error) {
-		switch {
-		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil, errors.Is(err, context.Canceled):
-		case errors.Is(err, kerr.OffsetOutOfRange), errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID):
-			failed = s.lost(ctx, p, err)
-		case passing(err):
-			if s.silent.IsZero() {
-				s.silent = time.Now()
-				s.c.log().Warn("kafka: reading is interrupted; trying again", "topic", s.o.Topic, "partition", p, "error", err)
-			}
-		default:
-			failed = fmt.Errorf("topic %s, partition %d: %w", s.o.Topic, p, explain(s.c, err))
+		if loss := (*kgo.ErrDataLoss)(nil); errors.As(err, &loss) {
+			reset[p] = loss
 		}
 	})
-	if failed != nil {
-		return failed
-	}
 	s.left = slices.Grow(s.left, fs.NumRecords())
-	fs.EachRecord(func(r *kgo.Record) {
-		s.left = append(s.left, s.record(r))
-		s.next[r.Partition] = r.Offset + 1
+	fs.EachPartition(func(ft kgo.FetchTopicPartition) {
+		n := len(ft.Records)
+		if n == 0 || reset[ft.Partition] != nil { // which of them came before the loss, nobody knows
+			return
+		}
+		for _, r := range ft.Records {
+			s.left = append(s.left, s.record(r))
+		}
+		last := ft.Records[n-1]
+		s.at[ft.Partition] = pipeline.Position{Offset: last.Offset, Time: last.Timestamp, Renewals: s.at[ft.Partition].Renewals}
 	})
 	if fs.NumRecords() > 0 {
 		if !s.silent.IsZero() {
@@ -416,13 +505,39 @@ func (s *Source) keep(ctx context.Context, fs kgo.Fetches) error {
 		}
 		s.silent = time.Time{}
 	}
-	return nil
+	var failed error
+	fs.EachError(func(_ string, p int32, err error) {
+		var large *kgo.ErrDecompressTooLarge
+		switch {
+		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil, errors.Is(err, context.Canceled):
+		case errors.Is(err, kerr.OffsetOutOfRange), errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID):
+			failed = cmp.Or(s.lost(ctx, p, err), failed)
+		case reset[p] != nil:
+			// The client has found the offset at which what was there and what is there part.
+			after := s.at[p]
+			if after.Offset >= reset[p].ResetTo {
+				after = pipeline.Position{Offset: reset[p].ResetTo - 1, Renewals: after.Renewals + 1}
+			}
+			failed = s.gap(p, -1, fmt.Sprintf("the broker lost the end of the partition, from offset %d on", reset[p].ResetTo), after)
+		case errors.As(err, &large):
+			failed = fmt.Errorf("topic %s, partition %d: the messages at offsets %d to %d were sent as one batch, which becomes larger than %d MiB when it is decompressed; a greater stream.bytes_max, half of that, lets it in",
+				s.o.Topic, p, large.Offset, large.NextOffset-1, s.o.BatchBytesMax>>20)
+		case passing(err):
+			if s.silent.IsZero() {
+				s.silent = time.Now()
+				s.c.log().Warn("kafka: reading is interrupted; trying again", "topic", s.o.Topic, "partition", p, "error", err)
+			}
+		default:
+			failed = fmt.Errorf("topic %s, partition %d, behind offset %d: %w", s.o.Topic, p, s.at[p].Offset, explain(s.c, err))
+		}
+	})
+	return failed
 }
 
 func (s *Source) record(r *kgo.Record) pipeline.Record {
 	origin, ok := s.origin[r.Partition]
 	if !ok {
-		origin = fmt.Sprintf("%s:%s:%s/%d", Kind, s.topic.Incarnation(), s.o.Topic, r.Partition)
+		origin = pipeline.Origin(Kind, s.topic.Incarnation(), s.o.Topic, r.Partition, s.at[r.Partition])
 		s.origin[r.Partition] = origin
 	}
 	return pipeline.Record{
@@ -430,7 +545,7 @@ func (s *Source) record(r *kgo.Record) pipeline.Record {
 	}
 }
 
-// lost says which offsets a broker no longer has.
+// lost says which offsets a broker no longer has; nil: a broker did not know the topic for a moment.
 func (s *Source) lost(ctx context.Context, p int32, cause error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -447,7 +562,10 @@ func (s *Source) lost(ctx context.Context, p int32, cause error) error {
 		}
 	}
 	if err != nil {
-		return s.gap(p, s.next[p], -1, "the topic was deleted")
+		return s.deleted(p)
+	}
+	if !errors.Is(cause, kerr.OffsetOutOfRange) {
+		return nil // the client asks again
 	}
 	return fmt.Errorf("topic %s, partition %d: %w", s.o.Topic, p, explain(s.c, cause))
 }
@@ -465,11 +583,11 @@ func (s *Source) compare(ctx context.Context, p int32) error {
 	if err != nil {
 		return fmt.Errorf("topic %s, partition %d: %w", s.o.Topic, p, err)
 	}
-	switch next := s.next[p]; {
+	switch next := s.at[p].Offset + 1; {
 	case next < starts[p]:
-		return s.gap(p, next, starts[p]-1, fmt.Sprintf("they expired before they were read; the partition begins at offset %d", starts[p]))
+		return s.expired(p, starts[p])
 	case next > ends[p]:
-		return s.gap(p, ends[p], next-1, fmt.Sprintf("the partition ends at offset %d, before what was read: the broker lost its end", ends[p]-1))
+		return s.lostEnd(ctx, p, starts[p], ends[p], fmt.Sprintf("the partition ends at offset %d, before what was read: the broker lost its end", ends[p]-1))
 	}
 	return nil
 }
@@ -485,7 +603,7 @@ func (s *Source) watch(ctx context.Context) error {
 	t, err := describe(short, s.c, s.adm, s.o.Topic)
 	switch {
 	case errors.Is(err, ErrNoTopic):
-		return s.gap(0, s.next[0], -1, "the topic was deleted")
+		return s.deleted(0)
 	case errors.Is(err, ErrDenied):
 		return fmt.Errorf("topic %s: %w", s.o.Topic, err)
 	case err != nil:
@@ -497,15 +615,15 @@ func (s *Source) watch(ctx context.Context) error {
 	case t.Incarnation() != s.topic.Incarnation():
 		return s.recreated()
 	case t.Partitions < s.topic.Partitions:
-		return s.gap(t.Partitions, s.next[t.Partitions], -1, fmt.Sprintf("the topic has %d partitions, fewer than it had", t.Partitions))
+		return s.fewer(t.Partitions, t)
 	}
 	s.silent = time.Time{}
 	added := map[int32]kgo.Offset{}
 	for _, p := range s.mine(t) {
-		if _, ok := s.next[p]; !ok {
-			// A partition that is new begins with its first record, whatever Start says: nothing of it was passed over.
-			added[p] = kgo.NewOffset().AtStart()
-			s.next[p] = 0
+		if _, ok := s.at[p]; !ok {
+			// A partition that is new begins with its first record, whatever Start says: nothing of it is passed over.
+			added[p] = kgo.NewOffset().At(0)
+			s.at[p] = pipeline.Position{Offset: -1}
 		}
 	}
 	if len(added) > 0 {
@@ -556,5 +674,5 @@ func (s *Source) Succeeds(previous []string) *pipeline.GapError {
 			reason = "the topic was deleted and made again since the table read it (topic id " + p + ", now " + s.topic.Incarnation() + "): what it held and the table has not read is gone"
 		}
 	}
-	return &pipeline.GapError{Source: s.o.Name, Topic: s.o.Topic, From: 0, To: -1, Reason: reason}
+	return &pipeline.GapError{Source: s.o.Name, Topic: s.o.Topic, From: 0, To: -1, Reason: reason} // and Start says where reading begins
 }

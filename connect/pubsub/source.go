@@ -58,6 +58,7 @@ type Source struct {
 	bytes  int64
 	asked  int           // messages that pullers have asked for
 	err    error         // why the pullers ended
+	quiet  time.Time     // since when nothing has come from a service that answers
 	more   change.Signal // there is more in all, or an err
 	room   change.Signal // there is less in all
 	acked  change.Signal // something is acknowledged, or it is the end
@@ -134,9 +135,21 @@ func (s *Source) look(ctx context.Context) (*Subscription, error) {
 	return sub, nil
 }
 
-// Quiet is how long nothing must come until what was there has been read: what a killed process held comes back some time
-// after its deadline, and the service does not say how long that is.
-func (s *Source) Quiet() time.Duration { return 2*s.o.AckDeadline + time.Second }
+// Drained tells whether nothing has come for so long that what was there has been read: what a killed process held comes back
+// some time after its deadline, and the service does not say how long that is. While the service does not answer, no such
+// time passes, for a request that waits for messages ends alike whether it was heard or not.
+func (s *Source) Drained(ctx context.Context, _ map[int32]int64) (bool, error) {
+	asked := time.Now()
+	if _, err := s.look(ctx); err != nil {
+		return false, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if time.Since(asked) > pullWait {
+		s.quiet = time.Now()
+	}
+	return s.given == len(s.all) && time.Since(s.quiet) > 2*s.o.AckDeadline+time.Second, nil
+}
 
 // Ends gives nothing: the service does not tell how much there is.
 func (s *Source) Ends(context.Context) (map[int32]int64, error) { return nil, nil }
@@ -159,6 +172,7 @@ func (s *Source) Seek(_ context.Context, after map[int32]pipeline.Position) erro
 				Source: s.o.Name, Topic: s.o.Topic, From: pos.Offset + 1, To: -1,
 				Reason: fmt.Sprintf("nothing was taken from subscription %s since a message of %s, and it keeps messages for %v only: those published from then until %s may be gone (an offset of Pub/Sub is the publish time in µs)",
 					s.o.Subscription, pos.Time.UTC().Format(time.RFC3339), s.sub.Retention, time.Now().Add(-s.sub.Retention).UTC().Format(time.RFC3339)),
+				After: now(),
 			}
 		}
 	}
@@ -173,7 +187,15 @@ func (s *Source) Succeeds(previous []string) *pipeline.GapError {
 		Source: s.o.Name, Topic: s.o.Topic, From: 0, To: -1,
 		Reason: fmt.Sprintf("the table has read this source through another subscription (%s), and this one is %s: what was published before it was made and is not in the table never comes",
 			previous[len(previous)-1], s.c.Incarnation(s.sub)),
+		After: now(),
 	}
+}
+
+// now is where reading goes on when a gap is allowed: a subscription gives what it has, and only the time since which it is
+// read begins anew.
+func now() *pipeline.Position {
+	at := time.Now().UTC().Truncate(time.Microsecond)
+	return &pipeline.Position{Offset: at.UnixMicro(), Time: at}
 }
 
 // pullMax is how many messages one request asks for; the service gives at most so many.
@@ -193,6 +215,7 @@ func (s *Source) receive() {
 	s.watched = time.Now()
 	s.mu.Lock()
 	s.all, s.given, s.bytes, s.ids, s.err = nil, 0, 0, map[string]*delivery{}, nil
+	s.quiet = time.Now()
 	s.ending = false
 	s.mu.Unlock()
 	pullers := 4
@@ -243,6 +266,9 @@ func (s *Source) pull(ctx context.Context) error {
 		case !passing(err):
 			return err
 		}
+		s.mu.Lock()
+		s.quiet = time.Now()
+		s.mu.Unlock()
 		s.c.log().Debug("pubsub: no answer; asking again", "subscription", s.o.Subscription, "pause", pause.String(), "error", err)
 		select {
 		case <-ctx.Done():
@@ -308,6 +334,7 @@ func (s *Source) take(n int, ms []*pubsubpb.ReceivedMessage) {
 		s.bytes += d.size()
 	}
 	if len(ms) > 0 {
+		s.quiet = time.Now()
 		s.more.Tell()
 	}
 	if len(ms) < n {
@@ -490,6 +517,7 @@ func (s *Source) Acknowledge(ctx context.Context, n int) error {
 		}
 	}
 	s.mu.Lock()
+	s.quiet = time.Now() // a commit takes its time
 	s.acked.Tell()
 	s.mu.Unlock()
 	return nil
