@@ -1,14 +1,18 @@
 package kafka_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/cauce-data/cauce/connect/kafka"
 	"github.com/cauce-data/cauce/internal/kafkatest"
@@ -226,8 +230,8 @@ func TestBroker(t *testing.T) {
 		}
 		again := open(t, c, kafka.SourceOptions{Topic: name})
 		gap := gapOf(t, again.Seek(ctx, pos))
-		if gap.From != 10 || gap.To != 59 {
-			t.Errorf("gap %v, want 10 to 59", gap)
+		if gap.From != 10 || gap.To != 59 || gap.After == nil || *gap.After != (pipeline.Position{Offset: 59}) {
+			t.Errorf("gap %+v, want 10 to 59", gap)
 		}
 		// Expired up to the position itself, nothing is missing.
 		if err := again.Seek(ctx, map[int32]pipeline.Position{0: {Offset: 59}}); err != nil {
@@ -244,6 +248,162 @@ func TestBroker(t *testing.T) {
 		if got := fetch(t, slow, 10)[0].Offset; got != 100 {
 			t.Errorf("first offset %d", got)
 		}
+	})
+
+	t.Run("expired in a partition that was empty", func(t *testing.T) {
+		name := topic(t, 2)
+		s := open(t, c, kafka.SourceOptions{Topic: name})
+		if err := s.Seek(ctx, nil); err != nil {
+			t.Fatal(err)
+		}
+		started := s.Started()
+		if len(started) != 2 || started[0].Offset != -1 || started[1].Offset != -1 {
+			t.Fatalf("reading began behind %v", started)
+		}
+		publish(t, c, name, 0, 500)
+		if err := b.Truncate(ctx, name, 1, 20); err != nil {
+			t.Fatal(err)
+		}
+		for _, after := range []map[int32]pipeline.Position{started, {0: {Offset: -1}}} {
+			gap := gapOf(t, s.Seek(ctx, after))
+			if gap.Partition != 1 || gap.From != 0 || gap.To != 19 {
+				t.Errorf("%v: gap %+v, want 0 to 19 of partition 1", after, gap)
+			}
+			after[1] = *gap.After
+			if err := s.Seek(ctx, after); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+
+	t.Run("lost end", func(t *testing.T) {
+		name := topic(t, 1)
+		publish(t, c, name, 0, 20)
+		s := open(t, c, kafka.SourceOptions{Topic: name})
+		if err := s.Seek(ctx, nil); err != nil {
+			t.Fatal(err)
+		}
+		read := fetch(t, s, 20)
+		time.Sleep(10 * time.Millisecond) // the broker keeps milliseconds
+		publish(t, c, name, 20, 30)
+		for what, pos := range map[string]pipeline.Position{
+			"beyond the end":         {Offset: 50, Time: read[19].Time, Renewals: 1},
+			"another message":        {Offset: 25, Time: read[19].Time, Renewals: 1},
+			"at a time not known":    {Offset: 50, Renewals: 1},
+			"later than all that is": {Offset: 50, Time: time.Now().Add(time.Hour), Renewals: 1},
+		} {
+			gap := gapOf(t, s.Seek(ctx, map[int32]pipeline.Position{0: pos}))
+			want := map[string]int64{"beyond the end": 19, "another message": 19, "at a time not known": -1, "later than all that is": 29}[what]
+			if gap.From != pos.Offset+1 || gap.To != -1 || *gap.After != (pipeline.Position{Offset: want, Renewals: 2}) {
+				t.Errorf("%s: %+v, behind %+v; want offset %d", what, gap, gap.After, want)
+			}
+			if err := s.Seek(ctx, map[int32]pipeline.Position{0: *gap.After}); err != nil {
+				t.Error(err)
+			} else if want < 29 {
+				if r := fetch(t, s, 1)[0]; r.Offset != want+1 || r.Origin != read[0].Origin+"~2" {
+					t.Errorf("%s: reading goes on with %+v", what, r)
+				}
+			}
+		}
+		gap := gapOf(t, s.Seek(ctx, map[int32]pipeline.Position{0: {Offset: 29}, 3: {Offset: 7}}))
+		if gap.Partition != 3 || *gap.After != (pipeline.Position{Offset: -1, Renewals: 1}) {
+			t.Errorf("fewer partitions: %+v", gap)
+		}
+		if err := s.Seek(ctx, map[int32]pipeline.Position{0: {Offset: 29}, 3: *gap.After}); err != nil {
+			t.Error(err)
+		}
+	})
+
+	t.Run("drained", func(t *testing.T) {
+		name := topic(t, 1)
+		s := open(t, c, kafka.SourceOptions{Topic: name})
+		drained := func(want bool) {
+			t.Helper()
+			ends, err := s.Ends(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := s.Drained(ctx, ends); err != nil || got != want {
+				t.Errorf("ends %v: drained is %t, %v", ends, got, err)
+			}
+		}
+		if err := s.Seek(ctx, nil); err != nil {
+			t.Fatal(err)
+		}
+		drained(true)
+		cl, err := kgo.NewClient(kgo.SeedBrokers(b.Admin), kgo.TransactionalID(name), kgo.DefaultProduceTopic(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cl.Close()
+		transaction := func(how kgo.TransactionEndTry) {
+			t.Helper()
+			if err := cl.BeginTransaction(); err != nil {
+				t.Fatal(err)
+			}
+			if err := cl.ProduceSync(ctx, kgo.StringRecord("{}")).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+			if err := cl.EndTransaction(ctx, how); err != nil {
+				t.Fatal(err)
+			}
+		}
+		transaction(kgo.TryCommit)
+		drained(false)
+		fetch(t, s, 1)
+		drained(true) // behind the record there is the marker alone
+		transaction(kgo.TryAbort)
+		transaction(kgo.TryAbort)
+		drained(true)
+		transaction(kgo.TryCommit)
+		drained(false)
+		fetch(t, s, 1)
+		drained(true)
+
+		ends, err := s.Ends(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ends[0] += 10
+		b.Pause()
+		defer b.Resume()
+		short, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		if got, err := s.Drained(short, ends); got || !errors.Is(err, kafka.ErrUnavailable) {
+			t.Errorf("the broker does not answer: drained is %t, %v", got, err)
+		}
+	})
+
+	// A small batch may become a large one. It is neither taken in nor passed over.
+	t.Run("decompression", func(t *testing.T) {
+		name := topic(t, 1)
+		publish(t, c, name, 0, 3)
+		cl, err := kgo.NewClient(kgo.SeedBrokers(b.Admin), kgo.ProducerBatchCompression(kgo.ZstdCompression()), kgo.BrokerMaxWriteBytes(1<<28),
+			kgo.ProducerBatchMaxBytes(1<<26), kgo.MaxBufferedBytes(1<<28))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cl.Close()
+		if err := cl.ProduceSync(ctx, &kgo.Record{Topic: name, Value: make([]byte, 20<<20)}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		publish(t, c, name, 3, 6)
+		s := open(t, c, kafka.SourceOptions{Topic: name, BatchBytesMax: 16 << 20})
+		if err := s.Seek(ctx, nil); err != nil {
+			t.Fatal(err)
+		}
+		fetch(t, s, 3)
+		for range 2 {
+			recs, err := s.Fetch(ctx, 100, 0, 5*time.Second)
+			if err == nil || !strings.Contains(err.Error(), "offsets 3 to 3") || !strings.Contains(err.Error(), "16 MiB") {
+				t.Errorf("%d records, %v", len(recs), err)
+			}
+		}
+		s = open(t, c, kafka.SourceOptions{Topic: name})
+		if err := s.Seek(ctx, nil); err != nil {
+			t.Fatal(err)
+		}
+		fetch(t, s, 7)
 	})
 
 	t.Run("replaced", func(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -32,6 +33,8 @@ const EmulatorEnv = "PUBSUB_EMULATOR_HOST"
 type Server struct {
 	Addr string
 	Kind string // what it is, in words
+	// Stop ends the server before the test does; nil: this one cannot be stopped.
+	Stop func()
 	cl   *client.Client
 }
 
@@ -53,8 +56,9 @@ func New(t testing.TB) *Server {
 func NewInProcess(t testing.TB) *Server {
 	t.Helper()
 	p := pstest.NewServer()
-	t.Cleanup(func() { _ = p.Close() })
-	return (&Server{Addr: p.Addr, Kind: "pstest, the server of Google's client library"}).open(t)
+	stop := sync.OnceFunc(func() { _ = p.Close() })
+	t.Cleanup(stop)
+	return (&Server{Addr: p.Addr, Kind: "pstest, the server of Google's client library", Stop: stop}).open(t)
 }
 
 func (s *Server) open(t testing.TB) *Server {
