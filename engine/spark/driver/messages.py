@@ -309,8 +309,9 @@ def tombstone(spec, key, ms):
     return ("{" + ",".join(members) + ("," if members and said else "")).encode("utf-8") + rest
 
 
-def message_reader(source, program, schema, origin):
-    """Makes records of messages, where they are; each comes as (key, value, partition, offset, time in ms)."""
+def message_reader(source, program, schema, origin, renewals):
+    """Makes records of messages, where they are; each comes as (key, value, partition, offset, time in ms). renewals is how often
+    a partition has given its offsets to other messages, where it has."""
     raw_fields = program["raw_fields"]
     flush = flusher(schema)
     topic, tombstones = source["kafka"]["topic"], source["kafka"].get("tombstones")
@@ -328,7 +329,8 @@ def message_reader(source, program, schema, origin):
             for key, value, partition, offset, ms in zip(*(c.to_pylist() for c in b.columns)):
                 raw, exact = message_text(value)
                 meta = (None, None, topic, partition, offset, raw, exact, key, len(value or b""), None, ms)
-                common = (meta, offset, f"{origin}:{topic}/{partition}", 0, None, None, None)
+                life = f"~{renewals[partition]}" if partition in renewals else ""
+                common = (meta, offset, f"{origin}:{topic}/{partition}{life}", 0, None, None, None)
                 gone = value is None and tombstones is not None
                 try:
                     values, unknown = scan.record(tombstone(tombstones, key, ms) if gone else value)

@@ -6,7 +6,7 @@ class Gap(Exception):
 
     def __init__(self, source, topic, partition, first, last, reason):
         super().__init__(
-            f"source {source}: gap in {topic}/{partition}, offsets {first} to {last}: {reason}; "
+            f"source {source}: gap in {topic}/{partition}, {f'offsets {first} to {last}' if last >= first else f'offsets from {first} on'}: {reason}; "
             f"to record the gap and go on: cauce run stream --allow-gap {source}"
         )
 
@@ -87,7 +87,7 @@ class Topic:
         return Gap(self.source, self.name, partition, first, last, reason)
 
     def seek(self, positions):
-        """(first offset to read, by partition; positions that the start chose where the table knows nothing). Raises Gap."""
+        """(first offset to read, by partition; the last one before it of partitions that the table does not know). Raises Gap."""
 
         def look(c):
             there = sorted(i.partition() for i in c.partitionsFor(self.name))
@@ -108,20 +108,21 @@ class Topic:
                     raise self.gap(p, mark["offset"] + 1, -1, f"the topic has {len(there)} partitions, fewer than it had")
             first, chosen, verify = {}, {}, []
             for p in sorted(starts):
-                at = positions.get(p, {}).get("offset", -1)
-                if not positions and self.spec["start"] != "earliest":
-                    first[p] = self.begin(c, p, starts[p], ends[p])
-                    chosen[p] = first[p] - 1
-                elif at < 0:
-                    first[p] = starts[p]
-                elif at >= ends[p]:
-                    raise self.gap(p, ends[p], at, f"the partition ends at offset {ends[p] - 1}, before the table's position: the broker lost its end")
-                elif at < starts[p] - 1:
-                    raise self.gap(p, at + 1, starts[p] - 1, f"they expired before they were read; the partition begins at offset {starts[p]}")
+                if p in positions:
+                    at = positions[p]["offset"]
                 else:
-                    first[p] = at + 1
-                    if at >= starts[p] and not positions[p].get("time", ZERO_TIME).startswith("0001-"):
-                        verify.append(p)
+                    if not positions:
+                        at = self.begin(c, p, starts[p], ends[p]) - 1
+                    else:  # named since, or added since with nothing in it
+                        at = starts[p] - 1 if self.spec.get("assign") else -1
+                    chosen[p] = at
+                if 0 <= at and ends[p] <= at:
+                    raise self.gap(p, at + 1, -1, f"the partition ends at offset {ends[p] - 1}, before the table's position: the broker lost its end")
+                if at < starts[p] - 1:
+                    raise self.gap(p, at + 1, starts[p] - 1, f"they expired before they were read; the partition begins at offset {starts[p]}")
+                first[p] = at + 1
+                if p in positions and at >= starts[p] and not positions[p].get("time", ZERO_TIME).startswith("0001-"):
+                    verify.append(p)
             for p in verify:
                 self.verify(c, p, positions[p])
             return first, chosen
@@ -130,6 +131,8 @@ class Topic:
 
     def begin(self, c, p, start, end):
         """The first offset that the lake file wants to be read of a partition that holds those from start to before end."""
+        if self.spec["start"] == "earliest":
+            return start
         if self.spec["start"] == "latest":
             return end
         if self.spec["start"] == "time":
@@ -179,6 +182,14 @@ class Topic:
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
 
+
+def mark_time(ms):
+    """A message's time as progress keeps it; one that a progress file cannot hold counts as unknown."""
+    return rfc3339(ms * 1000) if YEAR_1000_MS <= ms < YEAR_10000_MS else ZERO_TIME
+
+
+YEAR_1000_MS, YEAR_10000_MS = -30610224000000, 253402300800000
+
 # Other incarnations of a source than its logs.
 NO_LOGS = ("files", "retry", "repair")
 
@@ -205,10 +216,10 @@ class Stream:
                 raise self.succeeds(others)
         first, chosen = self.topic.seek(progress.positions)
         if chosen:
-            marks = [{"partition": p, "offset": o, "time": ZERO_TIME} for p, o in sorted(chosen.items()) if o >= 0]
-            if marks:
-                commit_epoch(spark, app, table, quarantine, progress, None, now_rfc3339(), "start", positions=marks)
-                progress.load()
+            # Where reading begins is in the table first, of empty partitions too: what goes before the next start is seen to be gone.
+            marks = {**progress.positions, **{p: {"partition": p, "offset": o, "time": ZERO_TIME} for p, o in chosen.items()}}
+            commit_epoch(spark, app, table, quarantine, progress, None, now_rfc3339(), "start", positions=[marks[p] for p in sorted(marks)])
+            progress.load()
         elif progress.positions:
             self.topic.publish(progress.positions)
         self.first, self.epoch, self.error = first, progress.epoch, None
@@ -276,7 +287,8 @@ class Stream:
             raise Moved(f"the table is at epoch {progress.epoch} of the source, where this run left it at {self.epoch}")
         schema = T._parse_datatype_string(self.schema)
         raw = messages.selectExpr("key", "value", "partition", "offset", "unix_millis(timestamp) AS ms")
-        records = raw.mapInArrow(message_reader(self.source, self.program, schema, "kafka:" + self.incarnation), schema).cache()
+        renewals = {p: mark["renewals"] for p, mark in progress.positions.items() if mark.get("renewals")}
+        records = raw.mapInArrow(message_reader(self.source, self.program, schema, "kafka:" + self.incarnation, renewals), schema).cache()
         try:
             marks = records.selectExpr("meta.partition AS n", "p", "meta.time AS t").groupBy("n")
             marks = sorted((r["n"], r["a"], r["b"], r["c"], r["t"]) for r in marks.agg(*aggregates()).collect())
@@ -287,7 +299,9 @@ class Stream:
                     raise Moved(f"offset {first} of partition {p} is in the table already")
             positions = dict(progress.positions)
             for p, _, last, _, ms in marks:
-                positions[p] = {"partition": p, "offset": last, "time": rfc3339(ms * 1000)}
+                positions[p] = {"partition": p, "offset": last, "time": mark_time(ms)}
+                if p in renewals:
+                    positions[p]["renewals"] = renewals[p]
             ranges = [{"partition": p, "from": a, "to": b, "rows": n} for p, a, b, n, _ in marks]
             counts = commit_epoch(
                 spark, self.app, table, quarantine, progress, records, now_rfc3339(), "stream",
