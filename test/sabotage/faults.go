@@ -186,6 +186,46 @@ var faults = []fault{
 		pkg: "./ingest", test: "^TestSourceIsToldOnlyOfWhatIsInTheTable$",
 	},
 	{
+		name: "renewals-are-forgotten", what: "messages that took the offsets of lost ones are taken for those",
+		edits: []edit{{"pipeline/stream.go", "if after.Renewals > 0 {", "if after.Renewals > 9 {"}},
+		pkg:   "./ingest", test: "^TestGapAtTheEnd$",
+	},
+	{
+		name: "lost-end-is-read-again", what: "what is left of a buffer that lost its end is read once more",
+		edits: []edit{{"connect/buffer/source.go", "msg.Time.UnixMicro() > s.at.Time.UnixMicro()", "msg.Time.UnixMicro() > 0"}},
+		pkg:   "./connect/buffer", test: "^TestLostEnd$",
+	},
+	{
+		name: "few-gaps-are-allowed", what: "gaps in more than a few partitions stop the stream for ever",
+		edits: []edit{{"ingest/stream.go", "tries[gap.Partition] > gapTriesMax {", "len(r.gaps) >= gapTriesMax {"}},
+		pkg:   "./ingest", test: "^TestGapsInManyPartitions$",
+	},
+	{
+		name: "hole-keeps-out-what-came-before", what: "records before a hole never get into the table",
+		edits: []edit{{"ingest/microbatch.go", "if err != nil && !errors.As(err, &b.gap) {", "if err != nil {"}},
+		pkg:   "./ingest", test: "^TestGapInTheMiddle$",
+	},
+	{
+		name: "empty-partitions-are-forgotten", what: "what comes into an empty partition and expires while the stream is away is passed over",
+		edits: []edit{{"ingest/stream.go", "if _, known := after[p]; !known {", "if _, known := after[p]; !known && pos.Offset >= 0 {"}},
+		pkg:   "./ingest", test: "^TestStartOfEmptyPartitions$",
+	},
+	{
+		name: "silence-is-the-end", what: "a run that could read nothing says that it has read all",
+		edits: []edit{{"ingest/stream.go", "return r.in.Drained(ctx, r.ends)", "return true, nil"}},
+		pkg:   "./ingest", test: "^TestAvailableNowProvesItsEnd$",
+	},
+	{
+		name: "damage-passes", what: "a batch that cannot be read is asked for for ever",
+		edits: []edit{{"connect/kafka/source.go", "return kgo.IsRetryableBrokerErr(err) ||", "return !errors.Is(err, kgo.ErrClientClosed) ||"}},
+		pkg:   "./connect/kafka", test: "^TestPassing$",
+	},
+	{
+		name: "times-beyond-the-calendar", what: "a message of the year 10000 stops the stream for ever",
+		edits: []edit{{"ingest/microbatch.go", "y < 1 || y > 9999 {", "y < 1 && y > 9999 {"}},
+		pkg:   "./ingest", test: "^TestMessageTimesBeyondTheCalendar$",
+	},
+	{
 		name: "pubsub-acknowledge-before-commit", what: "messages of Pub/Sub are acknowledged before their rows are committed",
 		edits: []edit{{
 			"ingest/stream.go",
