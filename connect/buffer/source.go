@@ -201,6 +201,15 @@ func (s *Source) from(ctx context.Context, st jetstream.Stream, seq uint64) (msg
 	return msg, nil
 }
 
+// Succeeds implements ingest.Successor: the table has read this source from another log before. What that one still held is not
+// here.
+func (s *Source) Succeeds(previous []string) *pipeline.GapError {
+	return &pipeline.GapError{
+		Source: s.o.Name, Topic: s.topic, Partition: partition, From: 0, To: -1,
+		Reason: "the table has read this source from another log (" + previous[len(previous)-1] + ") than this buffer: what that one held and the table has not read is not here",
+	}
+}
+
 func (s *Source) reset() {
 	s.consumer, s.left, s.met, s.ripe = nil, nil, nil, nil
 	s.idle, s.down = time.Now(), time.Time{}
