@@ -17,8 +17,8 @@
 // # Incarnations
 //
 // Every topic has a UUID of its own, stored with the topic's messages: its incarnation, without which an offset means
-// nothing. A topic made anew has another one, which is a gap for a table that has read the former. A gap that is allowed changes nothing here: it moves the position of the one
-// reader for which it is allowed, and every other one finds it by itself.
+// nothing. A topic made anew has another one, which is a gap for a table that has read the former. A gap that is allowed
+// changes nothing here: it moves the position of the one reader for which it is allowed, and every other one finds it by itself.
 package buffer
 
 import (

@@ -38,13 +38,12 @@ static void trim(void) {
 #endif
 }
 
-static int limit_arenas(int most) {
 #ifdef __GLIBC__
-	return mallopt(M_ARENA_MAX, most);
-#else
-	return 1;
+// How many heaps the C library makes for threads that allocate at the same time; of itself it makes eight for each processor, and
+// each keeps pages that hold a little: 44 MB for the 9 that were in use after a hundred micro-batches of 15,000 rows, 16 MB with one.
+// A drain takes the same CPU: what is large has jemalloc. It is said before Go's threads start, each of which would make one.
+__attribute__((constructor)) static void limit_arenas(void) { mallopt(M_ARENA_MAX, 2); }
 #endif
-}
 */
 import "C"
 
@@ -60,15 +59,6 @@ const pagesKept = 3 * time.Second
 
 // keepPages tells the allocator how long it keeps what is freed, if it is one that can be told; 0: not at all. False: it refused.
 func keepPages(d time.Duration) bool { return C.keep_pages(C.ssize_t(d.Milliseconds())) == 0 }
-
-// arenas is how many heaps the C library makes for threads that allocate at the same time; of itself it makes eight for each
-// processor. Each of them keeps pages that hold a little: 44 MB for the 9 that were in use after a hundred micro-batches of
-// 15,000 rows, 16 MB with one arena. A drain takes the same CPU: what is large has jemalloc.
-const arenas = 2
-
-// limitArenas holds until the process ends. It must come before the C library has made more than the eight arenas that it
-// makes before it counts them. False: it refused.
-func limitArenas(most int) bool { return C.limit_arenas(C.int(most)) == 1 }
 
 // ReleaseMemory gives the system back what large work, such as packing files, has left free in this process: in Go's heap,
 // and in the C library's, where DuckDB keeps everything but the buffers of its rows. The latter returns of itself only what

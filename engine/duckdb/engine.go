@@ -111,7 +111,6 @@ func Open(o Options) (_ *Engine, err error) {
 	if o.MemoryLimit != "" {
 		settings = append(settings, "SET memory_limit = "+quoteText(o.MemoryLimit))
 	}
-	limitArenas(arenas) // refused, it costs memory only
 	connector, err := duckdb.NewConnector("", func(c driver.ExecerContext) error {
 		// Settings of the session; those of the instance are made once, below.
 		_, err := c.ExecContext(context.Background(), "SET TimeZone = 'UTC'", nil)
