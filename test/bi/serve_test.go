@@ -558,14 +558,14 @@ serve: {tls: {cert: server.crt, key: server.key}, workers: 1}
 		t.Fatal(err)
 	}
 	rows.Close()
+	if n := len(rows.FieldDescriptions()); n != 3 {
+		t.Errorf("the role sees %d columns, want 3", n)
+	}
 	if described := texts(t, some, "DESCRIBE unified_events"); strings.Contains(described, "price") || !strings.Contains(described, "symbol") {
 		t.Errorf("the role's columns: %s", described)
 	}
 	if got := texts(t, some, "SELECT has_column_privilege('unified_events', c, 'select') FROM (VALUES ('price'), ('symbol')) v(c) ORDER BY c"); got != "false true" {
 		t.Errorf("privileges on price and symbol: %s", got)
-	}
-	if n := len(rows.FieldDescriptions()); n != 3 {
-		t.Errorf("the role sees %d columns, want 3", n)
 	}
 }
 
