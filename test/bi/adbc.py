@@ -68,7 +68,7 @@ with connect(autocommit=True) as c, c.cursor() as cur:
     for column, value in [("symbol", first[1]), ("trade_id", first[2]), ("is_buyer_maker", first[5]), ("event_date", first[6]), ("event_time", first[4])]:
         cur.execute(f"SELECT count(*) FROM unified_events WHERE event_id = $1 AND {column} = $2", (first[0], value))
         assert cur.fetchone() == (1,), f"{column} = {value!r}"
-    if door == "flight":
+    if door == "flightsql":
         cur.execute("SELECT count(*) FROM unified_events WHERE event_id = ? AND symbol = ?", first[:2])
         assert cur.fetchone() == (1,)
         cur.execute("SELECT ? IS NULL, coalesce(?, 'none')", (None, None))

@@ -979,11 +979,6 @@ var faults = []fault{
 		pkg:   "./test/bi", test: "^TestRolesSeeTheirTables$",
 	},
 	{
-		name: "null-of-flight-is-a-text", what: "a null parameter of Flight SQL arrives as a text",
-		edits: []edit{{"serve/flightsql/params.go", "a.IsNull(0) || a.DataType().ID() == arrow.NULL", "a.IsNull(0)"}},
-		pkg:   "./test/bi", test: "^TestFlightSQL$",
-	},
-	{
 		name: "ticket-of-any-role", what: "who has another role's ticket of Flight SQL gets its rows",
 		edits: []edit{{"serve/flightsql/statements.go", "ok := r != nil && r.role == roleOf(ctx) && !r.taken", "ok := r != nil && !r.taken"}},
 		pkg:   "./test/bi", test: "^TestFlightSQLRefuses$",
