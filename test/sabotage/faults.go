@@ -202,7 +202,7 @@ var faults = []fault{
 	},
 	{
 		name: "hole-keeps-out-what-came-before", what: "records before a hole never get into the table",
-		edits: []edit{{"ingest/microbatch.go", "if err != nil && !errors.As(err, &b.gap) {", "if err != nil {"}},
+		edits: []edit{{"ingest/microbatch.go", "if err != nil && !errors.As(err, &b.gap) {", "if errors.As(err, &b.gap) || err != nil {"}},
 		pkg:   "./ingest", test: "^TestGapInTheMiddle$",
 	},
 	{
