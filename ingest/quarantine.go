@@ -58,8 +58,8 @@ type QuarantineRow struct {
 	// say where it stands in the (decompressed) file.
 	Raw string `json:"raw"`
 	// RawBinary is a stream's message where Raw cannot be exactly that: no UTF-8, or empty and no tombstone.
-	RawBinary     []byte     `json:"raw_binary,omitempty"`
-	Key           []byte     `json:"message_key,omitempty"`  // of a stream's message
+	RawBinary     []byte     `json:"raw_binary,omitzero"`
+	Key           []byte     `json:"message_key,omitzero"`   // of a stream's message
 	MessageTime   *time.Time `json:"message_time,omitempty"` // of a stream's message
 	RawBytes      int64      `json:"raw_bytes"`
 	RawOffset     int64      `json:"raw_offset"`
@@ -315,7 +315,7 @@ func (r *QuarantineRow) set(column string, a arrow.Array, i int) {
 			r.Epoch = v
 		}
 	case *array.Binary:
-		v := slices.Concat([]byte{}, a.Value(i))
+		v := append([]byte{}, a.Value(i)...) // what is empty is not null: not nil
 		switch column {
 		case "raw_binary":
 			r.RawBinary = v

@@ -182,10 +182,8 @@ func TestSampleAndPlan(t *testing.T) {
 	}
 }
 
-// TestRetryOfATombstoneKnowsItsTime: a message without value that was refused, because the lake file did not say what it
-// means, deletes once the lake file says so; when it was published is what orders it.
-func TestRetryOfATombstoneKnowsItsTime(t *testing.T) {
-	const lake = `
+// keyedLake reads a Kafka topic; its verb stands where kafka.tombstones may.
+const keyedLake = `
 version: 1
 storage: file:./data
 tables:
@@ -202,7 +200,11 @@ sources:
     format: json
     fields: {id: s, price: p, event_time: to_event_time(T)}
 `
-	w := newWorld(t, fmt.Sprintf(lake, ""))
+
+// TestRetryOfATombstoneKnowsItsTime: a message without value that was refused, because the lake file did not say what it
+// means, deletes once the lake file says so; when it was published is what orders it.
+func TestRetryOfATombstoneKnowsItsTime(t *testing.T) {
+	w := newWorld(t, fmt.Sprintf(keyedLake, ""))
 	p := newTopic("trades")
 	trade(p, "a", "1", 0)
 	trade(p, "b", "1", 0)
@@ -218,7 +220,7 @@ sources:
 	if len(q) != 2 || q[0].MessageTime == nil || !q[0].MessageTime.Equal(start.Add(4*time.Second)) {
 		t.Fatalf("%+v", q)
 	}
-	w.load(fmt.Sprintf(lake, ", tombstones: {key: s, time: T}"))
+	w.load(fmt.Sprintf(keyedLake, ", tombstones: {key: s, time: T}"))
 	r, err := w.QuarantineRetry(context.Background(), ingest.QuarantineFilter{}, false)
 	if err != nil || r.Resolved != 2 || r.StillBad != 0 || r.RowsDeleted != 1 || r.RowsUnchanged != 1 {
 		t.Fatalf("%+v, %v", r, err)
@@ -226,4 +228,36 @@ sources:
 	equal(t, "rows", w.rows("trades", "id", "_deleted", "event_time"), []string{
 		"a true 2024-08-20T12:00:04Z", "b - 2024-08-20T12:00:00Z", "c - 2024-08-20T12:05:00Z",
 	})
+}
+
+// TestRetryOfAnEmptyMessageDeletesNothing: a message of no bytes is no message without value, whatever its key; it stays
+// what it was.
+func TestRetryOfAnEmptyMessageDeletesNothing(t *testing.T) {
+	w := newWorld(t, fmt.Sprintf(keyedLake, ", tombstones: {key: s, time: T}"))
+	p := newTopic("trades")
+	trade(p, "a", "1", 0)
+	for _, m := range []struct{ key, value []byte }{{[]byte("a"), []byte{}}, {[]byte{}, []byte{}}, {nil, []byte{}}, {nil, nil}} {
+		p.publish("")
+		r := &p.records[len(p.records)-1]
+		r.Key, r.Value = m.key, m.value
+	}
+	if _, err := w.stream(p.reader(), ingest.StreamOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		rows := w.quarantine(ingest.QuarantineFilter{})
+		if len(rows) != 4 {
+			t.Fatalf("%+v", rows)
+		}
+		for i, q := range rows {
+			if (q.RawBinary != nil) != (i < 3) || (q.Key != nil) != (i < 2) {
+				t.Errorf("message %d is kept with the key %#v and the value %#v", i, q.Key, q.RawBinary)
+			}
+		}
+		r, err := w.QuarantineRetry(t.Context(), ingest.QuarantineFilter{}, false)
+		if err != nil || r.Tried != 4 || r.StillBad != 4 || r.RowsDeleted != 0 {
+			t.Errorf("%+v, %v", r, err)
+		}
+	}
+	equal(t, "rows", w.rows("trades", "id", "price", "_deleted"), []string{"a 1 false"})
 }

@@ -790,7 +790,7 @@ func badRecord(r *pipeline.Record, rule, reason string) pipeline.BadRow {
 	var exact []byte
 	decoded := r.Value != nil && r.Text != nil
 	if decoded || !utf8.Valid(raw) || r.Value != nil && len(raw) == 0 {
-		exact = slices.Concat([]byte{}, raw)
+		exact = append([]byte{}, raw...) // of an empty message not nil, which is a tombstone's
 	}
 	if decoded {
 		raw = r.Text[:min(len(r.Text), pipeline.RawBytesMax)]

@@ -586,8 +586,13 @@ var faults = []fault{
 		pkg:   "./cmd/cauce", test: "^TestReadinessSaysWhy$",
 	},
 	{
+		name: "empty-is-a-tombstone", what: "a message of no bytes in quarantine deletes its key's row when it is tried again",
+		edits: []edit{{"ingest/quarantine.go", "v := append([]byte{}, a.Value(i)...)", "v := append([]byte(nil), a.Value(i)...)"}},
+		pkg:   "./ingest", test: "^TestRetryOfAnEmptyMessageDeletesNothing$",
+	},
+	{
 		name: "poison-as-text", what: "a message that is no text is tried again as what is left of it",
-		edits: []edit{{"engine/duckdb/finish.go", "exact = slices.Concat([]byte{}, raw)", "exact = []byte(strings.ToValidUTF8(string(raw), \"\"))"}},
+		edits: []edit{{"engine/duckdb/finish.go", "exact = append([]byte{}, raw...)", "exact = []byte(strings.ToValidUTF8(string(raw), \"\"))"}},
 		pkg:   "./ingest", test: "^TestPoisonIsKeptByteForByte$",
 	},
 	{
