@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -69,6 +70,19 @@ type QuarantineRow struct {
 	QuarantinedAt time.Time  `json:"quarantined_at"`
 	ResolvedAt    *time.Time `json:"resolved_at,omitempty"`
 	State         string     `json:"state"`
+}
+
+// MarshalJSON leaves out of a file's record what only a stream's has, and nothing of that: 0 is a partition and an offset.
+func (r QuarantineRow) MarshalJSON() ([]byte, error) {
+	type row QuarantineRow
+	if r.Topic == "" {
+		return json.Marshal(row(r))
+	}
+	return json.Marshal(struct {
+		row
+		Partition int32 `json:"partition"`
+		Offset    int64 `json:"offset"`
+	}{row(r), r.Partition, r.Offset})
 }
 
 // QuarantineFilter selects quarantined rows; the zero value selects every open one.

@@ -2,6 +2,7 @@ package ingest_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -260,4 +261,28 @@ func TestRetryOfAnEmptyMessageDeletesNothing(t *testing.T) {
 		}
 	}
 	equal(t, "rows", w.rows("trades", "id", "price", "_deleted"), []string{"a 1 false"})
+}
+
+// TestQuarantinedMessageNamesItsPlace: the first partition and the first offset are 0, and are said.
+func TestQuarantinedMessageNamesItsPlace(t *testing.T) {
+	for _, c := range []struct {
+		row  ingest.QuarantineRow
+		want string
+	}{
+		{ingest.QuarantineRow{Topic: "trades"}, `0 0`},
+		{ingest.QuarantineRow{Topic: "trades", Partition: 3, Offset: 9}, `3 9`},
+		{ingest.QuarantineRow{File: "a.csv"}, `<nil> <nil>`},
+	} {
+		text, err := json.Marshal([]ingest.QuarantineRow{c.row})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var rows []map[string]any
+		if err := json.Unmarshal(text, &rows); err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(rows[0]["partition"], " ", rows[0]["offset"]); got != c.want {
+			t.Errorf("%s, want %s: %s", got, c.want, text)
+		}
+	}
 }
