@@ -28,7 +28,8 @@ type RetryReport struct {
 	Tried    int64 `json:"tried"`
 	Resolved int64 `json:"resolved"` // in the table, or filtered out as the plan says
 	StillBad int64 `json:"still_bad"`
-	// Missing counts records that could not be read again: longer than what quarantine keeps, and their file is gone.
+	// Missing counts records that could not be read again: longer than what quarantine keeps, and of a stream or of a file
+	// that is gone.
 	Missing int64 `json:"missing"`
 	Counts
 	Epochs   int      `json:"epochs"`
@@ -226,7 +227,7 @@ func (l *Lake) feed(ctx context.Context, ep Epoch, src *pipeline.Source, s *prog
 		for _, q := range rows {
 			value := q.message()
 			if q.RawBytes > int64(len(value)) {
-				missing(1, "%s/%d offset %d: the record is longer than what quarantine keeps", q.Topic, q.Partition, q.Offset)
+				missing(1, "%s/%d offset %d: the message is longer than what quarantine keeps, and a retry does not read the topic; the whole message stands there while the topic keeps it", q.Topic, q.Partition, q.Offset)
 				continue
 			}
 			rec := pipeline.Record{Topic: q.Topic, Partition: q.Partition, Offset: q.Offset, Origin: q.Origin, Key: q.Key, Value: value}

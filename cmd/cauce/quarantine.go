@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -22,6 +24,47 @@ func quarantineFlags(cmd *cobra.Command, f *ingest.QuarantineFilter) {
 	cmd.Flags().StringVar(&f.Table, "table", "", "only records meant for this table")
 	cmd.Flags().StringVar(&f.Rule, "rule", "", "only records that broke this rule, such as cast:price")
 	cmd.Flags().StringVar(&f.Origin, "origin", "", "only records of this origin (the rows' _origin)")
+}
+
+// checkQuarantineFilter refuses a name that neither the lake file nor a record in quarantine has: it is mistyped, and what
+// it selects is not "nothing".
+func checkQuarantineFilter(ctx context.Context, l *lake, f ingest.QuarantineFilter) error {
+	var tables []string
+	rules := []string{"structure", "unknown_fields", ingest.RuleTombstones}
+	var columns []string // their rules
+	for _, t := range l.Tables {
+		tables = append(tables, t.Name)
+		for _, e := range t.Expect {
+			rules = append(rules, e.Name)
+		}
+		for _, c := range t.Columns {
+			columns = append(columns, "cast:"+c.Name, "not_null:"+c.Name)
+		}
+	}
+	for _, x := range []struct {
+		flag, value string
+		known       bool
+		only        ingest.QuarantineFilter
+		hint        string
+	}{
+		{"source", f.Source, l.Source(f.Source) != nil, ingest.QuarantineFilter{Source: f.Source}, "its sources are: " + list(sourceNames(l.Lake))},
+		{"table", f.Table, l.Table(f.Table) != nil, ingest.QuarantineFilter{Table: f.Table}, "its tables are: " + list(tables)},
+		{"rule", f.Rule, slices.Contains(rules, f.Rule) || slices.Contains(columns, f.Rule), ingest.QuarantineFilter{Rule: f.Rule},
+			"its rules are: " + list(rules) + ", and cast:COLUMN and not_null:COLUMN of its tables' columns"},
+	} {
+		if x.value == "" || x.known {
+			continue
+		}
+		x.only.All, x.only.Limit = true, 1
+		rows, err := l.ingest.QuarantineShow(ctx, x.only)
+		if err != nil {
+			return err
+		}
+		if len(rows) == 0 {
+			return usagef("--%s %s: no record in quarantine, and nothing in %s, has this name; %s", x.flag, x.value, l.File, x.hint)
+		}
+	}
+	return nil
 }
 
 // place names where a bad record stands.
@@ -47,6 +90,9 @@ func newQuarantineShow(a *app) *cobra.Command {
 				return err
 			}
 			defer l.Close()
+			if err := checkQuarantineFilter(cmd.Context(), l, f); err != nil {
+				return err
+			}
 			rows, err := l.ingest.QuarantineShow(cmd.Context(), f)
 			if err != nil {
 				return err
@@ -100,14 +146,20 @@ were forgotten: they stay too, unless --accept-late says that they were not dele
 				return err
 			}
 			defer l.Close()
+			if err := checkQuarantineFilter(cmd.Context(), l, f); err != nil {
+				return err
+			}
 			r, err := l.ingest.QuarantineRetry(cmd.Context(), f, acceptLate)
 			if err != nil {
 				return err
 			}
 			return a.print(r, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%s tried: %s resolved, %s still bad, %s no longer readable\n",
+				fmt.Fprintf(w, "%s tried: %s resolved, %s still bad, %s could not be read again\n",
 					count(r.Tried, "record"), thousands(r.Resolved), thousands(r.StillBad), thousands(r.Missing))
-				return err
+				for _, s := range r.Warnings {
+					fmt.Fprintf(w, "warning: %s\n", s)
+				}
+				return nil
 			})
 		},
 	}

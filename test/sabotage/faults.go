@@ -591,6 +591,16 @@ var faults = []fault{
 		pkg:   "./ingest", test: "^TestRetryOfAnEmptyMessageDeletesNothing$",
 	},
 	{
+		name: "mistyped-selects-nothing", what: "quarantine has nothing for a table that does not exist",
+		edits: []edit{{"cmd/cauce/quarantine.go", "if x.value == \"\" || x.known {", "if x.value != \"\\x00\" {"}},
+		pkg:   "./cmd/cauce", test: "^TestScript$/^quarantine$",
+	},
+	{
+		name: "retry-is-silent", what: "a retry does not say which records it could not read again",
+		edits: []edit{{"cmd/cauce/quarantine.go", "range r.Warnings {", "range r.Warnings[:0] {"}},
+		pkg:   "./cmd/cauce", test: "^TestScript$/^quarantine$",
+	},
+	{
 		name: "poison-as-text", what: "a message that is no text is tried again as what is left of it",
 		edits: []edit{{"engine/duckdb/finish.go", "exact = append([]byte{}, raw...)", "exact = []byte(strings.ToValidUTF8(string(raw), \"\"))"}},
 		pkg:   "./ingest", test: "^TestPoisonIsKeptByteForByte$",
