@@ -3,7 +3,6 @@ package pipeline
 import (
 	"net/url"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -199,9 +198,8 @@ func (b *builder) repair(v *value, p *Produce) *Repair {
 		if uv == nil {
 			continue
 		}
-		u, err := url.Parse(uv.text)
-		if err != nil || !slices.Contains([]string{"http", "https"}, u.Scheme) || u.Host == "" {
-			b.r.errorf(uv.at, "it must begin with http:// or https://", "repair.%s: %s is no address", key, strconv.Quote(clip(uv.shown)))
+		if err := CheckAddress(uv.text, "http", "https"); err != nil {
+			b.r.errorf(uv.at, err.Error(), "repair.%s: %s is no address", key, strconv.Quote(clip(uv.shown)))
 		}
 	}
 	return r

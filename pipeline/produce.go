@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"errors"
 	"net/url"
 	"slices"
 	"strconv"
@@ -64,6 +65,27 @@ var produceKeys = map[string][]string{
 	"token": {ProduceX}, "backfill_minutes": {ProduceX},
 }
 
+// ProduceSchemes says how the address of a kind of producer begins.
+func ProduceSchemes(kind string) []string {
+	if kind == ProduceX {
+		return []string{"http", "https"}
+	}
+	return []string{"ws", "wss"}
+}
+
+// CheckAddress says how an address must begin that does not begin with one of the schemes and a host.
+func CheckAddress(address string, schemes ...string) error {
+	u, err := url.Parse(address)
+	if err == nil && slices.Contains(schemes, u.Scheme) && u.Host != "" {
+		return nil
+	}
+	var begin []string
+	for _, s := range schemes {
+		begin = append(begin, s+"://")
+	}
+	return errors.New("it must begin with " + orList(begin))
+}
+
 func (b *builder) produce(v *value) *Produce {
 	p := &Produce{
 		Kind: v.get("kind").str(""), URL: v.get("url").str(""), RESTURL: v.get("rest_url").str(""), Symbols: v.get("symbols").strs(),
@@ -83,19 +105,14 @@ func (b *builder) produce(v *value) *Produce {
 		if uv == nil {
 			return
 		}
-		u, err := url.Parse(uv.text)
-		if err != nil || !slices.Contains(schemes, u.Scheme+"://") || u.Host == "" {
-			b.r.errorf(uv.at, "it must begin with "+orList(schemes), "produce.%s: %s is no address", key, strconv.Quote(clip(uv.shown)))
+		if err := CheckAddress(uv.text, schemes...); err != nil {
+			b.r.errorf(uv.at, err.Error(), "produce.%s: %s is no address", key, strconv.Quote(clip(uv.shown)))
 		} else if strings.ContainsFunc(uv.text, unicode.IsSpace) {
 			b.r.errorf(uv.at, "write it as %20 if it belongs there", "produce.%s: %s holds a blank", key, strconv.Quote(clip(uv.shown)))
 		}
 	}
-	if p.Kind == ProduceX {
-		check("url", "http://", "https://")
-	} else {
-		check("url", "ws://", "wss://")
-	}
-	check("rest_url", "http://", "https://")
+	check("url", ProduceSchemes(p.Kind)...)
+	check("rest_url", "http", "https")
 	for key, list := range map[string][]string{"symbols": p.Symbols, "collections": p.Collections} {
 		if s := v.get(key); s != nil && len(list) == 0 {
 			b.r.errorf(s.at, "", "produce.%s is empty", key)

@@ -56,6 +56,9 @@ Exit code 4 while an id is missing that the source has, or has not been asked fo
 			case !repair && (all || tail || rest != "" || archive != "" || cmd.Flags().Changed("from")):
 				return usagef("--all, --tail, --from, --rest-url and --archive-url are about --repair")
 			}
+			if err := errors.Join(checkAddress("rest-url", rest, "http", "https"), checkAddress("archive-url", archive, "http", "https")); err != nil {
+				return err
+			}
 			l, err := a.openLake(cmd.Context())
 			if err != nil {
 				return err

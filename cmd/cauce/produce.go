@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"strings"
@@ -77,8 +76,13 @@ func newProduceReplay(a *app) *cobra.Command {
 		Example: `  cauce produce replay trades.jsonl.gz`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if _, err := os.Stat(args[0]); err != nil {
+			switch info, err := os.Stat(args[0]); {
+			case err != nil:
 				return &usageError{err: err}
+			case info.IsDir():
+				return usagef("%s is a folder; give a file", args[0])
+			case !(rate >= 0): // NaN neither
+				return usagef("--rate %v: it must not be less than 0", rate)
 			}
 			lake, err := a.loadLake()
 			if err != nil {
@@ -101,7 +105,7 @@ func newProduceReplay(a *app) *cobra.Command {
 				return usagef("%s: no such file", args[0])
 			}
 			if err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
+				return err
 			}
 			return a.printProduced(produced{Source: src.Name, Topic: src.Topic, Events: s.Events, Malformed: s.Bad})
 		},

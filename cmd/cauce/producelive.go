@@ -95,6 +95,9 @@ func (a *app) producerOf(kind string, flags *liveFlags) (*pipeline.Lake, *pipeli
 		p = *src.Produce
 	}
 	if flags.url != "" {
+		if err := checkAddress("url", flags.url, pipeline.ProduceSchemes(kind)...); err != nil {
+			return nil, nil, none, err
+		}
 		p.URL = flags.url
 	}
 	if flags.spoolMax != "" {
@@ -103,6 +106,25 @@ func (a *app) producerOf(kind string, flags *liveFlags) (*pipeline.Lake, *pipeli
 		}
 	}
 	return lake, src, p, nil
+}
+
+// checkAddress refuses an address of a flag that the lake file would refuse too.
+func checkAddress(flag, address string, schemes ...string) error {
+	if address == "" {
+		return nil
+	}
+	if err := pipeline.CheckAddress(address, schemes...); err != nil {
+		return usagef("--%s %s: %w", flag, address, err)
+	}
+	return nil
+}
+
+// checkNames refuses a list of a flag that is given without names.
+func checkNames(cmd *cobra.Command, flag string, names []string) error {
+	if cmd.Flags().Changed(flag) && (len(names) == 0 || slices.ContainsFunc(names, func(s string) bool { return strings.TrimSpace(s) == "" })) {
+		return usagef("--%s %q: a name is empty", flag, strings.Join(names, ","))
+	}
+	return nil
 }
 
 const spoolHelp = `
@@ -126,6 +148,9 @@ are dropped, counted and named: the exchange does not wait. cauce gaps --repair 
 		Example: `  cauce produce binance --url ws://127.0.0.1:9443 --symbols BTCUSDT,ETHUSDT`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkNames(cmd, "symbols", symbols); err != nil {
+				return err
+			}
 			return a.produceLive(cmd, pipeline.ProduceBinance, &flags, func(p *pipeline.Produce) {
 				if len(symbols) > 0 {
 					p.Symbols = symbols
@@ -164,6 +189,9 @@ producer waits: the server keeps the events.`,
   cauce produce bluesky --url ws://127.0.0.1:9444 --source posts`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkNames(cmd, "collections", collections); err != nil {
+				return err
+			}
 			return a.produceLive(cmd, pipeline.ProduceBluesky, &flags, func(p *pipeline.Produce) {
 				if len(collections) > 0 {
 					p.Collections = collections

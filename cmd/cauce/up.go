@@ -43,6 +43,9 @@ rule with on_fail: fail ends the process with its exit code. Stops cleanly on SI
 			if err := positive(cmd, "trigger"); err != nil {
 				return err
 			}
+			if err := checkAddress("rest-url", u.restURL, "http", "https"); err != nil {
+				return err
+			}
 			l, err := a.openWatched(cmd.Context(), u.listen, true)
 			if err != nil {
 				return err
@@ -233,6 +236,9 @@ func (u *up) oneKind(streams []*pipeline.Source) error {
 			return usagef("--url names one address, and the lake file has producers of kind %s and %s; give each its own produce.url", kind, s.Produce.Kind)
 		}
 		kind = s.Produce.Kind
+	}
+	if kind != "" {
+		return checkAddress("url", u.url, pipeline.ProduceSchemes(kind)...)
 	}
 	return nil
 }

@@ -601,6 +601,11 @@ var faults = []fault{
 		pkg:   "./cmd/cauce", test: "^TestScript$/^quarantine$",
 	},
 	{
+		name: "any-address", what: "a producer takes an address that it cannot connect to",
+		edits: []edit{{"cmd/cauce/producelive.go", "return usagef(\"--%s %s: %w\", flag, address, err)", "return nil"}},
+		pkg:   "./cmd/cauce", test: "^TestScript$/^gaps$",
+	},
+	{
 		name: "poison-as-text", what: "a message that is no text is tried again as what is left of it",
 		edits: []edit{{"engine/duckdb/finish.go", "exact = append([]byte{}, raw...)", "exact = []byte(strings.ToValidUTF8(string(raw), \"\"))"}},
 		pkg:   "./ingest", test: "^TestPoisonIsKeptByteForByte$",
