@@ -233,9 +233,10 @@ func (w *quarantineWriter) flush(ctx context.Context) error {
 	defer rows.Close()
 	clear(w.seen)
 	w.bytes = 0
-	_, err := w.table.Merge(ctx, rows, delta.MergeOptions{Key: quarantineKey})
+	m, err := w.table.Merge(ctx, rows, delta.MergeOptions{Key: quarantineKey})
 	if err == nil {
 		w.commits++
+		w.l.observe.quarantined(m)
 	}
 	return err
 }
@@ -588,9 +589,12 @@ func (l *Lake) deleteQuarantine(ctx context.Context, gone []*QuarantineRow) erro
 	keys := memoryRows(s, b)
 	defer keys.Close()
 	none := delta.NewRows(catalog.QuarantineSchema().Arrow())
-	_, err = t.Merge(ctx, none, delta.MergeOptions{
+	m, err := t.Merge(ctx, none, delta.MergeOptions{
 		Key: quarantineKey, Operation: "DELETE",
 		Replace: &delta.Replace{Columns: quarantineKey, Rows: keys},
 	})
+	if err == nil {
+		l.observe.quarantined(m)
+	}
 	return err
 }

@@ -143,11 +143,16 @@ func (m *metrics) epoch(r ingest.EpochReport) {
 	for phase, s := range r.Phases {
 		m.phaseSeconds.WithLabelValues(r.Source, phase).Observe(s)
 	}
-	m.commits.WithLabelValues(r.Table).Inc()
-	m.filesAdded.WithLabelValues(r.Table).Add(float64(r.FilesAdded))
-	m.filesRemoved.WithLabelValues(r.Table).Add(float64(r.FilesRemoved))
-	m.bytesAdded.WithLabelValues(r.Table).Add(float64(r.BytesAdded))
-	m.rebases.WithLabelValues(r.Table).Add(float64(r.Rebases))
+	m.committed(r.Table, r.FilesAdded, r.FilesRemoved, r.BytesAdded, r.Rebases)
+}
+
+// committed takes a commit to a table into the metrics.
+func (m *metrics) committed(table string, filesAdded, filesRemoved int, bytesAdded int64, rebases int) {
+	m.commits.WithLabelValues(table).Inc()
+	m.filesAdded.WithLabelValues(table).Add(float64(filesAdded))
+	m.filesRemoved.WithLabelValues(table).Add(float64(filesRemoved))
+	m.bytesAdded.WithLabelValues(table).Add(float64(bytesAdded))
+	m.rebases.WithLabelValues(table).Add(float64(rebases))
 }
 
 func (m *metrics) lag(source string, b ingest.Backlog) {

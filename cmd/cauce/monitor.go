@@ -15,6 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/cauce-data/cauce/catalog"
+	"github.com/cauce-data/cauce/delta"
 	"github.com/cauce-data/cauce/ingest"
 	"github.com/cauce-data/cauce/pipeline"
 )
@@ -219,6 +221,9 @@ func (m *monitor) observer() ingest.Observer {
 	}
 	return ingest.Observer{
 		Epoch: m.epoch,
+		Quarantined: func(r delta.MergeResult) {
+			m.committed(catalog.Quarantine, r.FilesAdded, r.FilesRemoved, r.BytesAdded, r.Rebases)
+		},
 		Positions: func(source string, pos []ingest.PositionMark) {
 			m.report(streamPart(source), nil)
 			m.mu.Lock()
@@ -323,8 +328,9 @@ func (m *monitor) watchTables(ctx context.Context, l *lake) {
 		return
 	}
 	for _, name := range l.ingest.Catalog().Names() {
-		m.commits.WithLabelValues(name)
-		m.rebases.WithLabelValues(name)
+		for _, of := range []*prometheus.CounterVec{m.commits, m.filesAdded, m.filesRemoved, m.bytesAdded, m.rebases} {
+			of.WithLabelValues(name)
+		}
 		for _, result := range []string{maintainedOK, maintainedFailed} {
 			m.maintenance.WithLabelValues(name, result)
 		}

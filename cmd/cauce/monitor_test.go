@@ -132,6 +132,7 @@ func TestMonitoring(t *testing.T) {
 			`cauce_producer_events_total{source="live"}`, `cauce_table_files{table="unified_events"}`, `cauce_buffer_messages{topic="crypto_trades"}`,
 			`cauce_epoch_phase_seconds_count{phase="locate",source="live"}`, `cauce_maintenance_runs_total{result="ok",table="unified_events"}`,
 			`cauce_source_epochs_total{kind="repair",source="live"}`, `process_resident_memory_bytes`,
+			`cauce_table_commits_total{table="quarantine"}`, `cauce_table_files_added_total{table="quarantine"}`, `cauce_table_bytes_added_total{table="quarantine"}`,
 		} {
 			if m[s] == 0 {
 				return false, s + " is 0 in\n" + page

@@ -606,6 +606,11 @@ var faults = []fault{
 		pkg:   "./cmd/cauce", test: "^TestScript$/^gaps$",
 	},
 	{
+		name: "quarantine-is-not-counted", what: "commits to quarantine are not among the metrics",
+		edits: []edit{{"ingest/quarantine.go", "\t\tw.l.observe.quarantined(m)\n", "\t\t_ = m\n"}},
+		pkg:   "./cmd/cauce", test: "^TestMonitoring$",
+	},
+	{
 		name: "poison-as-text", what: "a message that is no text is tried again as what is left of it",
 		edits: []edit{{"engine/duckdb/finish.go", "exact = append([]byte{}, raw...)", "exact = []byte(strings.ToValidUTF8(string(raw), \"\"))"}},
 		pkg:   "./ingest", test: "^TestPoisonIsKeptByteForByte$",
