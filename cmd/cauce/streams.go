@@ -109,7 +109,7 @@ func (s *streams) sink(ctx context.Context, src *pipeline.Source) (sink, error) 
 		out, err = b.Sink(ctx, src.Topic, buffer.SinkOptions{})
 	}
 	if err != nil {
-		return nil, fmt.Errorf("source %s: %w", src.Name, err)
+		return nil, fmt.Errorf("source %s: %w", src.Name, howToMake(err))
 	}
 	return out, nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cauce-data/cauce/connect/kafka"
+	"github.com/cauce-data/cauce/connect/pubsub"
 	"github.com/cauce-data/cauce/pipeline"
 )
 
@@ -71,6 +72,13 @@ func (t topicReport) kept() string {
 	return s
 }
 
+func copies(n int16) string {
+	if n == 1 {
+		return "1 copy"
+	}
+	return fmt.Sprintf("%d copies", n)
+}
+
 // days prints whole days as such, since nobody reads 168h0m0s as a week.
 func days(d time.Duration) string {
 	if day := 24 * time.Hour; d >= day && d%day == 0 {
@@ -106,11 +114,8 @@ func (a *app) describeTopic(ctx context.Context, s *pipeline.Source) (topicRepor
 		return a.describePubSub(ctx, s)
 	}
 	t, err := kafka.Describe(ctx, kafkaConfig(a, s.Kafka, s.Kafka.Admin), s.Topic)
-	if errors.Is(err, kafka.ErrNoTopic) {
-		return topicReport{}, fmt.Errorf("source %s: %w; make it with: cauce topics create", s.Name, err)
-	}
 	if err != nil {
-		return topicReport{}, fmt.Errorf("source %s: %w", s.Name, err)
+		return topicReport{}, fmt.Errorf("source %s: %w", s.Name, howToMake(err))
 	}
 	r := topicReport{
 		Source: s.Name, Kind: s.Kind, Topic: s.Topic, Incarnation: t.Incarnation(), Partitions: t.Partitions, Replication: t.Replication,
@@ -123,6 +128,14 @@ func (a *app) describeTopic(ctx context.Context, s *pipeline.Source) (topicRepor
 		r.Messages += end - t.Starts[p]
 	}
 	return r, nil
+}
+
+// howToMake adds to the error of a topic that does not exist how it is made.
+func howToMake(err error) error {
+	if errors.Is(err, kafka.ErrNoTopic) || errors.Is(err, pubsub.ErrNoTopic) || errors.Is(err, pubsub.ErrNoSubscription) {
+		return fmt.Errorf("%w; make it with: cauce topics create", err)
+	}
+	return err
 }
 
 // topicWarnings are the ways in which a topic may lose events, or differs from the lake file.
@@ -165,12 +178,15 @@ func newTopicsCreate(a *app) *cobra.Command {
 		Short: "Make the topics of the lake file that do not exist yet",
 		Long: `Make the topics of the lake file: those of Kafka with its partitions and retention (kafka.partitions,
 kafka.retention), those of Pub/Sub with their subscription (pubsub.ordering, pubsub.retention).
-What exists stays as it is; where it differs from the lake file, a warning says so.`,
+What exists stays as it is; where it differs from the lake file or from --replication, a warning says so.`,
 		Example: `  cauce topics create
   cauce topics create --source live --replication 3`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.topics(cmd.Context(), source, func(ctx context.Context, s *pipeline.Source) (bool, error) {
+			if cmd.Flags().Changed("replication") && replication < 0 {
+				return usagef("--replication %d: it must not be less than 0", replication)
+			}
+			return a.topics(cmd.Context(), source, replication, func(ctx context.Context, s *pipeline.Source) (bool, error) {
 				if s.Kind == pipeline.KindPubSub {
 					return a.createPubSub(ctx, s)
 				}
@@ -197,15 +213,16 @@ func newTopicsDescribe(a *app) *cobra.Command {
 		Short: "Show partitions, retention and messages of the lake file's topics",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.topics(cmd.Context(), source, nil)
+			return a.topics(cmd.Context(), source, 0, nil)
 		},
 	}
 	cmd.Flags().StringVar(&source, "source", "", "only the topic of this source (default: of all)")
 	return cmd
 }
 
-// topics makes, if create is given, and describes the topics of the lake's sources, each topic once.
-func (a *app) topics(ctx context.Context, source string, create func(context.Context, *pipeline.Source) (bool, error)) error {
+// topics makes, if create is given, and describes the topics of the lake's sources, each topic once. replication is how
+// many copies a topic of Kafka shall have; 0: any number.
+func (a *app) topics(ctx context.Context, source string, replication int16, create func(context.Context, *pipeline.Source) (bool, error)) error {
 	lake, err := a.loadLake()
 	if err != nil {
 		return err
@@ -237,6 +254,9 @@ func (a *app) topics(ctx context.Context, source string, create func(context.Con
 		r, err := a.describeNew(ctx, s, created)
 		if err != nil {
 			return err
+		}
+		if s.Kind == pipeline.KindKafka && replication > 0 && r.Replication != replication {
+			r.Warnings = append(r.Warnings, fmt.Sprintf("it has %s of each partition, --replication says %d", copies(r.Replication), replication))
 		}
 		reports = append(reports, r)
 	}

@@ -27,7 +27,7 @@ func (a *app) describePubSub(ctx context.Context, s *pipeline.Source) (topicRepo
 	c := pubsubConfig(a, p, p.AdminCredentials)
 	t, err := pubsub.Describe(ctx, c, s.Topic, p.Subscription)
 	if err != nil {
-		return topicReport{}, fmt.Errorf("source %s: %w", s.Name, err)
+		return topicReport{}, fmt.Errorf("source %s: %w", s.Name, howToMake(err))
 	}
 	return topicReport{
 		Source: s.Name, Kind: s.Kind, Topic: s.Topic, Subscription: p.Subscription, Incarnation: c.Incarnation(&t.Subscription),

@@ -119,7 +119,7 @@ func explain(c Config, err, missing error) error {
 	}
 	switch status.Code(err) {
 	case codes.NotFound:
-		return fmt.Errorf("%w in %s: %w", missing, c.where(), err)
+		return fmt.Errorf("%w in %s", missing, c.where()) // the service's own words say no more
 	case codes.PermissionDenied, codes.Unauthenticated:
 		return fmt.Errorf("%w in %s: %w", ErrDenied, c.where(), err)
 	case codes.Unavailable, codes.DeadlineExceeded:

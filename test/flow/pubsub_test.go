@@ -2,6 +2,7 @@ package flow
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,8 +21,16 @@ func TestPubSubIntoTheTable(t *testing.T) {
 	const topic = "crypto_trades"
 	l := lab.NewPubSubLake(t, topic, pubsubtest.Project, ", ack_deadline: 10s, retention: 1d, longest_stop: 5d")
 	g := lab.NewGenerator(testscale.Rand(t), 3)
-	if out, errs, code := l.Try("topics", "describe"); code != 1 || !strings.Contains(errs, "topic does not exist") {
+	if out, errs, code := l.Try("topics", "describe"); code != 1 || !strings.Contains(errs, "topic does not exist in project") ||
+		!strings.Contains(errs, "make it with: cauce topics create") || strings.Contains(errs, "rpc error") {
 		t.Errorf("a topic that is not there: exit code %d, %s%s", code, out, errs)
+	}
+	none := filepath.Join(t.TempDir(), "none.jsonl")
+	if err := os.WriteFile(none, []byte("{}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, errs, code := l.Try("produce", "replay", none, "--source", "live"); code != 1 || !strings.Contains(errs, "make it with: cauce topics create") || strings.Contains(errs, "rpc error") {
+		t.Errorf("a producer without a topic: exit code %d, %s%s", code, out, errs)
 	}
 	if out, errs, code := l.Try("run", "stream", "--source", "live"); code != 1 || !strings.Contains(errs, "cauce topics create") {
 		t.Errorf("a stream without a subscription: exit code %d, %s%s", code, out, errs)

@@ -36,7 +36,7 @@ func TestTopics(t *testing.T) {
 		}
 		return r
 	}
-	if out, errs, code := l.Try("topics", "describe"); code != 1 || !strings.Contains(errs, "does not exist") {
+	if out, errs, code := l.Try("topics", "describe"); code != 1 || !strings.Contains(errs, "does not exist; make it with: cauce topics create") {
 		t.Errorf("a topic that is not there: exit code %d, %s%s", code, out, errs)
 	}
 	made := topics("create").Topics[0]
@@ -49,6 +49,15 @@ func TestTopics(t *testing.T) {
 	}
 	if topics("create").Topics[0].Created {
 		t.Error("it is made twice")
+	}
+	if out, errs, code := l.Try("topics", "create", "--replication", "-3"); code != 2 || !strings.Contains(errs, "--replication -3") {
+		t.Errorf("a negative replication: exit code %d, %s%s", code, out, errs)
+	}
+	for replication, want := range map[string]bool{"1": false, "5": true} {
+		out := l.Run("topics", "create", "--replication", replication)
+		if strings.Contains(out, "it has 1 copy of each partition, --replication says 5") != want || strings.Count(out, "warning:") != map[bool]int{false: 1, true: 2}[want] {
+			t.Errorf("--replication %s of a topic that is there: %s", replication, out)
+		}
 	}
 	var doctor struct {
 		OK     bool

@@ -611,6 +611,11 @@ var faults = []fault{
 		pkg:   "./cmd/cauce", test: "^TestMonitoring$",
 	},
 	{
+		name: "missing-topic-without-advice", what: "the error of a topic that does not exist does not say how to make it",
+		edits: []edit{{"cmd/cauce/topics.go", "\t\treturn fmt.Errorf(\"%w; make it with: cauce topics create\", err)\n", "\t\treturn err\n"}},
+		pkg:   "./test/flow", test: "^TestTopics$",
+	},
+	{
 		name: "poison-as-text", what: "a message that is no text is tried again as what is left of it",
 		edits: []edit{{"engine/duckdb/finish.go", "exact = append([]byte{}, raw...)", "exact = []byte(strings.ToValidUTF8(string(raw), \"\"))"}},
 		pkg:   "./ingest", test: "^TestPoisonIsKeptByteForByte$",
