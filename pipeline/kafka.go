@@ -133,7 +133,8 @@ func (b *builder) kafka(v *value) *Kafka {
 			b.r.errorf(l.at, "write it like [localhost:9092]", "kafka.brokers is empty")
 		}
 		for _, x := range l.items {
-			if host, port, err := net.SplitHostPort(x.text); err != nil || host == "" || port == "" {
+			host, port, err := net.SplitHostPort(x.text)
+			if n, bad := strconv.ParseUint(port, 10, 16); err != nil || host == "" || bad != nil || n == 0 {
 				b.r.errorf(x.at, "it must be host:port, such as localhost:9092", "kafka.brokers: %s is no address", strconv.Quote(clip(x.shown)))
 			}
 		}
@@ -155,8 +156,8 @@ func (b *builder) kafka(v *value) *Kafka {
 	if slices.ContainsFunc(v.keys, func(e entry) bool { return e.name == "tls" }) {
 		t := v.get("tls")
 		k.TLS = KafkaTLS{
-			Enabled: true, CAFile: b.besideLake(t.get("ca").str("")), CertFile: b.besideLake(t.get("cert").str("")),
-			KeyFile: b.besideLake(t.get("key").str("")), ServerName: t.get("server_name").str(""),
+			Enabled: true, CAFile: b.besideLake(t.get("ca"), "kafka.tls.ca"), CertFile: b.besideLake(t.get("cert"), "kafka.tls.cert"),
+			KeyFile: b.besideLake(t.get("key"), "kafka.tls.key"), ServerName: t.get("server_name").str(""),
 		}
 		if (k.TLS.CertFile == "") != (k.TLS.KeyFile == "") {
 			b.r.errorf(t.at, "", "kafka.tls: a client's certificate needs both cert and key")
@@ -174,7 +175,7 @@ func (b *builder) kafka(v *value) *Kafka {
 		b.r.errorf(a.at, "leave it out, to read all partitions", "kafka.assign is empty")
 	}
 	if g := v.get("registry"); g != nil {
-		k.Registry = &Registry{URL: g.get("url").str(""), User: g.get("user").str(""), Password: g.get("password").str(""), CAFile: b.besideLake(g.get("ca").str(""))}
+		k.Registry = &Registry{URL: g.get("url").str(""), User: g.get("user").str(""), Password: g.get("password").str(""), CAFile: b.besideLake(g.get("ca"), "kafka.registry.ca")}
 		if u := g.get("url"); u != nil {
 			if x, err := url.Parse(u.text); err != nil || x.Host == "" || x.Scheme != "http" && x.Scheme != "https" {
 				b.r.errorf(u.at, "it must be an address such as http://localhost:8081", "kafka.registry.url: %s", strconv.Quote(clip(u.shown)))

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/url"
 	"os"
@@ -555,12 +556,20 @@ var (
 	topicName  = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
 )
 
-// besideLake makes a path of this machine absolute; relative ones begin at the lake file.
-func (b *builder) besideLake(p string) string {
-	if p == "" || filepath.IsAbs(p) {
+// besideLake gives the absolute path of a file of this machine that key names; relative ones begin at the lake file. That
+// it is not there is no error: the lake file may be checked on another machine.
+func (b *builder) besideLake(v *value, key string) string {
+	p := v.str("")
+	if p == "" {
 		return p
 	}
-	return filepath.Join(b.lake.Dir, filepath.FromSlash(p))
+	if !filepath.IsAbs(p) {
+		p = filepath.Join(b.lake.Dir, filepath.FromSlash(p))
+	}
+	if _, err := os.Stat(p); errors.Is(err, fs.ErrNotExist) {
+		b.warnf(v.at, "", "%s: there is no file %s", key, strconv.Quote(clip(v.shown)))
+	}
+	return p
 }
 
 func (b *builder) locations(s *Source, e entry) {

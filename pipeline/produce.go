@@ -89,7 +89,7 @@ func CheckAddress(address string, schemes ...string) error {
 func (b *builder) produce(v *value) *Produce {
 	p := &Produce{
 		Kind: v.get("kind").str(""), URL: v.get("url").str(""), RESTURL: v.get("rest_url").str(""), Symbols: v.get("symbols").strs(),
-		Channel: v.get("channel").str(RepairTrade), Microseconds: v.get("microseconds").bool(false), Collections: v.get("collections").strs(), Dictionary: b.besideLake(v.get("dictionary").str("")),
+		Channel: v.get("channel").str(RepairTrade), Microseconds: v.get("microseconds").bool(false), Collections: v.get("collections").strs(), Dictionary: b.besideLake(v.get("dictionary"), "produce.dictionary"),
 		Token: v.get("token").str(""), BackfillMinutes: int(v.get("backfill_minutes").int(0)), SpoolBytesMax: v.get("spool_max").int(SpoolBytesMax),
 	}
 	if p.Kind == "" {

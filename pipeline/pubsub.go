@@ -51,8 +51,8 @@ var pubsubShape = &shape{
 func (b *builder) pubsub(v *value) *PubSub {
 	p := &PubSub{
 		Project: v.get("project").str(""), Subscription: v.get("subscription").str(""), Ordering: v.get("ordering").bool(true),
-		Credentials: b.besideLake(v.get("credentials").str("")), ProducerCredentials: b.besideLake(v.get("producer_credentials").str("")),
-		AdminCredentials: b.besideLake(v.get("admin_credentials").str("")), AckDeadline: defaultAckDeadline, LongestStop: defaultLongestStop,
+		Credentials: b.besideLake(v.get("credentials"), "pubsub.credentials"), ProducerCredentials: b.besideLake(v.get("producer_credentials"), "pubsub.producer_credentials"),
+		AdminCredentials: b.besideLake(v.get("admin_credentials"), "pubsub.admin_credentials"), AckDeadline: defaultAckDeadline, LongestStop: defaultLongestStop,
 	}
 	if p.ProducerCredentials == "" {
 		p.ProducerCredentials = p.Credentials

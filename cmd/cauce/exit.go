@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/cauce-data/cauce/connect/kafka"
 	"github.com/cauce-data/cauce/delta"
 	"github.com/cauce-data/cauce/engine/duckdb"
 	"github.com/cauce-data/cauce/ingest"
@@ -58,7 +59,7 @@ func exitCode(err error) int {
 	case errors.As(err, &rep):
 		return rep.code
 	case errors.As(err, &usage), errors.As(err, &sql), errors.Is(err, delta.ErrNotATable), errors.Is(err, delta.ErrVersionNotFound),
-		errors.Is(err, delta.ErrNoSuchColumn), errors.Is(err, delta.ErrClustered):
+		errors.Is(err, delta.ErrNoSuchColumn), errors.Is(err, delta.ErrClustered), errors.Is(err, kafka.ErrTLS):
 		return exitUsage
 	}
 	return ingest.ExitCode(err)

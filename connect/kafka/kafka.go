@@ -38,6 +38,8 @@ var (
 	ErrDenied = errors.New("the Kafka broker denies access")
 	// ErrInsecure says that a broker and this side do not agree on how the connection is secured.
 	ErrInsecure = errors.New("no secure connection to the Kafka broker")
+	// ErrTLS says that a file of Config.TLS cannot be used.
+	ErrTLS = errors.New("kafka.tls")
 	// ErrNoTopic says that a topic does not exist.
 	ErrNoTopic = errors.New("topic does not exist")
 	// ErrClosed says that a Source or Sink has been closed.
@@ -82,20 +84,20 @@ func (t TLS) config() (*tls.Config, error) {
 	if t.CAFile != "" {
 		pem, err := os.ReadFile(t.CAFile)
 		if err != nil {
-			return nil, fmt.Errorf("kafka: certificates to trust: %w", err)
+			return nil, fmt.Errorf("%w: certificates to trust: %w", ErrTLS, err)
 		}
 		c.RootCAs = x509.NewCertPool()
 		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("kafka: %s holds no PEM certificate", t.CAFile)
+			return nil, fmt.Errorf("%w: %s holds no PEM certificate", ErrTLS, t.CAFile)
 		}
 	}
 	if (t.CertFile == "") != (t.KeyFile == "") {
-		return nil, errors.New("kafka: a client certificate needs both its certificate and its key file")
+		return nil, fmt.Errorf("%w: a client certificate needs both its certificate and its key file", ErrTLS)
 	}
 	if t.CertFile != "" {
 		cert, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
 		if err != nil {
-			return nil, fmt.Errorf("kafka: client certificate: %w", err)
+			return nil, fmt.Errorf("%w: client certificate: %w", ErrTLS, err)
 		}
 		c.Certificates = []tls.Certificate{cert}
 	}

@@ -616,6 +616,11 @@ var faults = []fault{
 		pkg:   "./test/flow", test: "^TestTopics$",
 	},
 	{
+		name: "absent-files-are-not-told", what: "a check says nothing of a file that the lake file names and that is not there",
+		edits: []edit{{"pipeline/load.go", "errors.Is(err, fs.ErrNotExist) {\n\t\tb.warnf(", "err == fs.ErrInvalid {\n\t\tb.warnf("}},
+		pkg:   "./pipeline", test: "^TestLakeFiles$/^kafka$",
+	},
+	{
 		name: "poison-as-text", what: "a message that is no text is tried again as what is left of it",
 		edits: []edit{{"engine/duckdb/finish.go", "exact = append([]byte{}, raw...)", "exact = []byte(strings.ToValidUTF8(string(raw), \"\"))"}},
 		pkg:   "./ingest", test: "^TestPoisonIsKeptByteForByte$",
