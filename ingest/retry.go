@@ -227,7 +227,7 @@ func (l *Lake) feed(ctx context.Context, ep Epoch, src *pipeline.Source, s *prog
 		for _, q := range rows {
 			value := q.message()
 			if q.RawBytes > int64(len(value)) {
-				missing(1, "%s/%d offset %d: the message is longer than what quarantine keeps, and a retry does not read the topic; the whole message stands there while the topic keeps it", q.Topic, q.Partition, q.Offset)
+				missing(1, "%s/%d offset %d: the message is longer than what quarantine keeps, and a retry does not read the topic", q.Topic, q.Partition, q.Offset)
 				continue
 			}
 			rec := pipeline.Record{Topic: q.Topic, Partition: q.Partition, Offset: q.Offset, Origin: q.Origin, Key: q.Key, Value: value}

@@ -6,9 +6,11 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/cauce-data/cauce/connect/pubsub"
 	"github.com/cauce-data/cauce/ingest"
 )
 
@@ -74,6 +76,9 @@ func place(r ingest.QuarantineRow) string {
 	}
 	if r.File != "" {
 		return r.File + ":" + strconv.FormatInt(r.Line, 10)
+	}
+	if _, id, ok := strings.Cut(r.Origin, ":"+r.Topic+"/"); ok && strings.HasPrefix(r.Origin, pubsub.Kind+":") {
+		return r.Topic + " message " + id // its offset is a time, which other messages may have too
 	}
 	return fmt.Sprintf("%s/%d@%d", r.Topic, r.Partition, r.Offset)
 }

@@ -93,14 +93,11 @@ func printStreams(w io.Writer, sources []sourceStatus) error {
 		}
 		n++
 		waiting, oldest, rate, last := "?", "?", "-", "-"
-		switch {
-		case s.Lag != nil && s.Lag.Error == "":
+		if s.Lag != nil && s.Lag.Error == "" {
 			waiting, oldest = thousands(s.Lag.Records), "-"
 			if s.Lag.Records > 0 {
 				oldest = time.Duration(s.Lag.Seconds * float64(time.Second)).Round(100 * time.Millisecond).String()
 			}
-		case s.Lag != nil:
-			oldest = s.Lag.Error
 		}
 		if s.Recent != nil {
 			rate = strconv.FormatFloat(s.Recent.PerSecond, 'f', 1, 64)
@@ -112,7 +109,17 @@ func printStreams(w io.Writer, sources []sourceStatus) error {
 		return nil
 	}
 	fmt.Fprintln(w)
-	return g.write(w)
+	if err := g.write(w); err != nil {
+		return err
+	}
+	for _, s := range sources {
+		if s.Lag != nil && s.Lag.Error != "" {
+			if _, err := fmt.Fprintf(w, "stream %s: how much waits is not known: %s\n", s.Name, s.Lag.Error); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func readSoFar(src ingest.SourceStatus) string {
@@ -129,8 +136,12 @@ func readSoFar(src ingest.SourceStatus) string {
 		if text != "" {
 			text += ", "
 		}
-		if p.Offset < 0 {
+		switch {
+		case p.Offset < 0:
 			text += fmt.Sprintf("partition %d nothing yet", p.Partition)
+			continue
+		case src.Kind == pipeline.KindPubSub: // no log: its offset is the time of publishing
+			text += "messages published up to " + timeText(p.Time.Truncate(time.Millisecond), true)
 			continue
 		}
 		text += fmt.Sprintf("partition %d up to %d", p.Partition, p.Offset)

@@ -621,6 +621,11 @@ var faults = []fault{
 		pkg:   "./pipeline", test: "^TestLakeFiles$/^kafka$",
 	},
 	{
+		name: "queue-with-offsets", what: "a message of Pub/Sub in quarantine is shown by its time, as if that were an offset",
+		edits: []edit{{"cmd/cauce/quarantine.go", "ok && strings.HasPrefix(r.Origin, pubsub.Kind+\":\")", "ok && id == \"\""}},
+		pkg:   "./cmd/cauce", test: "^TestQueuesHaveNoOffsets$",
+	},
+	{
 		name: "poison-as-text", what: "a message that is no text is tried again as what is left of it",
 		edits: []edit{{"engine/duckdb/finish.go", "exact = append([]byte{}, raw...)", "exact = []byte(strings.ToValidUTF8(string(raw), \"\"))"}},
 		pkg:   "./ingest", test: "^TestPoisonIsKeptByteForByte$",
