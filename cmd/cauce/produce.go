@@ -72,7 +72,7 @@ func newProduceReplay(a *app) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:     "replay FILE",
-		Short:   "Send recorded events, one JSON object a line, into the buffer",
+		Short:   "Send recorded events, one JSON object a line, into a stream of the lake",
 		Example: `  cauce produce replay trades.jsonl.gz`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -442,12 +442,12 @@ func newRunStream(a *app) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "stream",
-		Short: "Take live events out of the buffer into their table, in micro-batches",
-		Long: `Take live events out of the buffer into their table. A micro-batch ends by time, rows or bytes, as the
+		Short: "Take live events out of a topic into their table, in micro-batches",
+		Long: `Take live events out of a topic (of the embedded buffer, Kafka or Pub/Sub) into their table. A micro-batch ends by time, rows or bytes, as the
 lake file says; its rows and the progress are one commit, so a stopped or killed stream goes on without loss or
 duplicates. Runs until it is stopped (SIGINT, SIGTERM); --available-now processes what is there and ends.
 
-If the buffer no longer holds events that the table has not seen, the stream stops with exit code 4 and names
+If the topic no longer holds events that the table has not seen, the stream stops with exit code 4 and names
 them; --allow-gap SOURCE records the gap and goes on.`,
 		Example: `  cauce run stream
   cauce run stream --available-now --json`,
@@ -523,7 +523,7 @@ them; --allow-gap SOURCE records the gap and goes on.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&source, "source", "", "the lake file's stream to read (default: the only one)")
-	f.BoolVar(&o.AvailableNow, "available-now", false, "process what is in the buffer, then end")
+	f.BoolVar(&o.AvailableNow, "available-now", false, "process what is in the topic, then end")
 	f.StringVar(&gap, "allow-gap", "", "record the gap that stops this `SOURCE` and go on behind it")
 	f.DurationVar(&o.Trigger, "trigger", 0, "time between micro-batches (default: the lake file's)")
 	f.IntVar(&o.RowsMax, "rows-max", 0, "events of a micro-batch at most (default: the lake file's)")
