@@ -21,15 +21,19 @@ const (
 type rivalry struct {
 	weight int
 	wait   time.Duration // until it takes over; 0: the first time
-	told   bool
+	told   bool          // that this stream waits …
+	back   bool          // … and that it works again
 }
 
-// won takes note of an epoch that this stream has committed.
-func (v *rivalry) won() {
+// won takes note of an epoch that this stream has committed, and tells whether to say that it works again.
+func (v *rivalry) won() (again bool) {
+	again = v.told && !v.back
+	v.back = v.told
 	v.weight = max(v.weight-1, 0)
 	if v.weight == 0 {
-		v.wait, v.told = 0, false
+		v.wait, v.told, v.back = 0, false, false
 	}
+	return again
 }
 
 // lost takes note of one that another has committed, and tells whether to stand by.

@@ -3,12 +3,32 @@ package ingest_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/cauce-data/cauce/ingest"
 )
+
+// warnings is what a log warned of.
+type warnings struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (w *warnings) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.Write(b)
+}
+
+func (w *warnings) count(text string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return strings.Count(w.text.String(), text)
+}
 
 // Of two streams over one source one works and the other stands by, whichever that is, until nothing more is committed:
 // then it takes over. Each record counts once.
@@ -22,6 +42,7 @@ func TestSecondStreamStandsByAndTakesOver(t *testing.T) {
 	}
 	var mu sync.Mutex
 	var superseded, rows int64
+	var log warnings
 	epochs := map[int64]int{} // by which stream, 1 or 2
 	last := 0                 // the stream that committed last
 	type stream struct {
@@ -30,6 +51,7 @@ func TestSecondStreamStandsByAndTakesOver(t *testing.T) {
 	}
 	begin := func(n int) stream {
 		cfg := w.cfg
+		cfg.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
 		cfg.Observe.Superseded = func(string) { mu.Lock(); superseded++; mu.Unlock() }
 		l, err := ingest.New(cfg)
 		if err != nil {
@@ -99,6 +121,10 @@ func TestSecondStreamStandsByAndTakesOver(t *testing.T) {
 	streams[other].stop()
 	if err := <-streams[other].done; err != nil {
 		t.Error(err)
+	}
+	// Who was told that it waits is told that it works.
+	if waits, works := log.count("this one waits"), log.count("this one works on the table"); waits == 0 || works == 0 || works > waits {
+		t.Errorf("%d times a stream said that it waits, and %d times that it works again", waits, works)
 	}
 	if n := len(w.scan("trades")); n != published {
 		t.Errorf("%d rows of %d records", n, published)

@@ -409,7 +409,9 @@ func (r *streamRun) epoch(ctx context.Context, due time.Time) (full bool, err er
 	if r.ahead != nil {
 		r.ahead.wait() // the source serves one call at a time
 	}
-	r.rivals.won()
+	if r.rivals.won() {
+		r.l.log.Warn("the other stream of this source has committed nothing for a while; this one works on the table", "source", r.source.Name)
+	}
 	// The rows are in the table: the source may forget them. If it does not learn of it, it only keeps them longer.
 	if err := r.acknowledge(ctx, b.rows); err != nil {
 		if ctx.Err() != nil {

@@ -501,7 +501,7 @@ func (s *Source) keep(ctx context.Context, fs kgo.Fetches) error {
 	})
 	if fs.NumRecords() > 0 {
 		if !s.silent.IsZero() {
-			s.c.log().Info("kafka: reading goes on", "topic", s.o.Topic, "after", time.Since(s.silent).Round(time.Millisecond).String())
+			s.c.log().Warn("kafka: reading goes on", "topic", s.o.Topic, "after", time.Since(s.silent).Round(time.Millisecond).String())
 		}
 		s.silent = time.Time{}
 	}

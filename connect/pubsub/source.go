@@ -479,7 +479,7 @@ func (s *Source) watch(ctx context.Context) error {
 	}
 	if s.silent {
 		s.silent = false
-		s.c.log().Info("pubsub: the service answers again", "subscription", s.o.Subscription)
+		s.c.log().Warn("pubsub: the service answers again", "subscription", s.o.Subscription)
 	}
 	return nil
 }

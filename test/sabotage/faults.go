@@ -626,6 +626,11 @@ var faults = []fault{
 		pkg:   "./cmd/cauce", test: "^TestQueuesHaveNoOffsets$",
 	},
 	{
+		name: "silent-takeover", what: "a stream that stood by does not say that it has taken over",
+		edits: []edit{{"ingest/standby.go", "again = v.told && !v.back", "again = false"}},
+		pkg:   "./ingest", test: "^TestSecondStreamStandsByAndTakesOver$",
+	},
+	{
 		name: "poison-as-text", what: "a message that is no text is tried again as what is left of it",
 		edits: []edit{{"engine/duckdb/finish.go", "exact = append([]byte{}, raw...)", "exact = []byte(strings.ToValidUTF8(string(raw), \"\"))"}},
 		pkg:   "./ingest", test: "^TestPoisonIsKeptByteForByte$",
