@@ -104,7 +104,7 @@ func (l *Lake) Source(name string) *Source {
 // StateDir is the folder of local state (buffer, caches, run history) beside the lake file.
 func (l *Lake) StateDir() string { return filepath.Join(l.Dir, ".cauce") }
 
-// Redact replaces in s every value that came out of ${env:…} or ${file:…} by the reference itself. Whatever shows text
+// Redact replaces in s every value of 4 bytes and more that came out of ${env:…} or ${file:…} by the reference itself. Whatever shows text
 // that may hold such a value (a storage URL, an address) passes it through here.
 func (l *Lake) Redact(s string) string {
 	for _, x := range l.secrets {

@@ -677,12 +677,16 @@ func (r *reader) expand(v *value, what string) (string, bool) {
 			good = false
 			continue
 		}
-		if isSecret && text != "" {
+		if isSecret && len(text) >= secretBytesMin {
 			r.secrets = append(r.secrets, secret{text, ref})
 		}
 		b.WriteString(text)
 	}
 }
+
+// secretBytesMin is how long a value is that is kept from being shown. A shorter one keeps no secret, and is part of words,
+// numbers and addresses that have nothing to do with it.
+const secretBytesMin = 4
 
 func (r *reader) resolve(ref string) (text string, isSecret bool, msg, hint string) {
 	kind, rest, _ := strings.Cut(ref, ":")

@@ -631,6 +631,11 @@ var faults = []fault{
 		pkg:   "./ingest", test: "^TestSecondStreamStandsByAndTakesOver$",
 	},
 	{
+		name: "short-secrets-tear-text", what: "a value of one letter is replaced in every word that has the letter",
+		edits: []edit{{"pipeline/yaml.go", "const secretBytesMin = 4", "const secretBytesMin = 1"}},
+		pkg:   "./cmd/cauce", test: "^TestScript$/^secrets$",
+	},
+	{
 		name: "poison-as-text", what: "a message that is no text is tried again as what is left of it",
 		edits: []edit{{"engine/duckdb/finish.go", "exact = append([]byte{}, raw...)", "exact = []byte(strings.ToValidUTF8(string(raw), \"\"))"}},
 		pkg:   "./ingest", test: "^TestPoisonIsKeptByteForByte$",
