@@ -17,7 +17,8 @@ func newStatus(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show tables, how far each source has been read, lag and throughput of streams, and quarantine",
-		Long: `Show tables, how far each source has been read, and quarantine, from the tables alone. Of each stream the
+		Long: `Show tables, how far each source has been read, and quarantine, from the tables alone. Rows of a table are those
+that are stored: deletions that it remembers, which queries leave out, are among them. Of each stream the
 events a second of the last commits are shown (up to 64, with no pause of five minutes between them), and how
 many events wait behind the table's position and how long the oldest has waited: for that the broker or the
 buffer is asked, which --no-lag leaves out.`,
