@@ -3,10 +3,10 @@
 //
 // # Running twice
 //
-// Each event's message id is made of its line's text and number. So the same file, under whatever name, gives the same
-// ids again, also after lines were appended to it: a rerun within the time that the Sink remembers ids (two minutes in
-// the embedded buffer) adds nothing. A later rerun adds every event once more to the stream, as a real source that
-// repeats itself does; a table with a key then counts them as unchanged, one without a key has them twice.
+// Each event's message id is made of the run and the line's number: a Sink that drops ids which it has seen drops none of
+// another run, since equal lines of two files, or of two recordings in one file, may be two events. So a rerun adds every
+// event once more to the stream, as a real source that repeats itself does; a table with a key then counts them as
+// unchanged, one without a key has them twice.
 package replay
 
 import (
@@ -14,8 +14,6 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,6 +24,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/klauspost/compress/zstd"
 )
 
@@ -101,6 +100,7 @@ func Run(ctx context.Context, r io.Reader, o Options) (s Stats, err error) {
 	if o.Key == "" {
 		o.Key = "s"
 	}
+	run := "replay-" + uuid.NewString() + "-"
 	begin := time.Now()
 	defer func() {
 		flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
@@ -137,8 +137,7 @@ func Run(ctx context.Context, r io.Reader, o Options) (s Stats, err error) {
 		if !ok {
 			s.Bad++
 		}
-		sum := sha256.Sum256(line)
-		id := "replay-" + hex.EncodeToString(sum[:12]) + "-" + strconv.FormatInt(number, 10)
+		id := run + strconv.FormatInt(number, 10)
 		if err := o.Sink.Publish(ctx, key, id, bytes.Clone(line)); err != nil {
 			return s, fmt.Errorf("line %d: %w", number, err)
 		}
