@@ -318,6 +318,7 @@ type topic struct {
 	records     []pipeline.Record
 	first       int64 // offsets below are gone
 	committed   map[int32]ingest.Position
+	away        int // how many more questions find its servers away
 }
 
 func newTopic(name string) *topic { return &topic{name: name, incarnation: "one", first: 1} }
@@ -346,6 +347,10 @@ func (p *topic) reader() *reader { return &reader{topic: p, next: 1} }
 func (r *reader) Incarnation(context.Context) (string, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.away > 0 {
+		r.away--
+		return "", fmt.Errorf("topic %s: %w", r.name, pipeline.Unavailable("nobody answers"))
+	}
 	return r.incarnation, nil
 }
 

@@ -2,7 +2,10 @@ package ingest
 
 import (
 	"context"
+	"errors"
 	"time"
+
+	"github.com/cauce-data/cauce/pipeline"
 )
 
 // How a stream gives way to another one over the same source. An epoch that was lost weighs lossWeight, one that was won
@@ -42,6 +45,24 @@ func (v *rivalry) lost() bool {
 	return v.weight >= standByWeight
 }
 
+// placeAgain places a stream anew that has been running: brokers that are away come back.
+func (r *streamRun) placeAgain(ctx context.Context) error {
+	for told := false; ; told = true {
+		err := r.place(ctx, nil)
+		if r.opts.AvailableNow || !errors.Is(err, pipeline.ErrUnavailable) {
+			return err
+		}
+		if !told {
+			r.l.log.Warn("the source cannot be reached; trying again", "source", r.source.Name, "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(standByPoll):
+		}
+	}
+}
+
 // standBy leaves the source to another stream, which was faster repeatedly, and takes over when that one has committed
 // nothing for a while: it has ended, or there is nothing to do, and then whoever is first does it. Nothing can be doubled
 // either way, since an epoch is committed once; but two streams that race read every record twice. ended tells that with
@@ -79,7 +100,7 @@ func (r *streamRun) standBy(ctx context.Context) (ended bool, err error) {
 		}
 		left := time.Until(still.Add(wait))
 		if left <= 0 {
-			return false, r.place(ctx, nil)
+			return false, r.placeAgain(ctx)
 		}
 		select {
 		case <-ctx.Done():

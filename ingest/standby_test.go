@@ -99,12 +99,23 @@ func TestSecondStreamStandsByAndTakesOver(t *testing.T) {
 	if gave > 25 {
 		t.Errorf("%d epochs were given up beside 60 that were committed: both streams work", gave)
 	}
+	// The topic's servers are away when it wants to take over.
+	p.mu.Lock()
+	p.away = 2
+	p.mu.Unlock()
 	streams[works].stop()
 	if err := <-streams[works].done; err != nil {
 		t.Error(err)
 	}
 	other := 3 - works
-	await("taking over", func() bool { return last == other })
+	await("taking over", func() bool {
+		select {
+		case err := <-streams[other].done:
+			t.Fatalf("the stream that stood by ended: %v", err)
+		default:
+		}
+		return last == other
+	})
 	await("everything", func() bool { return rows > int64(published)-50 })
 	// Nothing more is published: all of it must come.
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {

@@ -162,7 +162,7 @@ func (r *streamRun) run(ctx context.Context) error {
 			if r.rivals.lost() {
 				ended, err = r.standBy(ctx)
 			} else {
-				err = r.place(ctx, nil)
+				err = r.placeAgain(ctx)
 			}
 			if err != nil || ended {
 				return err

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -23,6 +24,18 @@ func Origin(kind, incarnation, topic string, partition int32, after Position) st
 	}
 	return origin
 }
+
+// ErrUnavailable is the class of the errors by which a stream's servers cannot be reached: they pass when those are back.
+var ErrUnavailable = errors.New("the servers of the stream cannot be reached")
+
+// Unavailable makes an error of that class.
+func Unavailable(text string) error { return unavailable(text) }
+
+type unavailable string
+
+func (u unavailable) Error() string { return string(u) }
+
+func (unavailable) Is(target error) bool { return target == ErrUnavailable }
 
 // GapError says that records between what progress covers and what the source still has are gone (exit code 4). The
 // source, which alone knows its log, says where reading goes on if the gap is allowed; nothing else moves a position.

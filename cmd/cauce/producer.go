@@ -100,7 +100,7 @@ func (s *streams) firstSink(ctx context.Context, src *pipeline.Source) (sink, er
 	short, cancel := context.WithTimeout(ctx, firstPatience)
 	defer cancel()
 	first, err := s.sink(short, src)
-	if err != nil && ctx.Err() == nil && (unavailable(err) || short.Err() != nil) && !permanent(err) {
+	if err != nil && ctx.Err() == nil && (errors.Is(err, pipeline.ErrUnavailable) || short.Err() != nil) && !permanent(err) {
 		s.a.note("%v; events wait in %s until it can", err, spoolDir(s.lake))
 		return nil, nil //nolint:nilnil // the spool opens it later
 	}
@@ -110,11 +110,6 @@ func (s *streams) firstSink(ctx context.Context, src *pipeline.Source) (sink, er
 // permanent tells which errors of a topic another try does not mend.
 func permanent(err error) bool {
 	return kafka.Permanent(err) || pubsub.Permanent(err) || errors.Is(err, buffer.ErrTooLarge)
-}
-
-// unavailable tells which errors of a topic mend themselves when its server comes back.
-func unavailable(err error) bool {
-	return errors.Is(err, kafka.ErrUnavailable) || errors.Is(err, pubsub.ErrUnavailable)
 }
 
 // reportEvery is how often a producer's figures go into the log.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/cauce-data/cauce/connect/buffer"
 	"github.com/cauce-data/cauce/connect/kafka"
 	"github.com/cauce-data/cauce/connect/pubsub"
+	"github.com/cauce-data/cauce/pipeline"
 )
 
 // What a topic's server must come back for waits in the spool; what somebody must mend ends the producer.
@@ -32,8 +34,8 @@ func TestProducersTellOutagesFromMistakes(t *testing.T) {
 		{context.DeadlineExceeded, false, false},
 	} {
 		err := fmt.Errorf("topic x: %w", c.err)
-		if permanent(err) != c.mistake || unavailable(err) != c.outage {
-			t.Errorf("%v: permanent %v, unavailable %v", err, permanent(err), unavailable(err))
+		if outage := errors.Is(err, pipeline.ErrUnavailable); permanent(err) != c.mistake || outage != c.outage {
+			t.Errorf("%v: permanent %v, unavailable %v", err, permanent(err), outage)
 		}
 	}
 }

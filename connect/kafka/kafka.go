@@ -25,6 +25,8 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
+
+	"github.com/cauce-data/cauce/pipeline"
 )
 
 // Kind begins the origin of every record that came from Kafka.
@@ -33,7 +35,7 @@ const Kind = "kafka"
 // Errors to branch on.
 var (
 	// ErrUnavailable says that no broker could be reached for a while.
-	ErrUnavailable = errors.New("no Kafka broker can be reached")
+	ErrUnavailable = pipeline.Unavailable("no Kafka broker can be reached")
 	// ErrDenied says that the broker refused the credentials or what they may do.
 	ErrDenied = errors.New("the Kafka broker denies access")
 	// ErrInsecure says that a broker and this side do not agree on how the connection is secured.

@@ -27,6 +27,8 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/cauce-data/cauce/pipeline"
 )
 
 // Kind begins the origin of every record that came from Pub/Sub.
@@ -35,7 +37,7 @@ const Kind = "pubsub"
 // Errors to branch on.
 var (
 	// ErrUnavailable says that the service could not be reached for a while.
-	ErrUnavailable = errors.New("Pub/Sub cannot be reached")
+	ErrUnavailable = pipeline.Unavailable("Pub/Sub cannot be reached")
 	// ErrDenied says that the service refused the credentials or what they may do.
 	ErrDenied = errors.New("Pub/Sub denies access")
 	// ErrNoTopic says that a topic does not exist.

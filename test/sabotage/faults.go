@@ -177,6 +177,11 @@ var faults = []fault{
 		pkg:   "./objstore/s3", test: "^TestFaults$",
 	},
 	{
+		name: "replayed-lines-are-one-event", what: "equal lines of two replayed files are one message",
+		edits: []edit{{"connect/replay/replay.go", "\trun := \"replay-\" + uuid.NewString() + \"-\"\n", "\trun := \"replay-\" + uuid.Nil.String() + \"-\"\n"}},
+		pkg:   "./connect/replay", test: "^TestFiles$",
+	},
+	{
 		name: "acknowledge-before-commit", what: "the buffer may forget events that are not in the table",
 		edits: []edit{{
 			"ingest/stream.go",
@@ -841,6 +846,11 @@ var faults = []fault{
 	{
 		name: "no-stream-stands-by", what: "two streams over one source race for every epoch",
 		edits: []edit{{"ingest/standby.go", "\treturn v.weight >= standByWeight\n", "\treturn false\n"}},
+		pkg:   "./ingest", test: "^TestSecondStreamStandsByAndTakesOver$",
+	},
+	{
+		name: "standby-dies-with-the-broker", what: "a stream that stands by ends when the brokers are away as it wants to take over",
+		edits: []edit{{"ingest/standby.go", "|| !errors.Is(err, pipeline.ErrUnavailable)", "|| errors.Is(err, pipeline.ErrUnavailable) || err == nil"}},
 		pkg:   "./ingest", test: "^TestSecondStreamStandsByAndTakesOver$",
 	},
 	{
