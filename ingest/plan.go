@@ -1,9 +1,11 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -42,12 +44,12 @@ type SourcePlan struct {
 	Name  string `json:"name"`
 	Table string `json:"table"`
 	Kind  string `json:"kind"`
-	Epoch int64  `json:"epoch"` // last one in the table, 0 for none
+	Epoch int64  `json:"epoch"` // last one in the table, of a stream in the log that was read last; 0 for none
 	// Files that a run would read, with the reason; for sources of files.
 	Files      []FilePlan `json:"files,omitempty"`
 	FilesKnown int        `json:"files_known"`
 	BytesToDo  int64      `json:"bytes_to_read"`
-	// Streams lists where the table stands in each log that it has read; for streams.
+	// Streams lists where the table stands in each log that it has read, the last one last; for streams.
 	Streams []StreamPlan `json:"streams,omitempty"`
 }
 
@@ -105,8 +107,8 @@ func (l *Lake) Plan(ctx context.Context, o PlanOptions) (*PlanReport, error) {
 				if p.Streams, err = l.streams(ctx, src.Name, snap); err != nil {
 					return nil, err
 				}
-				for _, s := range p.Streams {
-					p.Epoch = max(p.Epoch, s.Epoch)
+				if n := len(p.Streams); n > 0 {
+					p.Epoch = p.Streams[n-1].Epoch
 				}
 			}
 			r.Sources = append(r.Sources, p)
@@ -191,11 +193,21 @@ func (l *Lake) snapshot(ctx context.Context, name string) (*delta.Snapshot, erro
 	return t.Snapshot(ctx)
 }
 
-// streams reads the progress of every incarnation of a source that the table knows.
+// streams reads the progress of every incarnation of a source that the table knows; the one that was read last comes last.
 func (l *Lake) streams(ctx context.Context, source string, snap *delta.Snapshot) ([]StreamPlan, error) {
 	var out []StreamPlan
 	prefix := "cauce/1/" + source + "/"
-	for app, txn := range snap.Txns() {
+	txns := snap.Txns()
+	last := func(app string) int64 {
+		if t := txns[app].LastUpdated; t != nil {
+			return *t
+		}
+		return 0 // a writer that does not say
+	}
+	apps := slices.SortedFunc(maps.Keys(txns), func(a, b string) int {
+		return cmp.Or(cmp.Compare(last(a), last(b)), cmp.Compare(a, b))
+	})
+	for _, app := range apps {
 		inc, ok := strings.CutPrefix(app, prefix)
 		if !ok || inc == FilesIncarnation || inc == retryIncarnation || inc == repairIncarnation {
 			continue
@@ -204,7 +216,7 @@ func (l *Lake) streams(ctx context.Context, source string, snap *delta.Snapshot)
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, StreamPlan{Incarnation: inc, Epoch: txn.Version, Positions: positionMarks(s.positions), Gaps: s.gaps})
+		out = append(out, StreamPlan{Incarnation: inc, Epoch: txns[app].Version, Positions: positionMarks(s.positions), Gaps: s.gaps})
 	}
 	return out, nil
 }

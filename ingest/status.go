@@ -33,9 +33,9 @@ type SourceStatus struct {
 	Name    string       `json:"name"`
 	Table   string       `json:"table"`
 	Kind    string       `json:"kind"`
-	Epoch   int64        `json:"epoch"`
+	Epoch   int64        `json:"epoch"` // commits that read it, in all of its logs
 	Files   int          `json:"files"`
-	Streams []StreamPlan `json:"streams,omitempty"`
+	Streams []StreamPlan `json:"streams,omitempty"` // by log; the one that was read last comes last
 	// Recent is what the newest log of a stream brought lately; nil: nothing.
 	Recent *Throughput `json:"recent,omitempty"`
 }
@@ -126,7 +126,7 @@ func (l *Lake) Status(ctx context.Context) (*Status, error) {
 					return nil, err
 				}
 				for _, x := range s.Streams {
-					s.Epoch = max(s.Epoch, x.Epoch)
+					s.Epoch += x.Epoch
 				}
 				if n := len(s.Streams); n > 0 {
 					log := l.progressLog(src.Name, s.Streams[n-1].Incarnation)

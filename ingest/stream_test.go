@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -126,6 +127,31 @@ func TestStreamNewIncarnation(t *testing.T) {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	equal(t, "rows", w.rows("trades", "id"), []string{"a", "b", "c"})
+
+	// More of them, with names in no order: status counts the commits of all and lists the last one last.
+	want := []string{"one", "two"}
+	for i, inc := range []string{"b", "d", "a", "e", "c"} {
+		w.clock.at = w.clock.at.Add(time.Minute)
+		q.incarnation = inc
+		trade(q, inc, "1", 1)
+		if _, err := w.stream(q.reader(), ingest.StreamOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, inc)
+		st, err := w.Status(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := st.Sources[slices.IndexFunc(st.Sources, func(s ingest.SourceStatus) bool { return s.Name == "live" })]
+		var got []string
+		for _, x := range s.Streams {
+			got = append(got, x.Incarnation)
+		}
+		equal(t, "incarnations", got, want)
+		if s.Epoch != int64(3+i) {
+			t.Errorf("%d commits of %d incarnations that had one each", s.Epoch, 3+i)
+		}
+	}
 }
 
 func TestTwoStreamsOfOneSource(t *testing.T) {

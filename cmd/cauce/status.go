@@ -130,7 +130,6 @@ func readSoFar(src ingest.SourceStatus) string {
 	if len(src.Streams) == 0 {
 		return count(int64(src.Files), "file")
 	}
-	// The newest incarnation is the one that goes on.
 	last := src.Streams[len(src.Streams)-1]
 	text := ""
 	for _, p := range last.Positions {
@@ -150,8 +149,12 @@ func readSoFar(src ingest.SourceStatus) string {
 			text += " (" + timeText(p.Time.Truncate(time.Millisecond), true) + ")"
 		}
 	}
-	if len(last.Gaps) > 0 {
-		text += fmt.Sprintf("; %s allowed", count(int64(len(last.Gaps)), "gap"))
+	gaps := 0
+	for _, s := range src.Streams {
+		gaps += len(s.Gaps)
+	}
+	if gaps > 0 {
+		text += fmt.Sprintf("; %s allowed", count(int64(gaps), "gap"))
 	}
 	return text
 }
