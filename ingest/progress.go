@@ -114,7 +114,7 @@ func (m PositionMark) position() Position {
 // GapMark is a range that was lost before it was read, and that somebody allowed to be lost.
 type GapMark struct {
 	Topic     string    `json:"topic"`
-	Partition int32     `json:"partition"`
+	Partition int32     `json:"partition"` // -1: all of them, since the whole log is another one; no offset tells what is missing
 	From      int64     `json:"from"`
 	To        int64     `json:"to"` // -1: unknown
 	Reason    string    `json:"reason"`

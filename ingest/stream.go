@@ -300,8 +300,7 @@ func (r *streamRun) allow(gap *GapError) {
 		Topic: gap.Topic, Partition: gap.Partition, From: gap.From, To: gap.To, Reason: gap.Reason,
 		AllowedAt: r.l.now(), Incarnation: r.log.incarnation,
 	}
-	r.l.log.Warn("a gap in the source is allowed", "source", r.source.Name, "topic", g.Topic, "partition", g.Partition,
-		"from", g.From, "to", g.To, "reason", g.Reason)
+	r.l.log.Warn("a gap in the source is allowed", "source", r.source.Name, "lost", gap.Lost(), "reason", g.Reason)
 	if gap.After != nil {
 		r.moved[gap.Partition] = *gap.After
 	}

@@ -42,7 +42,7 @@ func (unavailable) Is(target error) bool { return target == ErrUnavailable }
 type GapError struct {
 	Source    string
 	Topic     string
-	Partition int32
+	Partition int32 // AllPartitions: the whole log is another one, and no offset tells what is missing
 	From, To  int64 // offsets that are missing, both inclusive; To -1: unknown
 	Reason    string
 	// After is where reading goes on if the gap is allowed, in this partition alone. It may lie before the position at which
@@ -53,16 +53,26 @@ type GapError struct {
 	Backfill []string
 }
 
+// AllPartitions is the partition of a gap in all of them.
+const AllPartitions = -1
+
 func (e *GapError) Error() string {
-	lost := fmt.Sprintf("offsets %d to %d", e.From, e.To)
-	if e.To < e.From {
-		lost = fmt.Sprintf("offsets from %d on", e.From)
-	}
-	text := fmt.Sprintf("source %s: gap in %s/%d, %s: %s; to record the gap and go on: cauce run stream --allow-gap %s", e.Source, e.Topic, e.Partition, lost, e.Reason, e.Source)
+	text := fmt.Sprintf("source %s: gap in %s: %s; to record the gap and go on: cauce run stream --allow-gap %s", e.Source, e.Lost(), e.Reason, e.Source)
 	if len(e.Backfill) > 0 {
 		text += "; to fill it afterwards: " + strings.Join(e.Backfill, "; or ")
 	}
 	return text
+}
+
+// Lost names what is missing.
+func (e *GapError) Lost() string {
+	switch {
+	case e.Partition == AllPartitions:
+		return e.Topic + ", all partitions"
+	case e.To < e.From:
+		return fmt.Sprintf("%s/%d, offsets from %d on", e.Topic, e.Partition, e.From)
+	}
+	return fmt.Sprintf("%s/%d, offsets %d to %d", e.Topic, e.Partition, e.From, e.To)
 }
 
 // Backlog says how far a position is behind the end of its log.

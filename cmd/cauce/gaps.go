@@ -225,7 +225,14 @@ func printGaps(w io.Writer, repairs []*ingest.RepairReport, r *ingest.GapsReport
 	if len(r.Offsets) > 0 {
 		g := newGrid("lost offsets", "topic", "partition", "from", "to", "allowed", "why").right(2, 3, 4)
 		for _, x := range r.Offsets {
-			g.row(x.Source, x.Topic, strconv.Itoa(int(x.Partition)), strconv.FormatInt(x.From, 10), strconv.FormatInt(x.To, 10), timeText(x.AllowedAt, true), x.Reason)
+			partition, from, to := strconv.Itoa(int(x.Partition)), strconv.FormatInt(x.From, 10), strconv.FormatInt(x.To, 10)
+			if x.To < x.From {
+				to = "?"
+			}
+			if x.Partition == pipeline.AllPartitions {
+				partition, from, to = "all", "-", "-"
+			}
+			g.row(x.Source, x.Topic, partition, from, to, timeText(x.AllowedAt, true), x.Reason)
 		}
 		return g.write(w)
 	}

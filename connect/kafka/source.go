@@ -132,9 +132,22 @@ func (s *Source) Started() map[int32]pipeline.Position { return s.started }
 // Seek starts reading after positions; partitions without one begin with the earliest record, or, if there are no
 // positions at all, where Start says.
 func (s *Source) Seek(ctx context.Context, after map[int32]pipeline.Position) error {
+	s.stop()
+	if err := s.place(ctx, after); err != nil {
+		return err
+	}
+	return s.consume(s.mine(s.topic))
+}
+
+// Probe tells what Seek would say of positions, without moving the Source.
+func (s *Source) Probe(ctx context.Context, after map[int32]pipeline.Position) error {
+	return (&Source{c: s.c, o: s.o, admClient: s.admClient, adm: s.adm, topic: s.topic}).place(ctx, after)
+}
+
+// place compares positions with the topic, and takes note of where reading goes on.
+func (s *Source) place(ctx context.Context, after map[int32]pipeline.Position) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	s.stop()
 	t, err := describe(ctx, s.c, s.adm, s.o.Topic)
 	if err != nil {
 		return fmt.Errorf("topic %s: %w", s.o.Topic, err)
@@ -206,7 +219,7 @@ func (s *Source) Seek(ctx context.Context, after map[int32]pipeline.Position) er
 	s.topic, s.started = t, started
 	s.origin = map[int32]string{}
 	s.watched, s.silent = time.Now(), time.Time{}
-	return s.consume(mine)
+	return nil
 }
 
 // start is the first offset to read in a partition that the table does not know.
@@ -359,16 +372,16 @@ func (s *Source) fewer(p int32, t *Topic) error {
 }
 
 // another is a gap because the log itself is another one.
-func (s *Source) another(p int32, from int64, reason string) error {
-	return &pipeline.GapError{Source: s.o.Name, Topic: s.o.Topic, Partition: p, From: from, To: -1, Reason: reason}
+func (s *Source) another(reason string) *pipeline.GapError {
+	return &pipeline.GapError{Source: s.o.Name, Topic: s.o.Topic, Partition: pipeline.AllPartitions, To: -1, Reason: reason}
 }
 
 func (s *Source) recreated() error {
-	return s.another(0, 0, "the topic was deleted and made again: its offsets begin anew")
+	return s.another("the topic was deleted and made again: its offsets begin anew")
 }
 
-func (s *Source) deleted(p int32) error {
-	return s.another(p, s.at[p].Offset+1, "the topic was deleted")
+func (s *Source) deleted() error {
+	return s.another("the topic was deleted")
 }
 
 // reader is a client that reads partitions from offsets, and never jumps elsewhere by itself.
@@ -562,7 +575,7 @@ func (s *Source) lost(ctx context.Context, p int32, cause error) error {
 		}
 	}
 	if err != nil {
-		return s.deleted(p)
+		return s.deleted()
 	}
 	if !errors.Is(cause, kerr.OffsetOutOfRange) {
 		return nil // the client asks again
@@ -603,7 +616,7 @@ func (s *Source) watch(ctx context.Context) error {
 	t, err := describe(short, s.c, s.adm, s.o.Topic)
 	switch {
 	case errors.Is(err, ErrNoTopic):
-		return s.deleted(0)
+		return s.deleted()
 	case errors.Is(err, ErrDenied):
 		return fmt.Errorf("topic %s: %w", s.o.Topic, err)
 	case err != nil:
@@ -674,5 +687,5 @@ func (s *Source) Succeeds(previous []string) *pipeline.GapError {
 			reason = "the topic was deleted and made again since the table read it (topic id " + p + ", now " + s.topic.Incarnation() + "): what it held and the table has not read is gone"
 		}
 	}
-	return &pipeline.GapError{Source: s.o.Name, Topic: s.o.Topic, From: 0, To: -1, Reason: reason} // and Start says where reading begins
+	return s.another(reason) // and Start says where reading begins
 }

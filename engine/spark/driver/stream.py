@@ -5,8 +5,10 @@ class Gap(Exception):
     """The topic no longer has records that the table has not seen: exit code 4."""
 
     def __init__(self, source, topic, partition, first, last, reason):
+        offsets = f"offsets {first} to {last}" if last >= first else f"offsets from {first} on"
+        lost = f"{topic}, all partitions" if partition is None else f"{topic}/{partition}, {offsets}"
         super().__init__(
-            f"source {source}: gap in {topic}/{partition}, {f'offsets {first} to {last}' if last >= first else f'offsets from {first} on'}: {reason}; "
+            f"source {source}: gap in {lost}: {reason}; "
             f"to record the gap and go on: cauce run stream --allow-gap {source}"
         )
 
@@ -243,7 +245,7 @@ class Stream:
                     f"the topic was deleted and made again since the table read it (topic id {o}, now {self.incarnation}): "
                     "what it held and the table has not read is gone"
                 )
-        return self.topic.gap(0, 0, -1, reason)
+        return self.topic.gap(None, 0, -1, reason)
 
     def sweep(self):
         """Removes checkpoints into which nothing was written for long. No other run of this source reads them."""

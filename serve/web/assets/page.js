@@ -164,7 +164,8 @@ const pages = {
         return d ? el('td', {title: d.statement}, el(d.state.startsWith('complete') ? 'span.pill.good' : 'span.pill.bad', d.state), el('small', `${number(d.rows)} rows`), el('small', `ids ${d.from}–${d.to}`)) : el('td.nil', 'no rows');
       })]), 'completeness by day and series') : empty('No rows yet.')),
       section('Holes', g.holes.length ? grid(['series', '>ids', '>from', '>to', 'whose', 'why'], g.holes.slice(0, 200).map(h => [h.series, number(h.ids), h.from, h.to, h.owner, el('td.wrap', h.why)]), 'holes') : empty('None.')),
-      g.offsets?.length ? section('Lost offsets', grid(['source', 'topic', '>partition', '>from', '>to', 'why'], g.offsets.map(o => [o.source, o.topic, o.partition, o.from, o.to, el('td.wrap', o.reason)]), 'lost offsets')) : null];
+      g.offsets?.length ? section('Lost offsets', grid(['source', 'topic', '>partition', '>from', '>to', 'why'], g.offsets.map(o => [o.source, o.topic,
+        ...(o.partition < 0 ? ['all', '-', '-'] : [o.partition, o.from, o.to < o.from ? '?' : o.to]), el('td.wrap', o.reason)]), 'lost offsets')) : null];
   },
 
   async connect() {
