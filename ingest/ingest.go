@@ -61,6 +61,12 @@ type Lagging interface {
 	Backlog(ctx context.Context, after map[int32]Position) (Backlog, error)
 }
 
+// Prober is implemented by a Source that can tell, without reading, what Seek would say of positions. It may be asked before
+// Seek.
+type Prober interface {
+	Probe(ctx context.Context, after map[int32]Position) error
+}
+
 // Queue is implemented by a Source whose server keeps each message until it is acknowledged, and may deliver it again, in
 // any order (Google Pub/Sub). Its records have no offsets: Record.Offset is the time of publishing in µs, which several
 // share, and Record.Origin names the message. So a position says only how far it has come, and Seek cannot go back: it

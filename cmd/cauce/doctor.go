@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cauce-data/cauce/delta"
+	"github.com/cauce-data/cauce/ingest"
 	"github.com/cauce-data/cauce/objstore"
 	"github.com/cauce-data/cauce/pipeline"
 )
@@ -30,7 +33,7 @@ type finding struct {
 func newDoctor(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
-		Short: "Check that lake file, storage, engine, tables and buffer work",
+		Short: "Check that lake file, storage, engine, tables, buffer and streams work",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			findings := a.examine(cmd.Context())
@@ -194,6 +197,31 @@ func (a *app) examine(ctx context.Context) []finding {
 		}
 		say("buffer", errors.Join(err, b.Close()), "%s: %s; topics: %s", bufferDir(def), role, list(names))
 		break
+	}
+	read := map[string][]ingest.StreamPlan{}
+	for _, s := range def.Sources {
+		if !s.Streaming() {
+			continue
+		}
+		streams, err := l.ingest.Streams(ctx, s.Name)
+		if err != nil {
+			say("stream", err, "")
+			continue
+		}
+		read[s.Name] = streams
+	}
+	found := a.outlooks(ctx, l, read)
+	for _, name := range slices.Sorted(maps.Keys(read)) {
+		switch o := found[name]; {
+		case o.Stops != "":
+			say("stream", fmt.Errorf("a run would stop: %s", o.Stops), "")
+		case o.Lag != nil && o.Lag.Error != "": // also a role that may not read the stream
+			warn("stream", "%s: whether a run would go on is not known: %s", name, o.Lag.Error)
+		case o.Lag != nil:
+			say("stream", nil, "%s: a run would go on; %s to read", name, count(o.Lag.Records, "event"))
+		default:
+			say("stream", nil, "%s: a run would go on", name)
+		}
 	}
 	return out
 }

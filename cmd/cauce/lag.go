@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
@@ -25,78 +24,83 @@ type lagStatus struct {
 	Error      string          `json:"error,omitempty"` // why it is not known
 }
 
-// lags asks the streams of a lake how far the table is behind; those that cannot be asked say why.
-func (a *app) lags(ctx context.Context, l *lake, s *ingest.Status) map[string]*lagStatus {
+// streamOutlook is what only the stream itself knows of a source.
+type streamOutlook struct {
+	Lag *lagStatus `json:"lag,omitempty"`
+	// Stops is why a run would stop with exit code 4 before it reads anything.
+	Stops string `json:"stops,omitempty"`
+
+	incarnation string // of the log that is there; "": not known
+}
+
+// outlooks asks streams, each with what the table has of its logs, how far the table is behind and whether a run would go on.
+// Those that cannot be asked say why.
+func (a *app) outlooks(ctx context.Context, l *lake, read map[string][]ingest.StreamPlan) map[string]streamOutlook {
 	ctx, cancel := context.WithTimeout(ctx, lagPatience)
 	defer cancel()
 	st := a.streams(l.Lake)
 	defer st.Close()
-	out := map[string]*lagStatus{}
+	out := map[string]streamOutlook{}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	for _, x := range s.Sources {
-		src := l.Source(x.Name)
-		if !src.Streaming() {
-			continue
-		}
+	for name, streams := range read {
 		wg.Go(func() {
-			lag := a.lag(ctx, l, st, src, x)
+			o, err := a.outlook(ctx, l, st, l.Source(name), streams)
+			if err != nil {
+				o.Lag = &lagStatus{Error: err.Error()}
+			}
 			mu.Lock()
 			defer mu.Unlock()
-			if lag != nil {
-				out[src.Name] = lag
-			}
+			out[name] = o
 		})
 	}
 	wg.Wait()
 	return out
 }
 
-func (a *app) lag(ctx context.Context, l *lake, st *streams, src *pipeline.Source, s ingest.SourceStatus) *lagStatus {
+func (a *app) outlook(ctx context.Context, l *lake, st *streams, src *pipeline.Source, read []ingest.StreamPlan) (o streamOutlook, err error) {
 	if src.Kind == pipeline.KindEmbedded {
 		if _, err := os.Stat(bufferDir(l.Lake)); errors.Is(err, fs.ErrNotExist) {
-			return &lagStatus{} // nothing was ever sent
+			return streamOutlook{Lag: &lagStatus{}}, nil // nothing was ever sent
 		}
 	}
-	unknown := func(err error) *lagStatus { return &lagStatus{Error: err.Error()} }
 	in, err := st.source(ctx, src)
 	if err != nil {
-		return unknown(err)
+		return o, err
 	}
 	defer in.Close()
-	lagging, ok := in.(ingest.Lagging)
-	if !ok {
-		return nil
-	}
-	inc, err := in.Incarnation(ctx)
+	found, err := l.ingest.Outlook(ctx, in, src.Name, read)
 	if err != nil {
-		return unknown(err)
+		return o, err
 	}
-	after := map[int32]ingest.Position{}
-	for _, x := range s.Streams {
-		if x.Incarnation == inc {
-			for _, p := range x.Positions {
-				after[p.Partition] = ingest.Position{Offset: p.Offset, Time: p.Time}
-			}
-		}
+	o.incarnation = found.Incarnation
+	if b := found.Backlog; b != nil {
+		o.Lag = &lagStatus{Records: b.Sum(), Seconds: b.Age(time.Now()).Seconds(), Partitions: maps.Clone(b.Records)}
 	}
-	b, err := lagging.Backlog(ctx, after)
-	if err != nil {
-		return unknown(err)
+	if found.Stops != nil {
+		o.Stops = found.Stops.Error()
 	}
-	return &lagStatus{Records: b.Sum(), Seconds: b.Age(time.Now()).Seconds(), Partitions: maps.Clone(b.Records)}
+	return o, nil
 }
 
 // sourceStatus is ingest's with what only the streams themselves know.
 type sourceStatus struct {
 	ingest.SourceStatus
-	Lag *lagStatus `json:"lag,omitempty"`
+	streamOutlook
 }
 
-func withLags(s *ingest.Status, lags map[string]*lagStatus) []sourceStatus {
-	out := []sourceStatus{}
+// sourceStatuses asks the streams too, if ask.
+func (a *app) sourceStatuses(ctx context.Context, l *lake, s *ingest.Status, ask bool) []sourceStatus {
+	read := map[string][]ingest.StreamPlan{}
 	for _, x := range s.Sources {
-		out = append(out, sourceStatus{x, lags[x.Name]})
+		if ask && l.Source(x.Name).Streaming() {
+			read[x.Name] = x.Streams
+		}
 	}
-	return slices.Clip(out)
+	found := a.outlooks(ctx, l, read)
+	out := make([]sourceStatus, len(s.Sources))
+	for i, x := range s.Sources {
+		out[i] = sourceStatus{x, found[x.Name]}
+	}
+	return out
 }

@@ -20,8 +20,8 @@ func newStatus(a *app) *cobra.Command {
 		Long: `Show tables, how far each source has been read, and quarantine, from the tables alone. Rows of a table are those
 that are stored: deletions that it remembers, which queries leave out, are among them. Of each stream the
 events a second of the last commits are shown (up to 64, with no pause of five minutes between them), and how
-many events wait behind the table's position and how long the oldest has waited: for that the broker or the
-buffer is asked, which --no-lag leaves out.`,
+many events wait behind the table's position and how long the oldest has waited, and whether a run would stop
+because of a gap: for that the broker or the buffer is asked, which --no-lag leaves out.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			l, err := a.openLake(cmd.Context())
@@ -33,18 +33,14 @@ buffer is asked, which --no-lag leaves out.`,
 			if err != nil {
 				return err
 			}
-			var lags map[string]*lagStatus
-			if !noLag {
-				lags = a.lags(cmd.Context(), l, s)
-			}
-			sources := withLags(s, lags)
+			sources := a.sourceStatuses(cmd.Context(), l, s, !noLag)
 			return a.print(struct {
 				*ingest.Status
 				Sources []sourceStatus `json:"sources"`
 			}{s, sources}, func(w io.Writer) error { return printStatus(w, s, sources) })
 		},
 	}
-	cmd.Flags().BoolVar(&noLag, "no-lag", false, "do not ask brokers and buffer how much waits")
+	cmd.Flags().BoolVar(&noLag, "no-lag", false, "do not ask brokers and buffer")
 	return cmd
 }
 
@@ -106,16 +102,20 @@ func printStreams(w io.Writer, sources []sourceStatus) error {
 		}
 		g.row(s.Name, waiting, oldest, rate, last)
 	}
-	if n == 0 {
-		return nil
-	}
-	fmt.Fprintln(w)
-	if err := g.write(w); err != nil {
-		return err
+	if n > 0 {
+		fmt.Fprintln(w)
+		if err := g.write(w); err != nil {
+			return err
+		}
 	}
 	for _, s := range sources {
 		if s.Lag != nil && s.Lag.Error != "" {
 			if _, err := fmt.Fprintf(w, "stream %s: how much waits is not known: %s\n", s.Name, s.Lag.Error); err != nil {
+				return err
+			}
+		}
+		if s.Stops != "" {
+			if _, err := fmt.Fprintf(w, "stream %s: a run would stop: %s\n", s.Name, s.Stops); err != nil {
 				return err
 			}
 		}

@@ -48,8 +48,10 @@ func (a *app) serveWeb(ctx context.Context, l *lake, listen string, d *door, sch
 		SQL: d.backend, StatementTimeout: l.Lake.Serve.StatementTimeout, Statement: d.observer().Statement, Secure: cert != nil,
 		Lags: func(ctx context.Context, s *ingest.Status) map[string]any {
 			out := map[string]any{}
-			for name, lag := range a.lags(ctx, l, s) {
-				out[name] = lag
+			for _, x := range a.sourceStatuses(ctx, l, s, true) {
+				if x.Lag != nil {
+					out[x.Name] = x.Lag
+				}
 			}
 			return out
 		},

@@ -159,6 +159,11 @@ func (s *Source) Seek(ctx context.Context, after map[int32]pipeline.Position) er
 	return nil
 }
 
+// Probe tells what Seek would say of positions, without moving the Source.
+func (s *Source) Probe(ctx context.Context, after map[int32]pipeline.Position) error {
+	return (&Source{b: s.b, topic: s.topic, o: s.o}).Seek(ctx, after)
+}
+
 // gap is one behind what was read, up to and including an offset, behind which reading may go on.
 func (s *Source) gap(to int64, reason string) *pipeline.GapError {
 	return &pipeline.GapError{

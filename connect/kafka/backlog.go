@@ -14,7 +14,8 @@ import (
 // markers of transactions, so that none comes.
 const backlogPatience = 2 * time.Second
 
-// Backlog tells how far positions are behind the end of the topic, without moving the Source.
+// Backlog tells how far positions are behind the end of the topic, without moving the Source. What Start passes over does not
+// count.
 func (s *Source) Backlog(ctx context.Context, after map[int32]pipeline.Position) (pipeline.Backlog, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -32,6 +33,10 @@ func (s *Source) Backlog(ctx context.Context, after map[int32]pipeline.Position)
 		next := starts[p]
 		if pos, ok := after[p]; ok {
 			next = max(next, pos.Offset+1)
+		} else if len(after) == 0 {
+			if next, err = s.start(ctx, p, starts[p], ends[p]); err != nil {
+				return b, err
+			}
 		}
 		b.Records[p] = max(ends[p]-next, 0)
 		if b.Records[p] > 0 {

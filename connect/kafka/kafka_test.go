@@ -145,9 +145,20 @@ func TestBroker(t *testing.T) {
 		if l, err := s.Backlog(ctx, positions(recs)); err != nil || l.Sum() != 0 || !l.Oldest.IsZero() {
 			t.Errorf("all is read: %+v, %v", l, err)
 		}
+		if err := s.Probe(ctx, after); err != nil {
+			t.Error(err)
+		}
 		// Asking has not moved the source.
 		publish(t, c, name, 300, 310)
 		fetch(t, s, 10)
+		// What the start passes over does not wait.
+		late := open(t, c, kafka.SourceOptions{Topic: name, Start: kafka.Start{Latest: true}})
+		if l, err := late.Backlog(ctx, nil); err != nil || l.Sum() != 0 {
+			t.Errorf("from the latest: %+v, %v", l, err)
+		}
+		if l, err := late.Backlog(ctx, after); err != nil || l.Sum() != 13 {
+			t.Errorf("from where the table is: %+v, %v", l, err)
+		}
 	})
 
 	t.Run("resume", func(t *testing.T) {

@@ -156,7 +156,7 @@ func (s *Source) Ends(context.Context) (map[int32]int64, error) { return nil, ni
 
 // Seek begins to read. What Fetch has given before and Acknowledge has not named is given again. after says when the last
 // message in the table was published: if the subscription has forgotten messages of since then, a *pipeline.GapError.
-func (s *Source) Seek(_ context.Context, after map[int32]pipeline.Position) error {
+func (s *Source) Seek(ctx context.Context, after map[int32]pipeline.Position) error {
 	if s.closed {
 		return fmt.Errorf("subscription %s: %w", s.o.Subscription, ErrClosed)
 	}
@@ -166,6 +166,15 @@ func (s *Source) Seek(_ context.Context, after map[int32]pipeline.Position) erro
 		s.mu.Unlock()
 		return nil
 	}
+	if err := s.Probe(ctx, after); err != nil {
+		return err
+	}
+	s.receive()
+	return nil
+}
+
+// Probe tells whether the subscription may have forgotten messages since the last one in the table.
+func (s *Source) Probe(_ context.Context, after map[int32]pipeline.Position) error {
 	if pos, ok := after[0]; ok && !pos.Time.IsZero() && s.sub.Retention > 0 {
 		if stood := time.Since(pos.Time); stood > s.sub.Retention {
 			return &pipeline.GapError{
@@ -176,7 +185,6 @@ func (s *Source) Seek(_ context.Context, after map[int32]pipeline.Position) erro
 			}
 		}
 	}
-	s.receive()
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -137,6 +138,25 @@ func TestKafkaGaps(t *testing.T) {
 		}
 	}
 	rows := func() int { return len(l.Rows()) }
+	// foreseen asks whoever tells of the next run, before it.
+	foreseen := func(what string, words ...string) {
+		t.Helper()
+		out, errs, code := l.Try("doctor")
+		if code != 1 {
+			t.Errorf("%s: the doctor's exit code is %d, want 1: %s%s", what, code, out, errs)
+		}
+		plan, _, code := l.Try("plan")
+		if code != 4 {
+			t.Errorf("%s: plan's exit code is %d, want 4", what, code)
+		}
+		for name, said := range map[string]string{"doctor": out, "status": l.Run("status"), "plan": plan} {
+			for _, w := range append(words, "live", "a run would stop", "--allow-gap live") {
+				if !strings.Contains(said, w) {
+					t.Errorf("%s: %s does not say %q: %s", what, name, w, said)
+				}
+			}
+		}
+	}
 
 	send(100)
 	l.Run("run", "stream", "--available-now")
@@ -152,6 +172,7 @@ func TestKafkaGaps(t *testing.T) {
 		t.Fatal(err)
 	}
 	had := rows()
+	foreseen("expired", fmt.Sprintf("offsets %d to 149", first))
 	stopped("expired", fmt.Sprintf("offsets %d to 149", first), "--allow-gap live", "cauce run batch history", "cauce produce replay FILE --source live")
 	if rows() != had {
 		t.Error("rows were read behind a gap that nobody allowed")
@@ -183,11 +204,23 @@ func TestKafkaGaps(t *testing.T) {
 		t.Fatal(err)
 	}
 	send(50)
-	stopped("made again", "made again", "offsets from 0 on", "cauce run batch history")
+	foreseen("made again", "made again", "all partitions")
+	stopped("made again", "made again", "all partitions", "cauce run batch history")
 	had = rows()
 	l.Run("run", "stream", "--available-now", "--allow-gap", "live")
 	if rows() <= had {
 		t.Error("nothing was read of the new topic")
+	}
+	if s := l.Run("gaps"); !strings.Contains(s, "  all     -    -  ") {
+		t.Errorf("the gap of the whole topic: %s", s)
+	}
+	send(30)
+	toRead := regexp.MustCompile(`live: (?:a run would go on; )?3\d events to read`) // the generator repeats some
+	if s := l.Run("plan"); !toRead.MatchString(s) || strings.Count(s, "goes on behind") != 1 {
+		t.Errorf("plan, with 30 events behind the 50 of the new topic: %s", s)
+	}
+	if s := l.Run("doctor"); !toRead.MatchString(s) {
+		t.Errorf("doctor: %s", s)
 	}
 	l.Run("run", "stream", "--available-now")
 }

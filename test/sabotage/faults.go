@@ -854,6 +854,21 @@ var faults = []fault{
 		pkg:   "./ingest", test: "^TestSecondStreamStandsByAndTakesOver$",
 	},
 	{
+		name: "gap-is-not-foreseen", what: "doctor, status and plan look healthy while the next run will stop at a gap",
+		edits: []edit{{"ingest/probe.go", "in.(Prober); ok && o.Stops == nil", "in.(Prober); !ok && o.Stops == nil"}},
+		pkg:   "./test/flow", test: "^TestKafkaGaps$",
+	},
+	{
+		name: "status-of-one-log", what: "status counts the commits of one log of a source that had several",
+		edits: []edit{{"ingest/status.go", "s.Epoch += x.Epoch", "s.Epoch = max(s.Epoch, x.Epoch)"}},
+		pkg:   "./ingest", test: "^TestStreamNewIncarnation$",
+	},
+	{
+		name: "start-passes-over-lag", what: "what a stream will begin behind counts as lag",
+		edits: []edit{{"connect/kafka/backlog.go", "} else if len(after) == 0 {", "} else if len(after) < 0 {"}},
+		pkg:   "./connect/kafka", test: "^TestBroker$",
+	},
+	{
 		name: "shared-url-unsigned", what: "a shared file is served whatever the signature of its URL",
 		edits: []edit{{"serve/sharing/urls.go", "err != nil || !hmac.Equal(given, s.sign(kind, key, at, id))", "err != nil && !hmac.Equal(given, s.sign(kind, key, at, id))"}},
 		pkg:   "./serve/sharing", test: "^TestSignedURLs$",
