@@ -7,7 +7,8 @@
 // Jetstream keeps the events of some 36 hours and replays them from a cursor, a time in µs. The client keeps its cursor
 // on disk, always behind what the Sink has made safe, and resumes a little before it, because the times of neighbouring
 // events are not in order. What is replayed and was published already is dropped here; what another process had
-// published comes again under the same message id, made of author, collection, record key and revision.
+// published comes again under the same message id, made of author, collection, record key and revision. Where a connection
+// ends before it has come back to the cursor, the next one goes back half as far, or none would ever see a new event.
 //
 // # What the server does not say
 //
@@ -59,6 +60,8 @@ const (
 	// aheadMax is how far an event's time may be ahead of this machine's clock and still move the cursor: a cursor in
 	// the future means to the server that there is none.
 	aheadMax = 5 * time.Minute
+	// overlapMin is the least that a connection goes back, however soon connections end.
+	overlapMin = 10 * time.Millisecond
 )
 
 // ErrRefused says that the server understood the request and refused it for good: trying again is no use.
@@ -102,6 +105,9 @@ type Client struct {
 	saved  live.State   // as it stands on disk
 	newest atomic.Int64 // time of the newest event that was handled, µs; 0: none
 	ahead  bool         // the warning about times in the future is out
+	// overlap is how far the next connection goes back: Options.Overlap, or less while connections end before they have
+	// repeated that.
+	overlap time.Duration
 }
 
 // New checks the options and reads the state file.
@@ -157,7 +163,7 @@ func New(o Options) (*Client, error) {
 		}
 		q.Add("wantedCollections", c)
 	}
-	c := &Client{o: o, url: u, seen: live.Seen{Max: seenMax}}
+	c := &Client{o: o, url: u, seen: live.Seen{Max: seenMax}, overlap: o.Overlap}
 	if o.Dictionary != nil {
 		q.Set("compress", "true")
 		if c.zstd, err = zstd.NewReader(nil, zstd.WithDecoderDicts(o.Dictionary), zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(4*frameBytesMax)); err != nil {
@@ -243,7 +249,7 @@ func (c *Client) persist(ctx context.Context) error {
 
 func (c *Client) run(ctx context.Context) error {
 	for failures := 0; ; {
-		s := &session{c: c}
+		s := &session{c: c, began: time.Now()}
 		err := s.run(ctx)
 		if ctx.Err() != nil {
 			return nil
@@ -252,7 +258,7 @@ func (c *Client) run(ctx context.Context) error {
 			return err
 		}
 		wait := c.o.BackoffMin
-		if s.got {
+		if s.got && !c.adapt(s) {
 			failures = 0
 		} else {
 			failures++
@@ -272,6 +278,21 @@ func (c *Client) run(ctx context.Context) error {
 	}
 }
 
+// adapt decides from a connection that has ended how far the next one goes back. futile tells that it ended while it repeated
+// what is known; one that lasted longer had nothing new to give.
+func (c *Client) adapt(s *session) (futile bool) {
+	headway := c.Cursor().Sub(s.resume)
+	futile = headway <= 0 && time.Since(s.began) < c.o.Overlap
+	switch {
+	case futile:
+		c.overlap = max(c.overlap/2, overlapMin)
+		c.o.Log.Warn("Jetstream connection ended while it repeated known events; the next one goes back less", "overlap", c.overlap)
+	case headway >= 2*c.overlap: // it would have repeated twice as much, too
+		c.overlap = min(2*c.overlap, c.o.Overlap)
+	}
+	return futile
+}
+
 // errSink marks an error of the sink.
 var errSink = errors.New("event is not taken")
 
@@ -289,7 +310,8 @@ func (e *limitError) Error() string {
 type session struct {
 	c      *Client
 	resume time.Time // the cursor without overlap; zero: none was sent
-	got    bool      // an event came
+	began  time.Time
+	got    bool // an event came
 
 	heard atomic.Int64 // when something arrived, in ns
 	busy  atomic.Bool  // an event waits for the sink
@@ -300,7 +322,7 @@ func (s *session) run(ctx context.Context) error {
 	u := *c.url
 	if s.resume = c.Cursor(); !s.resume.IsZero() {
 		q := u.Query()
-		q.Set("cursor", strconv.FormatInt(s.resume.Add(-c.o.Overlap).UnixMicro(), 10))
+		q.Set("cursor", strconv.FormatInt(s.resume.Add(-c.overlap).UnixMicro(), 10))
 		u.RawQuery = q.Encode()
 	}
 	dial, done := context.WithTimeout(ctx, 15*time.Second)

@@ -191,12 +191,13 @@ func missing(m *memory, posted []string) (n int) {
 // known.
 func TestEveryPostArrivesOnceWhateverTheServerDoes(t *testing.T) {
 	for name, f := range map[string]simulate.BlueskyFaults{
-		"nothing":   {},
-		"cuts":      {DropEvery: 900},
-		"half-open": {HalfOpenEvery: 1500},
-		"replays":   {ReplayEvery: 7, SwapEvery: 11},
-		"noise":     {MalformedEvery: 17, UnknownEvery: 13},
-		"all":       {DropEvery: 901, HalfOpenEvery: 1511, ReplayEvery: 53, SwapEvery: 71, MalformedEvery: 211, UnknownEvery: 97, Refuse: simulate.Refusals{503, 429, 502}},
+		"nothing":                             {},
+		"cuts":                                {DropEvery: 900},
+		"half-open":                           {HalfOpenEvery: 1500},
+		"cuts before the overlap is repeated": {DropEvery: 150, SwapEvery: 11},
+		"replays":                             {ReplayEvery: 7, SwapEvery: 11},
+		"noise":                               {MalformedEvery: 17, UnknownEvery: 13},
+		"all":                                 {DropEvery: 901, HalfOpenEvery: 1511, ReplayEvery: 53, SwapEvery: 71, MalformedEvery: 211, UnknownEvery: 97, Refuse: simulate.Refusals{503, 429, 502}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

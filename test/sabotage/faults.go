@@ -869,6 +869,11 @@ var faults = []fault{
 		pkg:   "./connect/kafka", test: "^TestBroker$",
 	},
 	{
+		name: "overlap-without-headway", what: "a connection to Bluesky that ends while it repeats events is followed by one that repeats the same",
+		edits: []edit{{"connect/bluesky/bluesky.go", "max(c.overlap/2, overlapMin)", "max(c.overlap, overlapMin)"}},
+		pkg:   "./connect/bluesky", test: "^TestEveryPostArrivesOnceWhateverTheServerDoes$",
+	},
+	{
 		name: "shared-url-unsigned", what: "a shared file is served whatever the signature of its URL",
 		edits: []edit{{"serve/sharing/urls.go", "err != nil || !hmac.Equal(given, s.sign(kind, key, at, id))", "err != nil && !hmac.Equal(given, s.sign(kind, key, at, id))"}},
 		pkg:   "./serve/sharing", test: "^TestSignedURLs$",
