@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -140,26 +141,60 @@ func (c *epochCommit) row(b pipeline.BadRow, progress string) *QuarantineRow {
 	return r
 }
 
-// quarantineWriter merges rows into the quarantine table in bounded pieces.
+// quarantineWriter merges rows into the quarantine table, and removes others, in bounded pieces.
 type quarantineWriter struct {
 	l       *Lake
 	table   *delta.Table
 	schema  *arrow.Schema
 	build   *array.RecordBuilder
-	seen    map[string]bool // ids of the current piece; the last row of an id would be as good as the first
+	seen    map[quarantineID]bool // ids of the current piece; the last row of an id would be as good as the first
 	bytes   int
+	gone    *array.RecordBuilder // ids of the rows that the current piece removes
+	goneN   int
 	commits int64
 }
 
+// goneSchema has the columns of quarantineKey.
+var goneSchema = arrow.NewSchema([]arrow.Field{
+	{Name: "source", Type: arrow.BinaryTypes.String, Nullable: true},
+	{Name: "origin", Type: arrow.BinaryTypes.String, Nullable: true},
+	{Name: "position", Type: arrow.PrimitiveTypes.Int64, Nullable: true},
+	{Name: "rule", Type: arrow.BinaryTypes.String, Nullable: true},
+}, nil)
+
 func (l *Lake) newQuarantineWriter(t *delta.Table) *quarantineWriter {
 	s := catalog.QuarantineSchema().Arrow()
-	return &quarantineWriter{l: l, table: t, schema: s, build: array.NewRecordBuilder(memory.DefaultAllocator, s), seen: map[string]bool{}}
+	return &quarantineWriter{
+		l: l, table: t, schema: s, build: array.NewRecordBuilder(memory.DefaultAllocator, s), seen: map[quarantineID]bool{},
+		gone: array.NewRecordBuilder(memory.DefaultAllocator, goneSchema),
+	}
 }
 
-func (w *quarantineWriter) release() { w.build.Release() }
+func (w *quarantineWriter) release() {
+	w.build.Release()
+	w.gone.Release()
+}
 
-func (r *QuarantineRow) id() string {
-	return fmt.Sprintf("%s\x00%s\x00%d\x00%s", r.Source, r.Origin, r.Position, r.Rule)
+// quarantineID is a row's id.
+type quarantineID struct {
+	source, origin string
+	position       int64
+	rule           string
+}
+
+func (r *QuarantineRow) id() quarantineID {
+	return quarantineID{source: r.Source, origin: r.Origin, position: r.Position, rule: r.Rule}
+}
+
+// remove removes rows, in the commit of the row that is added next.
+func (w *quarantineWriter) remove(ids ...quarantineID) {
+	for _, id := range ids {
+		w.gone.Field(0).(*array.StringBuilder).Append(id.source)
+		w.gone.Field(1).(*array.StringBuilder).Append(id.origin)
+		w.gone.Field(2).(*array.Int64Builder).Append(id.position)
+		w.gone.Field(3).(*array.StringBuilder).Append(id.rule)
+	}
+	w.goneN += len(ids)
 }
 
 func (w *quarantineWriter) add(ctx context.Context, r *QuarantineRow) error {
@@ -226,14 +261,22 @@ func opt[T any](v T, applies bool) any {
 }
 
 func (w *quarantineWriter) flush(ctx context.Context) error {
-	if len(w.seen) == 0 {
+	if len(w.seen) == 0 && w.goneN == 0 {
 		return nil
 	}
-	rows := memoryRows(w.schema, w.build)
+	rows, gone := memoryRows(w.schema, w.build), memoryRows(goneSchema, w.gone)
 	defer rows.Close()
+	defer gone.Close()
+	o := delta.MergeOptions{Key: quarantineKey}
+	if w.goneN > 0 {
+		o.Replace = &delta.Replace{Columns: quarantineKey, Rows: gone}
+	}
+	if len(w.seen) == 0 {
+		o.Operation = "DELETE"
+	}
 	clear(w.seen)
-	w.bytes = 0
-	m, err := w.table.Merge(ctx, rows, delta.MergeOptions{Key: quarantineKey})
+	w.bytes, w.goneN = 0, 0
+	m, err := w.table.Merge(ctx, rows, o)
 	if err == nil {
 		w.commits++
 		w.l.observe.quarantined(m)
@@ -247,32 +290,61 @@ func incarnationOf(dir string) (string, bool) {
 	return s, err == nil && strings.HasPrefix(dir, ProgressPath+"/")
 }
 
+// quarantineTable is a version of the quarantine table.
+type quarantineTable struct {
+	table *delta.Table
+	snap  *delta.Snapshot // nil: there is none
+}
+
+func (l *Lake) openQuarantine(ctx context.Context) (*quarantineTable, error) {
+	t, err := l.catalog.Open(ctx, catalog.Quarantine)
+	if errors.Is(err, delta.ErrNotATable) {
+		return &quarantineTable{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	s, err := t.Snapshot(ctx)
+	return &quarantineTable{table: t, snap: s}, err
+}
+
 // quarantineRows reads the quarantine table; nothing where it does not exist. State is not set.
 func (l *Lake) quarantineRows(ctx context.Context, columns ...string) iter.Seq2[*QuarantineRow, error] {
 	return func(yield func(*QuarantineRow, error) bool) {
-		t, err := l.catalog.Open(ctx, catalog.Quarantine)
-		if errors.Is(err, delta.ErrNotATable) {
-			return
-		}
+		q, err := l.openQuarantine(ctx)
 		if err != nil {
 			yield(nil, err)
 			return
 		}
-		s, err := t.Snapshot(ctx)
-		if err != nil {
-			yield(nil, err)
+		q.rows(ctx, delta.ScanOptions{Columns: columns}, nil)(yield)
+	}
+}
+
+// rows reads the rows whose id is wanted; nil: all. State is not set.
+func (q *quarantineTable) rows(ctx context.Context, o delta.ScanOptions, wanted func(quarantineID) bool) iter.Seq2[*QuarantineRow, error] {
+	return func(yield func(*QuarantineRow, error) bool) {
+		if q.snap == nil {
 			return
 		}
-		for b, err := range t.Scan(ctx, s, delta.ScanOptions{Columns: columns}) {
+		for b, err := range q.table.Scan(ctx, q.snap, o) {
 			if err != nil {
 				yield(nil, err)
 				return
 			}
 			for i := range int(b.NumRows()) {
 				r := new(QuarantineRow)
-				for c, f := range b.Schema().Fields() {
-					r.set(f.Name, b.Column(c), i)
+				set := func(key bool) {
+					for c, f := range b.Schema().Fields() {
+						if slices.Contains(quarantineKey, f.Name) == key {
+							r.set(f.Name, b.Column(c), i)
+						}
+					}
 				}
+				set(true)
+				if wanted != nil && !wanted(r.id()) {
+					continue // before its text is copied
+				}
+				set(false)
 				if !yield(r, nil) {
 					return
 				}
@@ -354,11 +426,30 @@ func (r *QuarantineRow) set(column string, a arrow.Array, i int) {
 	}
 }
 
-// QuarantineShow lists quarantined rows, in the order in which they were found.
-func (l *Lake) QuarantineShow(ctx context.Context, f QuarantineFilter) ([]QuarantineRow, error) {
+// heldRow is a row of quarantine without its text: those of a whole table fit into memory.
+type heldRow struct {
+	quarantineID
+	place string // its file or topic
+	at    int64  // when it was quarantined, in µs since the epoch
+	bytes int64  // about those of its text
+	state string
+}
+
+// heldColumns are what it takes to judge a row, and to know its place and size.
+var heldColumns = append(slices.Clone(judgedColumns), "file", "raw_bytes", "quarantined_at")
+
+// held lists the rows that a filter selects, but for its limit.
+func (l *Lake) held(ctx context.Context, q *quarantineTable, f QuarantineFilter) ([]heldRow, error) {
 	j := l.newJudge()
-	var out []QuarantineRow
-	for r, err := range l.quarantineRows(ctx) {
+	texts := map[string]string{}
+	shared := func(s string) string { // most rows repeat those of others
+		if _, ok := texts[s]; !ok {
+			texts[s] = s
+		}
+		return texts[s]
+	}
+	var out []heldRow
+	for r, err := range q.rows(ctx, delta.ScanOptions{Columns: heldColumns}, nil) {
 		if err != nil {
 			return nil, err
 		}
@@ -368,23 +459,63 @@ func (l *Lake) QuarantineShow(ctx context.Context, f QuarantineFilter) ([]Quaran
 		if err := j.judge(ctx, r); err != nil {
 			return nil, err
 		}
-		if f.All || r.State == StateOpen {
-			out = append(out, *r)
+		if !f.All && r.State != StateOpen {
+			continue
 		}
-	}
-	slices.SortStableFunc(out, func(a, b QuarantineRow) int {
-		if c := a.QuarantinedAt.Compare(b.QuarantinedAt); c != 0 {
-			return c
-		}
-		if c := strings.Compare(a.File+a.Topic, b.File+b.Topic); c != 0 {
-			return c
-		}
-		return int(max(-1, min(1, a.Position-b.Position)))
-	})
-	if f.Limit > 0 && len(out) > f.Limit {
-		out = out[:f.Limit]
+		out = append(out, heldRow{
+			quarantineID: quarantineID{source: shared(r.Source), origin: shared(r.Origin), position: r.Position, rule: shared(r.Rule)},
+			place:        shared(r.File + r.Topic), at: r.QuarantinedAt.UnixMicro(), bytes: min(r.RawBytes, int64(pipeline.RawBytesMax)) + 200, state: r.State,
+		})
 	}
 	return out, nil
+}
+
+// fetch reads rows whole, in the order in which they are given.
+func (q *quarantineTable) fetch(ctx context.Context, held []heldRow) ([]QuarantineRow, error) {
+	if len(held) == 0 {
+		return nil, nil
+	}
+	at := make(map[quarantineID]int, len(held))
+	from, to := held[0], held[0]
+	for i, h := range held {
+		at[h.quarantineID] = i
+		from.origin, to.origin = min(from.origin, h.origin), max(to.origin, h.origin)
+		from.at, to.at = min(from.at, h.at), max(to.at, h.at)
+	}
+	where := delta.And(
+		delta.Compare{Column: "origin", Op: ">=", Value: from.origin}, delta.Compare{Column: "origin", Op: "<=", Value: to.origin},
+		delta.Compare{Column: "quarantined_at", Op: ">=", Value: time.UnixMicro(from.at).UTC()}, delta.Compare{Column: "quarantined_at", Op: "<=", Value: time.UnixMicro(to.at).UTC()},
+	)
+	out := make([]QuarantineRow, len(held))
+	wanted := func(id quarantineID) bool { _, ok := at[id]; return ok }
+	for r, err := range q.rows(ctx, delta.ScanOptions{Where: where}, wanted) {
+		if err != nil {
+			return nil, err
+		}
+		i := at[r.id()]
+		r.State = held[i].state
+		out[i] = *r
+	}
+	return out, nil
+}
+
+// QuarantineShow lists quarantined rows, in the order in which they were found.
+func (l *Lake) QuarantineShow(ctx context.Context, f QuarantineFilter) ([]QuarantineRow, error) {
+	q, err := l.openQuarantine(ctx)
+	if err != nil {
+		return nil, err
+	}
+	held, err := l.held(ctx, q, f)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortStableFunc(held, func(a, b heldRow) int {
+		return cmp.Or(cmp.Compare(a.at, b.at), strings.Compare(a.place, b.place), cmp.Compare(a.position, b.position))
+	})
+	if f.Limit > 0 && len(held) > f.Limit {
+		held = held[:f.Limit]
+	}
+	return q.fetch(ctx, held)
 }
 
 // judge decides which quarantined rows count.
@@ -545,7 +676,7 @@ var judgedColumns = []string{"table", "source", "origin", "position", "topic", "
 // purgeQuarantine deletes the superseded rows of a source: of the given origins, or of all where none are given.
 func (l *Lake) purgeQuarantine(ctx context.Context, source string, origins []string) error {
 	j := l.newJudge()
-	var gone []*QuarantineRow
+	var gone []quarantineID
 	for r, err := range l.quarantineRows(ctx, judgedColumns...) {
 		if err != nil {
 			return err
@@ -557,14 +688,14 @@ func (l *Lake) purgeQuarantine(ctx context.Context, source string, origins []str
 			return err
 		}
 		if r.State == StateSuperseded {
-			gone = append(gone, r)
+			gone = append(gone, r.id())
 		}
 	}
 	return l.deleteQuarantine(ctx, gone)
 }
 
 // deleteQuarantine removes rows by their id.
-func (l *Lake) deleteQuarantine(ctx context.Context, gone []*QuarantineRow) error {
+func (l *Lake) deleteQuarantine(ctx context.Context, gone []quarantineID) error {
 	if len(gone) == 0 {
 		return nil
 	}
@@ -572,29 +703,8 @@ func (l *Lake) deleteQuarantine(ctx context.Context, gone []*QuarantineRow) erro
 	if err != nil {
 		return err
 	}
-	s := arrow.NewSchema([]arrow.Field{
-		{Name: "source", Type: arrow.BinaryTypes.String, Nullable: true},
-		{Name: "origin", Type: arrow.BinaryTypes.String, Nullable: true},
-		{Name: "position", Type: arrow.PrimitiveTypes.Int64, Nullable: true},
-		{Name: "rule", Type: arrow.BinaryTypes.String, Nullable: true},
-	}, nil)
-	b := array.NewRecordBuilder(memory.DefaultAllocator, s)
-	defer b.Release()
-	for _, r := range gone {
-		b.Field(0).(*array.StringBuilder).Append(r.Source)
-		b.Field(1).(*array.StringBuilder).Append(r.Origin)
-		b.Field(2).(*array.Int64Builder).Append(r.Position)
-		b.Field(3).(*array.StringBuilder).Append(r.Rule)
-	}
-	keys := memoryRows(s, b)
-	defer keys.Close()
-	none := delta.NewRows(catalog.QuarantineSchema().Arrow())
-	m, err := t.Merge(ctx, none, delta.MergeOptions{
-		Key: quarantineKey, Operation: "DELETE",
-		Replace: &delta.Replace{Columns: quarantineKey, Rows: keys},
-	})
-	if err == nil {
-		l.observe.quarantined(m)
-	}
-	return err
+	w := l.newQuarantineWriter(t)
+	defer w.release()
+	w.remove(gone...)
+	return w.flush(ctx)
 }

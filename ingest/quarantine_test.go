@@ -4,10 +4,16 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/apache/arrow-go/v18/arrow/array"
+	arrowmemory "github.com/apache/arrow-go/v18/arrow/memory"
+
+	"github.com/cauce-data/cauce/catalog"
+	"github.com/cauce-data/cauce/delta"
 	"github.com/cauce-data/cauce/ingest"
 	"github.com/cauce-data/cauce/objstore/fault"
 )
@@ -86,6 +92,163 @@ func TestQuarantineRetryOtherRule(t *testing.T) {
 	}
 	if q := w.quarantine(ingest.QuarantineFilter{All: true}); len(q) != 1 || q[0].Rule != "other" || q[0].State != ingest.StateOpen {
 		t.Errorf("%+v", q)
+	}
+}
+
+// linesLake feeds a table without a key from files.
+const linesLake = `
+version: 1
+storage: file:./data
+tables:
+  lines:
+    columns: {text: STRING, n: LONG}
+    key: []
+    %s
+sources:
+  text:
+    table: lines
+    kind: files
+    location: ["raw/batch/lines_*.csv"]
+    format: csv
+    fields: {text: text, n: "%s"}
+`
+
+// numbersAbove is a linesLake that reads zz as -1 and quarantines what is not above a number.
+func numbersAbove(n int) string {
+	return fmt.Sprintf(linesLake, fmt.Sprintf(`expect: [{name: above, check: "n > %d"}]`, n), "CASE WHEN n = 'zz' THEN -1 ELSE CAST(n AS BIGINT) END")
+}
+
+// A retry that refuses a record by another rule and dies at any of its commits leaves the record one row in quarantine,
+// and later one row in a table without a key, which nothing but origin and position would keep single.
+func TestQuarantineRetryDies(t *testing.T) {
+	for _, gone := range []bool{false, true} {
+		for nth := 1; ; nth++ {
+			w := newWorld(t, fmt.Sprintf(linesLake, "", "n"))
+			w.put("lines_1.csv", 0, "text,n", "a,1", "b,zz", "c,3")
+			w.batch(ingest.BatchOptions{})
+			good := w.store
+			broken := fault.New(good)
+			broken.Add(fault.Rule{Op: fault.PutIfAbsent, Key: "quarantine/_delta_log/", Nth: nth, Effect: fault.Crash})
+			w.store = broken
+			w.load(numbersAbove(0))
+			_, died := w.QuarantineRetry(context.Background(), ingest.QuarantineFilter{}, false)
+			w.store = good
+			w.load(numbersAbove(0))
+			if q := w.quarantine(ingest.QuarantineFilter{All: true}); len(q) != 1 {
+				t.Fatalf("commit %d: %+v", nth, q)
+			}
+			if gone {
+				if err := good.Delete(context.Background(), "raw/batch/lines_1.csv"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.load(numbersAbove(-5))
+			r, err := w.QuarantineRetry(context.Background(), ingest.QuarantineFilter{}, false)
+			if err != nil || r.Tried != 1 || r.Resolved != 1 || r.RowsInserted != 1 {
+				t.Errorf("commit %d: %+v, %v", nth, r, err)
+			}
+			equal(t, "rows", w.rows("lines", "text", "n"), []string{"a 1", "b -1", "c 3"})
+			if died == nil {
+				break
+			}
+		}
+	}
+}
+
+// A record with several rows in quarantine is one record.
+func TestQuarantineRetryOfTwoRows(t *testing.T) {
+	for _, gone := range []bool{false, true} {
+		for _, above := range []int{-5, 0} {
+			w := newWorld(t, fmt.Sprintf(linesLake, "", "n"))
+			w.put("lines_1.csv", 0, "text,n", "a,1", "b,zz", "c,3")
+			w.batch(ingest.BatchOptions{})
+			w.refuseAgain("above")
+			w.refuseAgain("older")
+			if q := w.quarantine(ingest.QuarantineFilter{}); len(q) != 3 {
+				t.Fatalf("%+v", q)
+			}
+			if gone {
+				if err := w.store.Delete(context.Background(), "raw/batch/lines_1.csv"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.load(numbersAbove(above))
+			r, err := w.QuarantineRetry(context.Background(), ingest.QuarantineFilter{}, false)
+			if err != nil || r.Tried != 1 || r.Resolved+r.StillBad != 1 {
+				t.Errorf("%+v, %v", r, err)
+			}
+			want, state := []string{"a 1", "b -1", "c 3"}, ingest.StateResolved
+			if above == 0 {
+				want, state = []string{"a 1", "c 3"}, ingest.StateOpen
+			}
+			equal(t, "rows", w.rows("lines", "text", "n"), want)
+			if q := w.quarantine(ingest.QuarantineFilter{All: true}); len(q) != 1 || q[0].State != state {
+				t.Errorf("%+v", q)
+			}
+		}
+	}
+}
+
+// refuseAgain gives the rows of quarantine copies with another rule.
+func (w *world) refuseAgain(rule string) {
+	w.t.Helper()
+	ctx := context.Background()
+	q, err := w.Catalog().Open(ctx, catalog.Quarantine)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	s, err := q.Snapshot(ctx)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	b := array.NewStringBuilder(arrowmemory.DefaultAllocator)
+	defer b.Release()
+	for rows, err := range q.Scan(ctx, s, delta.ScanOptions{}) {
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for range rows.NumRows() {
+			b.Append(rule)
+		}
+		rules := b.NewArray()
+		defer rules.Release()
+		copied, err := rows.SetColumn(rows.Schema().FieldIndices("rule")[0], rules)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		defer copied.Release()
+		if _, err := q.Merge(ctx, delta.NewRows(copied.Schema(), copied), delta.MergeOptions{Key: []string{"source", "origin", "position", "rule"}}); err != nil {
+			w.t.Fatal(err)
+		}
+		return
+	}
+}
+
+// Quarantine is read in pieces: one row does not cost the memory of all, and a retry takes some records at a time.
+func TestQuarantineInPieces(t *testing.T) {
+	w := newWorld(t, tradesLake)
+	p := newTopic("trades")
+	const n = 80
+	for range n {
+		p.publish("%s", strings.Repeat("x", 1<<20))
+	}
+	if _, err := w.stream(p.reader(), ingest.StreamOptions{BytesMax: 8 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	p.records = nil
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	q := w.quarantine(ingest.QuarantineFilter{Limit: 1})
+	runtime.ReadMemStats(&after)
+	if len(q) != 1 || q[0].Offset != 1 || len(q[0].Raw) != 1<<20 || q[0].State != ingest.StateOpen {
+		t.Errorf("%d rows", len(q))
+	}
+	if mb := (after.TotalAlloc - before.TotalAlloc) >> 20; mb > n {
+		t.Errorf("%d MB were allocated to show one row", mb)
+	}
+	r, err := w.QuarantineRetry(context.Background(), ingest.QuarantineFilter{}, false)
+	if err != nil || r.Tried != n || r.StillBad != n || r.Epochs != 2 {
+		t.Errorf("%+v, %v", r, err)
 	}
 }
 

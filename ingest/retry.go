@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/cauce-data/cauce/catalog"
@@ -20,8 +22,11 @@ import (
 // of a retry apart from those of a running stream.
 const retryIncarnation = "retry"
 
-// retryRowsMax bounds what one commit of a retry covers.
-const retryRowsMax = 50_000
+// Bounds of what one commit of a retry covers; it may pass them by a record.
+const (
+	retryRowsMax  = 50_000
+	retryBytesMax = 64 << 20
+)
 
 // RetryReport says what a retry did.
 type RetryReport struct {
@@ -42,44 +47,85 @@ type RetryReport struct {
 // acceptLate also merges records that are in quarantine because their deletion may have been forgotten (RuleTombstones).
 func (l *Lake) QuarantineRetry(ctx context.Context, f QuarantineFilter, acceptLate bool) (*RetryReport, error) {
 	f.All = false
-	rows, err := l.QuarantineShow(ctx, f)
+	q, err := l.openQuarantine(ctx)
 	if err != nil {
 		return nil, err
 	}
-	r := &RetryReport{Warnings: []string{}}
-	bySource := map[string][]*QuarantineRow{}
-	for i := range rows {
-		bySource[rows[i].Source] = append(bySource[rows[i].Source], &rows[i])
+	held, err := l.held(ctx, q, f)
+	if err != nil {
+		return nil, err
 	}
-	for _, name := range slices.Sorted(maps.Keys(bySource)) {
-		todo := bySource[name]
-		if l.lake.Source(name) == nil {
-			r.Tried += int64(len(todo))
-			r.Missing += int64(len(todo))
-			r.Warnings = append(r.Warnings, fmt.Sprintf("source %s is not in the lake file: %d records cannot be tried", name, len(todo)))
-			continue
-		}
-		// Records of one file stay together, because occurrence() counts identical lines of a file.
-		slices.SortStableFunc(todo, func(a, b *QuarantineRow) int { return bytes.Compare([]byte(a.Origin), []byte(b.Origin)) })
-		for len(todo) > 0 {
-			n := min(len(todo), retryRowsMax)
-			for n < len(todo) && todo[n].Origin == todo[n-1].Origin && todo[n].Topic == "" {
+	// The rows of a record stand together, the newest first, and the records of a file.
+	slices.SortFunc(held, func(a, b heldRow) int {
+		return cmp.Or(strings.Compare(a.source, b.source), strings.Compare(a.origin, b.origin), cmp.Compare(a.position, b.position), cmp.Compare(b.at, a.at), strings.Compare(a.rule, b.rule))
+	})
+	r := &RetryReport{Warnings: []string{}}
+	for len(held) > 0 {
+		name := held[0].source
+		src := l.lake.Source(name)
+		if src == nil {
+			n := 0
+			for n < len(held) && held[n].source == name {
 				n++
 			}
-			if err := l.retrySource(ctx, l.lake.Source(name), todo[:n], acceptLate, r); err != nil {
-				return r, fmt.Errorf("source %s: %w", name, err)
-			}
-			todo = todo[n:]
+			lost := recordsOf(held[:n])
+			r.Tried += lost
+			r.Missing += lost
+			r.Warnings = append(r.Warnings, fmt.Sprintf("source %s is not in the lake file: %d records cannot be tried", name, lost))
+			held = held[n:]
+			continue
 		}
+		plan, err := l.lake.Plan(name)
+		if err != nil {
+			return r, fmt.Errorf("source %s: %w", name, err)
+		}
+		n := retryPiece(held, plan.Uses("occurrence"))
+		if err := l.retrySource(ctx, q, plan, held[:n], acceptLate, r); err != nil {
+			return r, fmt.Errorf("source %s: %w", name, err)
+		}
+		held = held[n:]
 	}
 	return r, nil
 }
 
-func (l *Lake) retrySource(ctx context.Context, src *pipeline.Source, rows []*QuarantineRow, acceptLate bool, r *RetryReport) error {
-	plan, err := l.lake.Plan(src.Name)
+// recordsOf counts the records of sorted rows. One that was refused by several rules has several rows.
+func recordsOf(held []heldRow) (n int64) {
+	for i := range held {
+		if i == 0 || !sameRecord(held[i-1], held[i]) {
+			n++
+		}
+	}
+	return n
+}
+
+func sameRecord(a, b heldRow) bool { return a.origin == b.origin && a.position == b.position }
+
+// retryPiece tells how many of the sorted rows one commit tries: of one source, and of whole records. Where files are
+// whole, so are the records of a file, whatever their size.
+func retryPiece(held []heldRow, wholeFiles bool) (n int) {
+	var bytes int64
+	for ; n < len(held) && held[n].source == held[0].source; n++ {
+		full := n >= retryRowsMax || bytes >= retryBytesMax
+		if n > 0 && full && !sameRecord(held[n-1], held[n]) && !(wholeFiles && held[n-1].origin == held[n].origin) {
+			break
+		}
+		bytes += held[n].bytes
+	}
+	return n
+}
+
+func (l *Lake) retrySource(ctx context.Context, q *quarantineTable, plan *pipeline.Plan, held []heldRow, acceptLate bool, r *RetryReport) error {
+	all, err := q.fetch(ctx, held)
 	if err != nil {
 		return err
 	}
+	var rows []*QuarantineRow // one of each record
+	for i := range all {
+		if i == 0 || !sameRecord(held[i-1], held[i]) {
+			rows = append(rows, &all[i])
+		}
+	}
+	src := plan.Source
 	t, err := l.catalog.Ensure(ctx, src.Table)
 	if err != nil {
 		return err
@@ -131,10 +177,6 @@ func (l *Lake) retrySource(ctx context.Context, src *pipeline.Source, rows []*Qu
 		return c.result.Failed
 	}
 	ph.done("compute")
-	type record struct {
-		origin   string
-		position int64
-	}
 	bad := map[record]pipeline.BadRow{}
 	for b, err := range c.result.Bad {
 		if err != nil {
@@ -172,36 +214,49 @@ func (l *Lake) retrySource(ctx context.Context, src *pipeline.Source, rows []*Qu
 		}
 	}
 
-	q, err := l.catalog.Ensure(ctx, catalog.Quarantine)
+	rules := map[record][]quarantineID{}
+	for _, h := range held {
+		at := record{h.origin, h.position}
+		rules[at] = append(rules[at], h.quarantineID)
+	}
+	into, err := l.catalog.Ensure(ctx, catalog.Quarantine)
 	if err != nil {
 		return err
 	}
-	w := l.newQuarantineWriter(q)
+	w := l.newQuarantineWriter(into)
 	defer w.release()
-	var other []*QuarantineRow // refused by another rule than before
 	for _, row := range tried {
-		b, still := bad[record{row.Origin, row.Position}]
-		switch {
-		case !still:
-			done := *row
-			done.ResolvedAt = &c.at
+		at := record{row.Origin, row.Position}
+		b, still := bad[at]
+		var now *QuarantineRow // nil: the record has its row
+		id := row.id()
+		if still {
+			r.StillBad++
+			id.rule = b.Rule
+			if !slices.Contains(rules[at], id) {
+				now = c.row(b, c.cover.name())
+			}
+		} else {
 			r.Resolved++
-			err = w.add(ctx, &done)
-		case b.Rule != row.Rule:
-			r.StillBad++
-			other = append(other, row)
-			err = w.add(ctx, c.row(b, c.cover.name()))
-		default:
-			r.StillBad++
+			now = row
+			now.ResolvedAt = &c.at
 		}
-		if err != nil {
+		// In one commit, so that no crash leaves the record two rows.
+		w.remove(slices.DeleteFunc(rules[at], func(had quarantineID) bool { return had == id })...)
+		if now == nil {
+			continue
+		}
+		if err := w.add(ctx, now); err != nil {
 			return err
 		}
 	}
-	if err := w.flush(ctx); err != nil {
-		return err
-	}
-	return l.deleteQuarantine(ctx, other)
+	return w.flush(ctx)
+}
+
+// record is where a quarantined record stands in its source.
+type record struct {
+	origin   string
+	position int64
 }
 
 // message is the message of a stream as it came, nil for a tombstone.

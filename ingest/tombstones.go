@@ -275,12 +275,12 @@ func (l *Lake) takeBackLate(ctx context.Context, c *epochCommit, told *roaring64
 	if back.IsEmpty() {
 		return nil
 	}
-	var gone []*QuarantineRow
+	var gone []quarantineID
 	for bad, err := range c.result.Refuse(ctx, back, pipeline.Refusal{Rule: RuleTombstones, Reason: func(string) string { return "" }}) {
 		if err != nil {
 			return err
 		}
-		gone = append(gone, c.row(bad, progress))
+		gone = append(gone, c.row(bad, progress).id())
 	}
 	return l.deleteQuarantine(ctx, gone)
 }

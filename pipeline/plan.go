@@ -26,6 +26,23 @@ type Plan struct {
 	Hash string
 }
 
+// Uses tells whether a function stands in what reads a record: Filter, Fields and Delete.
+func (p *Plan) Uses(function string) bool {
+	found := false
+	look := func(e Expr) {
+		Walk(e, func(e Expr) {
+			c, ok := e.(Call)
+			found = found || ok && c.Func == function
+		})
+	}
+	look(p.Filter)
+	look(p.Delete)
+	for _, f := range p.Fields {
+		look(f.Expr)
+	}
+	return found
+}
+
 // Assign gives a column the value of an expression, cast to the column's type.
 type Assign struct {
 	Column string

@@ -243,7 +243,7 @@ func (x *epoch) loadExact(ctx context.Context, p *part) (warning string, err err
 	for i, n := range f.Fields {
 		in.fields[n] = "c" + strconv.Itoa(i)
 	}
-	if x.p.usesOccurrence() {
+	if x.p.plan.Uses("occurrence") {
 		in.occurrence = "occ"
 	}
 	p.positions = true

@@ -68,7 +68,7 @@ func (x *epoch) tryLines(ctx context.Context, p *part, split splitter) (warning 
 		p.structural = roaring64.New()
 	}
 	occurrences := map[[2]uint64]int64{}
-	if x.p.usesOccurrence() {
+	if x.p.plan.Uses("occurrence") {
 		in.occurrence = "occ"
 	}
 	file, err := os.Open(f.Path)

@@ -133,23 +133,6 @@ func names(e pipeline.Expr) []string {
 	return out
 }
 
-func (p *program) usesOccurrence() bool {
-	found := false
-	look := func(e pipeline.Expr) {
-		pipeline.Walk(e, func(e pipeline.Expr) {
-			if c, ok := e.(pipeline.Call); ok && c.Func == "occurrence" {
-				found = true
-			}
-		})
-	}
-	look(p.plan.Filter)
-	look(p.plan.Delete)
-	for _, f := range p.plan.Fields {
-		look(f.Expr)
-	}
-	return found
-}
-
 func (p *program) index(column string) int {
 	for i, c := range p.columns {
 		if strings.EqualFold(c.Name, column) {

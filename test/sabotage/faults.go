@@ -416,6 +416,16 @@ var faults = []fault{
 		pkg:   "./ingest", test: "^TestRetryOfATombstoneKnowsItsTime$",
 	},
 	{
+		name: "retry-adds-a-second-row", what: "a record that a retry refuses by another rule has two rows in quarantine",
+		edits: []edit{{"ingest/retry.go", "return had == id })...)\n", "return had != id || had == id })...)\n"}},
+		pkg:   "./ingest", test: "^(TestQuarantineRetryDies|TestQuarantineRetryOfTwoRows)$",
+	},
+	{
+		name: "retry-takes-all-at-once", what: "a retry holds the text of all records in quarantine at once",
+		edits: []edit{{"ingest/retry.go", "|| bytes >= retryBytesMax\n", "|| bytes < 0\n"}},
+		pkg:   "./ingest", test: "^TestQuarantineInPieces$",
+	},
+	{
 		name: "index-trusts-damage", what: "checksums of the index of keys are not compared",
 		edits: []edit{{"ingest/index/segment.go", "if binary.LittleEndian.Uint64(b[n:]) != id.sum(number, b[:n]) {", "if false {"}},
 		pkg:   "./ingest/index", test: "^TestDamagedSegments$",
