@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -206,7 +207,7 @@ func (l *Lake) tableGaps(ctx context.Context, t *pipeline.Table, snap *delta.Sna
 			absent[key{h.Series, h.FromDay}] += h.IDs
 			continue
 		}
-		r.Missing += h.IDs
+		r.Missing += min(h.IDs, math.MaxInt64-r.Missing) // of many series
 		missing[key{h.Series, h.FromDay}] += h.IDs
 		torn[key{h.Series, h.FromDay}], torn[key{h.Series, h.ToDay}] = true, true
 	}
@@ -276,7 +277,7 @@ func holesOf(table string, ranges []pipeline.LedgerRange, asked []AskedMark) []H
 		last := ranges[i] // the range with the greatest end so far
 		for i++; i < len(ranges) && ranges[i].Series == last.Series; i++ {
 			next := ranges[i]
-			if next.From > last.To+1 {
+			if next.From-1 > last.To { // no id is negative
 				out = append(out, split(Hole{Table: table, Series: last.Series, From: last.To + 1, To: next.From - 1, FromDay: last.Day, ToDay: next.Day}, last, next, asked)...)
 			}
 			if next.To > last.To {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -62,8 +64,8 @@ func tradeLine(id int64) string {
 func (x *exchange) Fetch(_ context.Context, symbol string, from, to int64) iter.Seq2[ingest.RepairRecord, error] {
 	x.asked = append(x.asked, [2]int64{from, to})
 	return func(yield func(ingest.RepairRecord, error) bool) {
-		for id := max(from, x.first); id <= to; id++ {
-			if x.has[id] && !yield(ingest.RepairRecord{ID: id, Value: []byte(tradeLine(id))}, nil) {
+		for _, id := range slices.Sorted(maps.Keys(x.has)) {
+			if x.has[id] && id >= max(from, x.first) && id <= to && !yield(ingest.RepairRecord{ID: id, Value: []byte(tradeLine(id))}, nil) {
 				return
 			}
 		}
@@ -285,6 +287,49 @@ func TestLedgerAgainstSets(t *testing.T) {
 		}
 		if want := hi - lo + 1 - int64(len(have)); r.Missing != want {
 			t.Fatalf("%d missing, want %d", r.Missing, want)
+		}
+	}
+}
+
+// TestLedgerOfExtremeIDs: an id at the end of the range of integers, as any message may bring, is an id like others, and
+// a negative one is none.
+func TestLedgerOfExtremeIDs(t *testing.T) {
+	const top = math.MaxInt64
+	type row struct {
+		series string
+		id     int64
+		days   int
+	}
+	for _, c := range []struct {
+		rows    []row
+		holes   []string
+		missing int64
+		asked   [][2]int64
+	}{
+		{rows: []row{{"BTC", math.MinInt64, 0}, {"BTC", 5, 0}, {"BTC", 7, 0}}, holes: []string{"BTC 6-6 ours"}, missing: 1, asked: [][2]int64{{5, 7}, {7, 108}}},
+		{rows: []row{{"BTC", -9e18, 0}, {"BTC", 9e18, 0}}, asked: [][2]int64{{9e18, 9e18 + 101}}},
+		{rows: []row{{"BTC", math.MinInt64, 0}, {"BTC", -1, 1}}},
+		{rows: []row{{"BTC", 0, 0}, {"BTC", top, 0}}, holes: []string{fmt.Sprintf("BTC 1-%d ours", top-1)}, missing: top - 1},
+		{rows: []row{{"BTC", top, 0}, {"BTC", top, 1}, {"BTC", top - 2, 1}}, holes: []string{fmt.Sprintf("BTC %d-%d ours", top-1, top-1)}, missing: 1, asked: [][2]int64{{top - 2, top}}},
+		{rows: []row{{"BTC", top - 3, 0}}, asked: [][2]int64{{top - 3, top}}},
+		{rows: []row{{"BTC", 0, 0}, {"BTC", top, 1}, {"ETH", 0, 0}, {"ETH", top, 1}}, holes: []string{fmt.Sprintf("BTC 1-%d ours", top-1), fmt.Sprintf("ETH 1-%d ours", top-1)}, missing: top},
+	} {
+		w := newWorld(t, ledgerLake)
+		p := newTopic("trades")
+		for _, r := range c.rows {
+			p.publish(`{"s":%q,"t":%d,"p":"1","T":%d}`, r.series, r.id, start.AddDate(0, 0, r.days).UnixMilli())
+		}
+		if _, err := w.stream(p.reader(), ingest.StreamOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		r := w.gaps(ingest.GapsOptions{})
+		equal(t, "holes", holesText(r), c.holes)
+		if r.Missing != c.missing {
+			t.Errorf("%v: %d missing, want %d", c.rows, r.Missing, c.missing)
+		}
+		x := new(exchange)
+		if _, err := w.Repair(context.Background(), ingest.RepairOptions{Source: "live", Fetcher: x, TempDir: w.dir, Tail: true}); err != nil || !slices.Equal(x.asked, c.asked) {
+			t.Errorf("%v: asked for %v, want %v; %v", c.rows, x.asked, c.asked, err)
 		}
 	}
 }

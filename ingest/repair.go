@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -129,8 +130,9 @@ func (l *Lake) Repair(ctx context.Context, o RepairOptions) (*RepairReport, erro
 			last[d.Series] = max(last[d.Series], d.To)
 		}
 		for _, series := range slices.Sorted(maps.Keys(last)) {
-			if _, mine := src.Repair.Symbol(series); mine {
-				holes = append(holes, Hole{Table: t.Name, Series: series, From: last[series] + 1, To: last[series] + src.Repair.IDsMax, IDs: src.Repair.IDsMax, tail: true})
+			n := min(src.Repair.IDsMax, math.MaxInt64-1-last[series]) // the id behind a hole is asked for too
+			if _, mine := src.Repair.Symbol(series); mine && n > 0 {
+				holes = append(holes, Hole{Table: t.Name, Series: series, From: last[series] + 1, To: last[series] + n, IDs: n, tail: true})
 			}
 		}
 	}

@@ -20,7 +20,7 @@ type Ledger struct {
 	Unit      string // what the rows are called in statements
 }
 
-// LedgerDay is what a table has of one series on one day.
+// LedgerDay is what a table has of one series on one day. Ids are never negative, so that no range is longer than an int64.
 type LedgerDay struct {
 	Series string
 	Day    string // 2024-08-20; "" for rows without one
@@ -89,7 +89,7 @@ var ledgerShape = &shape{
 	doc: "Which ids tell that the table is complete: `cauce gaps` names those that are missing.",
 	keys: []keyShape{
 		{"series", sqlExpr("The sequence to which a row's id belongs, a text.", "symbol"), true},
-		{"id", text("Column of an integer type whose values are consecutive within a series.", "trade_id"), true},
+		{"id", text("Column of an integer type whose values are consecutive within a series; negative ones do not count.", "trade_id"), true},
 		{"day", text("Column of type DATE by which statements are made; best one of partition_by.", "event_date"), true},
 		{"unit", &shape{kind: kindText, doc: "What rows are called in statements.", def: "rows", example: "trades"}, false},
 	},

@@ -19,9 +19,9 @@ const ledgerRangesMax = 1_000_000
 // ledgerPlacesMax bounds the places of one id that are looked at.
 const ledgerPlacesMax = 100
 
-// Ledger tells which ids of the table's ledger a snapshot holds: by series and day, and as ranges of consecutive ids.
-// since, a day such as 2024-08-20, leaves out what lies before; "" leaves out nothing. Days that are complete in
-// themselves are found by counting alone; only the others are sorted.
+// Ledger tells which ids of the table's ledger a snapshot holds: by series and day, and as ranges of consecutive ids,
+// the negative ones aside. since, a day such as 2024-08-20, leaves out what lies before; "" leaves out nothing. Days that
+// are complete in themselves are found by counting alone; only the others are sorted.
 func (e *Engine) Ledger(ctx context.Context, t *pipeline.Table, s *delta.Snapshot, since string) ([]pipeline.LedgerDay, []pipeline.LedgerRange, error) {
 	r := &renderer{zone: t.Timezone.String(), name: func(n string) (rendered, error) {
 		c, ok := t.Column(n)
@@ -62,12 +62,12 @@ func (e *Engine) Ledger(ctx context.Context, t *pipeline.Table, s *delta.Snapsho
 	type id struct{ series, day string }
 	whole := map[id]bool{}
 	err = e.eachRow(ctx, "SELECT s, d, "+ends+", count(*), count(DISTINCT i), count(*) FILTER (WHERE starts_with(o, 'f:')), "+
-		"count(*) FILTER (WHERE starts_with(o, 'rest:')) FROM ("+rows(where)+") WHERE s IS NOT NULL AND i IS NOT NULL GROUP BY s, d ORDER BY d, s", q,
+		"count(*) FILTER (WHERE starts_with(o, 'rest:')) FROM ("+rows(where)+") WHERE s IS NOT NULL AND i >= 0 GROUP BY s, d ORDER BY d, s", q,
 		func(b arrow.RecordBatch, i int) {
 			g := rangeAt(b, i, placeAt)
 			d := pipeline.LedgerDay{Series: g.Series, Day: g.Day, From: g.From, To: g.To, Rows: longAt(b, 8, i), IDs: longAt(b, 9, i), Files: longAt(b, 10, i), Repaired: longAt(b, 11, i)}
 			days = append(days, d)
-			if d.To-d.From+1 == d.IDs && d.Rows == d.IDs {
+			if d.To-d.From == d.IDs-1 && d.Rows == d.IDs {
 				whole[id{d.Series, d.Day}] = true
 				ranges = append(ranges, g)
 			} else {
@@ -100,7 +100,7 @@ func (e *Engine) Ledger(ctx context.Context, t *pipeline.Table, s *delta.Snapsho
 		return list("o") + ", " + list("p")
 	}
 	err = e.eachRow(ctx, "SELECT s, d, lo, hi, "+places("lo")+", "+places("hi")+" FROM (SELECT *, min(i) OVER w AS lo, max(i) OVER w AS hi "+
-		"FROM (SELECT *, i - dense_rank() OVER (PARTITION BY s, d ORDER BY i) AS g FROM ("+rows(where)+") WHERE s IS NOT NULL AND i IS NOT NULL) "+
+		"FROM (SELECT *, i - dense_rank() OVER (PARTITION BY s, d ORDER BY i) AS g FROM ("+rows(where)+") WHERE s IS NOT NULL AND i >= 0) "+
 		"WINDOW w AS (PARTITION BY s, d, g)) WHERE i = lo OR i = hi GROUP BY s, d, lo, hi LIMIT "+fmt.Sprint(ledgerRangesMax+1), q,
 		func(b arrow.RecordBatch, i int) {
 			n++

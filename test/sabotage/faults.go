@@ -557,8 +557,13 @@ var faults = []fault{
 	},
 	{
 		name: "ledger-overlooks-one", what: "a hole of a single id is overlooked",
-		edits: []edit{{"ingest/ledger.go", "if next.From > last.To+1 {", "if next.From > last.To+2 {"}},
+		edits: []edit{{"ingest/ledger.go", "if next.From-1 > last.To {", "if next.From-2 > last.To {"}},
 		pkg:   "./ingest", test: "^TestLedgerAgainstSets$",
+	},
+	{
+		name: "ledger-counts-negative-ids", what: "one row with the least of all integers for its id ends the ledger",
+		edits: []edit{{"engine/duckdb/ledger.go", "FROM (\"+rows(where)+\") WHERE s IS NOT NULL AND i >= 0) \"+\n", "FROM (\"+rows(where)+\") WHERE s IS NOT NULL) \"+\n"}},
+		pkg:   "./ingest", test: "^TestLedgerOfExtremeIDs$",
 	},
 	{
 		name: "absent-without-proof", what: "what an exchange no longer shows is written down as never having been there",
