@@ -190,31 +190,73 @@ func (s *Spool) recover() error {
 	return err
 }
 
-// scan counts the records of a segment that are not sent, those from byte from on.
+// scan counts the records of a segment that are not sent, those from byte from on. What stands before is not looked at, so
+// that damage there costs nothing.
 func (s *Spool) scan(n uint64, from int64, last bool) error {
 	b, err := os.ReadFile(s.path(n))
 	if err != nil {
 		return err
 	}
 	seg := &segment{n: n}
-	for rest := b; len(rest) > 0; {
+	s.segments = append(s.segments, seg)
+	if from > int64(len(b)) { // a power cut has shortened it, and all of it is sent
+		for {
+			_, size, err := parseRecord(b[seg.size:])
+			if err != nil {
+				return nil
+			}
+			seg.size += int64(size)
+		}
+	}
+	for seg.size = from; seg.size < int64(len(b)); {
+		rest := b[seg.size:]
 		_, size, err := parseRecord(rest)
 		if err != nil {
-			if !last || err != errShort { //nolint:errorlint // parseRecord's own
-				s.damaged += int64(len(rest))
-				s.o.Log.Error("events in the spool are damaged and lost", "segment", s.path(n), "at_byte", seg.size, "bytes", len(rest), "reason", err)
+			if last && err == errShort && !wholeBehind(rest) { //nolint:errorlint // parseRecord's own
+				break
 			}
+			kept, e := s.keep(n, seg.size, rest)
+			if e != nil {
+				return fmt.Errorf("%s is damaged at byte %d, and what is lost cannot be copied: %w", s.path(n), seg.size, e)
+			}
+			s.damaged += int64(len(rest))
+			s.o.Log.Error("events in the spool are damaged and lost", "segment", s.path(n), "at_byte", seg.size, "bytes", len(rest), "reason", err, "copy", kept)
 			break
 		}
-		if seg.size >= from {
-			s.events++
-			s.bytes += int64(size)
-		}
+		s.events++
+		s.bytes += int64(size)
 		seg.size += int64(size)
-		rest = rest[size:]
 	}
-	s.segments = append(s.segments, seg)
 	return nil
+}
+
+// wholeBehind tells whether a whole record stands somewhere behind the beginning of b. A record before it was whole too
+// once, and was not cut off but has lost its length.
+func wholeBehind(b []byte) bool {
+	most := 1 << 30 // bytes to look at, since any four may pass for a length; beyond, damage is assumed
+	for i := 1; i+headBytes < len(b); i++ {
+		if _, _, err := parseRecord(b[i:]); err == nil {
+			return true
+		}
+		if n := int64(binary.LittleEndian.Uint32(b[i:])); n <= int64(len(b)-i-headBytes) {
+			most -= int(n)
+		}
+		if most < 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// keep copies what cannot be read of a segment to a file that nothing reads or removes.
+func (s *Spool) keep(n uint64, at int64, rest []byte) (string, error) {
+	name := filepath.Join(s.o.Dir, fmt.Sprintf("%016x-%d.damaged", n, at))
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
+	if err != nil {
+		return "", err
+	}
+	_, err = f.Write(rest)
+	return name, errors.Join(err, f.Sync(), f.Close(), s.syncFolder())
 }
 
 // room sees to it that there is a segment to write to. The lock is held.

@@ -19,7 +19,8 @@
 //	sent:    number of the segment uint64 | bytes of it uint64 | crc32c uint32 of both
 //
 // Numbers are little-endian. length counts what follows the crc. A record that is cut off at the end of the last segment
-// was never accepted, and is removed when the folder is opened.
+// was never accepted, and is removed when the folder is opened. A damaged record costs what stands behind it in its segment,
+// if it was not sent yet; that is copied to NNNNNNNNNNNNNNNN-BYTE.damaged, named for where it stood, and told.
 package spool
 
 import (

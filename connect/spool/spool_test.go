@@ -310,6 +310,75 @@ func TestDamagedSegmentIsTold(t *testing.T) {
 	}
 }
 
+// Damage in what is sent costs nothing. Where it has not been sent, it is told, whatever byte it hits, and what is lost is
+// kept.
+func TestDamageInTheLastSegment(t *testing.T) {
+	const sent, all = 5, 10
+	for _, c := range []struct {
+		name  string
+		event int   // that is damaged
+		byte  int64 // of its record
+		value byte
+		lost  bool
+	}{
+		{name: "the value of one that is sent", event: 1, byte: 20, value: 1},
+		{name: "the length of one that is sent", event: 1, byte: 1, value: 1},
+		{name: "the value", event: 7, byte: 20, value: 1, lost: true},
+		{name: "the length", event: 7, byte: 1, value: 1, lost: true}, // longer than what follows
+		{name: "the length, beyond every record", event: 7, byte: 3, value: 0xff, lost: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := &topic{}
+			dir := t.TempDir()
+			s := open(t, dir, p, Options{})
+			publish(t, s, 0, sent)
+			drain(t, s)
+			p.setAway(true)
+			publish(t, s, sent, all)
+			must(t, s.Close())
+			files, err := filepath.Glob(filepath.Join(dir, "*.seg"))
+			must(t, err)
+			b, err := os.ReadFile(files[0])
+			must(t, err)
+			at := int64(0)
+			for range c.event {
+				_, n, err := parseRecord(b[at:])
+				must(t, err)
+				at += int64(n)
+			}
+			b[at+c.byte] ^= c.value
+			must(t, os.WriteFile(files[0], b, 0o600))
+			p.setAway(false)
+			s = open(t, dir, p, Options{})
+			defer func() { must(t, s.Close()) }()
+			publish(t, s, all, all+2)
+			drain(t, s)
+			want := []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}
+			kept, err := filepath.Glob(filepath.Join(dir, "*.damaged"))
+			must(t, err)
+			if c.lost {
+				want = slices.Delete(want, c.event, all)
+				if st := s.Stats(); st.Damaged != int64(len(b))-at || len(kept) != 1 {
+					t.Errorf("%+v, kept %v", st, kept)
+				} else if was, err := os.ReadFile(kept[0]); err != nil || !bytes.Equal(was, b[at:]) {
+					t.Errorf("kept %d bytes, %v", len(was), err)
+				}
+			} else if st := s.Stats(); st.Damaged != 0 || len(kept) != 0 {
+				t.Errorf("%+v, kept %v", st, kept)
+			}
+			got := p.stored()
+			if len(got) != len(want) {
+				t.Fatalf("%d events, want %d", len(got), len(want))
+			}
+			for i, n := range want {
+				if got[i] != event(n) {
+					t.Errorf("event %d: %v, want %v", i, got[i], event(n))
+				}
+			}
+		})
+	}
+}
+
 func TestFullSpool(t *testing.T) {
 	p := &topic{away: true}
 	s := open(t, t.TempDir(), p, Options{BytesMax: 10_000})

@@ -300,6 +300,16 @@ var faults = []fault{
 		pkg:   "./connect/spool", test: "^TestNothingAcceptedIsLost$",
 	},
 	{
+		name: "spool-reads-what-is-sent", what: "damage in what is sent costs the events that wait behind it",
+		edits: []edit{{"connect/spool/files.go", "\tfor seg.size = from; seg.size < int64(len(b)); {\n", "\tfor seg.size = min(from, 0); seg.size < int64(len(b)); {\n"}},
+		pkg:   "./connect/spool", test: "^TestDamageInTheLastSegment$",
+	},
+	{
+		name: "spool-takes-damage-for-a-cut", what: "events behind a damaged length are taken for one that was never accepted",
+		edits: []edit{{"connect/spool/files.go", " && !wholeBehind(rest) {", " {"}},
+		pkg:   "./connect/spool", test: "^TestDamageInTheLastSegment$",
+	},
+	{
 		name: "forget-old-vector", what: "a new deletion vector leaves out the rows of the one before",
 		edits: []edit{{"delta/merge.go", "\t\t\trows.Or(old)\n", ""}},
 		pkg:   "./delta", test: "^TestMerge",
