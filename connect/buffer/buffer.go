@@ -67,7 +67,7 @@ var (
 	ErrClosed = errors.New("stream buffer is closed")
 	// ErrFull says that the buffer refuses messages, because its bound or the disk is reached.
 	ErrFull = errors.New("stream buffer refuses messages")
-	// ErrTooLarge says that a message exceeds MessageBytesMax.
+	// ErrTooLarge says that a message exceeds MessageBytesMax, or that its key and id do not fit into a header.
 	ErrTooLarge = errors.New("message is too large")
 	// ErrReplaced says that a topic was made anew while it was read.
 	ErrReplaced = errors.New("topic was made anew while it was read")

@@ -249,6 +249,32 @@ func TestRecordsComeBackInOrder(t *testing.T) {
 	}
 }
 
+// Keys are bytes, whatever a header line makes of them.
+func TestKeysComeBackAsTheyWere(t *testing.T) {
+	ctx := testContext(t)
+	b := openBuffer(t, t.TempDir())
+	keys := []string{
+		"plain", "", " ", "\t", "\n", "a\r\nNats-Msg-Id: b", " outer blanks ", `"quoted"`, `"\n"`, "\"\\n\"\n", "\xff\xfe", "\x00", "\u00a0ü\u2028", "a:b", strings.Repeat("k\n", 20_000),
+	}
+	p, err := b.Sink(ctx, "keys", SinkOptions{})
+	must(t, err)
+	for i, k := range keys {
+		must(t, p.Publish(ctx, []byte(k), k[:min(len(k), 10)]+strconv.Itoa(i), []byte("v")))
+	}
+	must(t, p.Close())
+	s := source(t, b, "keys", SourceOptions{})
+	must(t, s.Seek(ctx, nil))
+	recs := fetchAll(t, s)
+	if len(recs) != len(keys) {
+		t.Fatalf("%d records", len(recs))
+	}
+	for i, r := range recs {
+		if string(r.Key) != keys[i] {
+			t.Errorf("%.40q came back as %.40q", keys[i], r.Key)
+		}
+	}
+}
+
 func TestFetchKeepsItsBounds(t *testing.T) {
 	ctx := testContext(t)
 	b := openBuffer(t, t.TempDir())
@@ -486,6 +512,9 @@ func TestFullBufferRefuses(t *testing.T) {
 	must(t, err)
 	must(t, st.Purge(ctx)) // space again: the sink goes on by itself
 	must(t, s.Flush(ctx))
+	if err := s.Publish(ctx, make([]byte, 64<<10), "", nil); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("a key of 64 KiB: %v", err)
+	}
 	if err := s.Publish(ctx, nil, "", make([]byte, MessageBytesMax)); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("got %v", err)
 	}

@@ -3,6 +3,7 @@ package buffer
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -16,8 +17,14 @@ import (
 	"github.com/cauce-data/cauce/internal/change"
 )
 
-// headerKey carries a message's key.
-const headerKey = "Cauce-Key"
+// headerKey carries a message's key; headerKeyBase64 one that a header line would not carry as it is.
+const (
+	headerKey       = "Cauce-Key"
+	headerKeyBase64 = "Cauce-Key-Base64"
+)
+
+// headBytesMax bounds key and id as the header carries them: the server takes 64 KiB of header, names of lines included.
+const headBytesMax = 63 << 10
 
 // How long a Sink waits before it publishes again: when acknowledgements stay away, and after a refusal.
 const (
@@ -110,9 +117,14 @@ func (b *Buffer) Sink(ctx context.Context, topic string, o SinkOptions) (*Sink, 
 // those in flight. A message whose id the buffer has seen within DuplicatesWindow is dropped; with an empty id it is
 // unlike any other. The Sink keeps value until it is acknowledged: the caller must not change it.
 func (s *Sink) Publish(ctx context.Context, key []byte, id string, value []byte) error {
-	size := int64(len(value) + len(key) + len(id) + 64)
-	if size > MessageBytesMax {
+	line, text := keyLine(key)
+	head := len(text) + len(header(id))
+	size := int64(len(value) + head + 64)
+	switch {
+	case size > MessageBytesMax:
 		return fmt.Errorf("topic %s: %w: %d bytes, at most %d", s.topic, ErrTooLarge, len(value), MessageBytesMax)
+	case head > headBytesMax:
+		return fmt.Errorf("topic %s: %w: key and id take %d bytes, at most %d", s.topic, ErrTooLarge, head, headBytesMax)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -134,8 +146,8 @@ func (s *Sink) Publish(ctx context.Context, key []byte, id string, value []byte)
 		Header:  nats.Header{nats.MsgIdHdr: []string{header(id)}},
 		Data:    value,
 	}}
-	if len(key) > 0 {
-		m.msg.Header[headerKey] = []string{header(string(key))}
+	if text != "" {
+		m.msg.Header[line] = []string{text}
 	}
 	if len(s.queue) == 0 {
 		s.progress = time.Now()
@@ -153,12 +165,25 @@ func (s *Sink) Publish(ctx context.Context, key []byte, id string, value []byte)
 	return nil
 }
 
-// header keeps what would end a header line out of it.
-func header(v string) string {
-	if strings.ContainsAny(v, "\r\n") || strings.TrimSpace(v) != v {
-		return strconv.QuoteToASCII(v)
+// plain tells that a header line carries a text as it is: nothing in it ends the line, and no blank is at its ends.
+func plain(v string) bool {
+	return !strings.ContainsAny(v, "\r\n") && strings.TrimSpace(v) == v
+}
+
+// keyLine is the header line that carries a key; no text for a message without one.
+func keyLine(key []byte) (line, text string) {
+	if k := string(key); plain(k) {
+		return headerKey, k
 	}
-	return v
+	return headerKeyBase64, base64.StdEncoding.EncodeToString(key)
+}
+
+// header is an id that a header line carries. Nobody reads it back.
+func header(id string) string {
+	if plain(id) {
+		return id
+	}
+	return strconv.QuoteToASCII(id)
 }
 
 // wait releases the lock until the queue gets shorter. A server that refuses for long ends it.

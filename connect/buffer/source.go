@@ -2,6 +2,7 @@ package buffer
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
@@ -322,8 +323,8 @@ func (s *Source) fill(ctx context.Context, rows int, wait time.Duration) error {
 		r := pipeline.Record{
 			Topic: s.topic, Partition: partition, Offset: int64(s.next), Time: meta.Timestamp.UTC(), Value: msg.Data(), Origin: s.origin,
 		}
-		if k := msg.Headers().Get(headerKey); k != "" {
-			r.Key = []byte(k)
+		if r.Key, err = keyOf(msg.Headers()); err != nil {
+			return fmt.Errorf("topic %s offset %d: %w", s.topic, r.Offset, err)
 		}
 		s.left = append(s.left, r)
 		s.at.Offset, s.at.Time = r.Offset, r.Time
@@ -345,6 +346,22 @@ func (s *Source) fill(ctx context.Context, rows int, wait time.Duration) error {
 		return s.look(ctx)
 	}
 	return nil
+}
+
+// keyOf is the key of a message; nil: it has none.
+func keyOf(h nats.Header) ([]byte, error) {
+	if k := h.Get(headerKey); k != "" {
+		return []byte(k), nil
+	}
+	k := h.Get(headerKeyBase64)
+	if k == "" {
+		return nil, nil
+	}
+	b, err := base64.StdEncoding.DecodeString(k)
+	if err != nil {
+		return nil, fmt.Errorf("header %s: %w", headerKeyBase64, err)
+	}
+	return b, nil
 }
 
 // consume makes a consumer that begins at s.next. It keeps nothing at the server that must survive.

@@ -671,6 +671,16 @@ var faults = []fault{
 		pkg:   "./ingest", test: "^TestPoisonIsKeptByteForByte$",
 	},
 	{
+		name: "archive-forgets-empty-messages", what: "the raw archive does not tell a message of no bytes from a deletion",
+		edits: []edit{{"ingest/rawarchive.go", "`json:\"bytes,omitzero\"`", "`json:\"bytes,omitempty\"`"}},
+		pkg:   "./ingest", test: "^TestRawArchiveHoldsEveryMessage$",
+	},
+	{
+		name: "keys-in-quotes", what: "a key with a line end comes out of the embedded buffer as another one",
+		edits: []edit{{"connect/buffer/sink.go", "base64.StdEncoding.EncodeToString(key)", "base64.StdEncoding.EncodeToString([]byte(strconv.QuoteToASCII(string(key))))"}},
+		pkg:   "./connect/buffer", test: "^TestKeysComeBackAsTheyWere$",
+	},
+	{
 		name: "row-ids-from-the-first-try", what: "a commit that lost a race keeps the row ids of its first try",
 		edits: []edit{{"delta/rowtracking.go", "\tc.adds = adds\n", "\tc.adds, x.adds = adds, adds\n"}},
 		pkg:   "./delta", test: "^TestRowIDsAreGivenAnewAfterALostRace$",
