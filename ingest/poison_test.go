@@ -80,9 +80,19 @@ func TestRawArchiveHoldsEveryMessage(t *testing.T) {
 	w := newWorld(t, strings.Replace(tradesLake, "    topic: trades\n", "    topic: trades\n    archive: true\n", 1))
 	p := newTopic("trades")
 	publishPoison(p)
+	for _, m := range []struct{ key, value []byte }{
+		{[]byte("deleted"), nil},
+		{[]byte{}, []byte(`{"e":"trade"}`)},
+		{[]byte("line\nbreak "), []byte("{\"e\":\"\xff\"}")}, // JSON, but no text
+	} {
+		p.publish("")
+		r := &p.records[len(p.records)-1]
+		r.Key, r.Value = m.key, m.value
+	}
 	if _, err := w.stream(p.reader(), ingest.StreamOptions{RowsMax: 3}); err != nil {
 		t.Fatal(err)
 	}
+	same := func(a, b []byte) bool { return bytes.Equal(a, b) && (a == nil) == (b == nil) }
 	seen := 0
 	for f, err := range w.store.List(context.Background(), ingest.StreamingPath+"/live/one/2024-08-20/", "") {
 		if err != nil {
@@ -109,7 +119,14 @@ func TestRawArchiveHoldsEveryMessage(t *testing.T) {
 			if m.Value == nil {
 				got = m.Bytes
 			}
-			if !bytes.Equal(got, want.Value) || m.Topic != "trades" || m.Time.Sub(want.Time) > time.Microsecond {
+			key := m.KeyBytes
+			if m.Key != "" {
+				key = []byte(m.Key)
+			}
+			if !same(key, want.Key) {
+				t.Errorf("offset %d: key %q, want %q", m.Offset, key, want.Key)
+			}
+			if !same(got, want.Value) || m.Topic != "trades" || m.Time.Sub(want.Time) > time.Microsecond {
 				t.Errorf("offset %d: %.40q", m.Offset, got)
 			}
 			seen++

@@ -10,6 +10,7 @@ import (
 	"path"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -26,10 +27,12 @@ type RawMessage struct {
 	Partition int32     `json:"partition"`
 	Offset    int64     `json:"offset"`
 	Time      time.Time `json:"time"`
-	Key       string    `json:"key,omitempty"`
+	// Key is the message's key where it is text, KeyBytes any other; neither for a message without one.
+	Key      string `json:"key,omitempty"`
+	KeyBytes []byte `json:"key_bytes,omitzero"` // base64
 	// Value is the message where it is JSON, Bytes any other; neither for a tombstone.
 	Value json.RawMessage `json:"value,omitempty"`
-	Bytes []byte          `json:"bytes,omitempty"` // base64
+	Bytes []byte          `json:"bytes,omitzero"` // base64
 }
 
 // rawArchive collects the messages of a micro-batch, compressed.
@@ -48,8 +51,13 @@ func newRawArchive() *rawArchive {
 func (a *rawArchive) add(recs []pipeline.Record) error {
 	for i := range recs {
 		r := &recs[i]
-		m := RawMessage{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Time: r.Time.UTC(), Key: string(r.Key)}
-		if json.Valid(r.Value) {
+		m := RawMessage{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Time: r.Time.UTC()}
+		if len(r.Key) > 0 && utf8.Valid(r.Key) {
+			m.Key = string(r.Key)
+		} else {
+			m.KeyBytes = r.Key
+		}
+		if json.Valid(r.Value) && utf8.Valid(r.Value) {
 			m.Value = r.Value
 		} else {
 			m.Bytes = r.Value
