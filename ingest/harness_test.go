@@ -267,7 +267,7 @@ func (w *world) scan(table string) []row {
 
 func valueText(a interface{ ValueStr(int) string }, i int) string {
 	if s, ok := a.(*array.String); ok {
-		return s.Value(i)
+		return strings.Clone(s.Value(i)) // an engine's memory does not stay
 	}
 	return a.ValueStr(i)
 }

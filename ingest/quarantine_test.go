@@ -15,6 +15,7 @@ import (
 	"github.com/cauce-data/cauce/catalog"
 	"github.com/cauce-data/cauce/delta"
 	"github.com/cauce-data/cauce/ingest"
+	"github.com/cauce-data/cauce/objstore"
 	"github.com/cauce-data/cauce/objstore/fault"
 )
 
@@ -249,6 +250,47 @@ func TestQuarantineInPieces(t *testing.T) {
 	r, err := w.QuarantineRetry(context.Background(), ingest.QuarantineFilter{}, false)
 	if err != nil || r.Tried != n || r.StillBad != n || r.Epochs != 2 {
 		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// A value that is too long for the name of its partition's folder goes to quarantine, and does not stop the stream.
+func TestLongPartitionValues(t *testing.T) {
+	w := newWorld(t, strings.Replace(tradesLake, "partition_by: [event_date]", "partition_by: [note]", 1))
+	local, err := objstore.NewLocal(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.store, w.cfg.Store, w.cfg.Engine = local, local, engine(t)
+	w.reopen()
+	p := newTopic("trades")
+	for _, s := range []struct {
+		id, note string
+		n        int
+	}{
+		{"fits", "n", 250}, {"long", "n", 251}, {"endless", "n", 5000}, {"fits too", "ñ", 41}, {"more than it seems", "ñ", 42}, {"slashes", "/", 83}, {"more slashes", "/", 84}, {"short", "\u0000 /:", 3},
+	} {
+		note := strings.Repeat(s.note, s.n)
+		text, err := json.Marshal(note)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.publish(`{"e":"trade","s":%q,"p":"1","n":%s,"T":1724148000000}`, s.id, text)
+	}
+	r, err := w.stream(p.reader(), ingest.StreamOptions{})
+	if err != nil || len(r) != 1 || r[0].RowsInserted != 4 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	equal(t, "rows", w.rows("trades", "id", "note"), []string{
+		"fits " + strings.Repeat("n", 250), "fits too " + strings.Repeat("ñ", 41), "short " + strings.Repeat("\x00 /:", 3), "slashes " + strings.Repeat("/", 83),
+	})
+	q := w.quarantine(ingest.QuarantineFilter{})
+	if len(q) != 4 {
+		t.Fatalf("%d rows in quarantine", len(q))
+	}
+	for _, r := range q {
+		if r.Rule != "partition:note" || !strings.HasPrefix(r.Reason, `note = "`) || !strings.HasSuffix(r.Reason, " is too long for the name of a folder") {
+			t.Errorf("%s: %s", r.Rule, r.Reason)
+		}
 	}
 }
 

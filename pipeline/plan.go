@@ -1,5 +1,10 @@
 package pipeline
 
+import (
+	"net/url"
+	"strings"
+)
+
 // Plan is a source compiled for engines. The order for each record is: Filter, Fields, cast to the columns' types,
 // then Steps (each followed by the cast of the columns that it set), not-null checks, Expect.
 //
@@ -41,6 +46,14 @@ func (p *Plan) Uses(function string) bool {
 		look(f.Expr)
 	}
 	return found
+}
+
+// PartitionValueMax is how many bytes the value of a partition column may take in the name of its folder, column=value: file
+// systems take 255 for a name. Letters, digits and the characters - . _ ~ take one byte each, and others three for each
+// byte of theirs, as DuckDB writes names of folders, which escapes no less than Spark does. A row with a longer value goes
+// to quarantine, on every engine and store.
+func PartitionValueMax(column string) int {
+	return 255 - len("=") - len(strings.ReplaceAll(url.QueryEscape(column), "+", "%20"))
 }
 
 // Assign gives a column the value of an expression, cast to the column's type.

@@ -369,8 +369,14 @@ func wrapSQL(ctx context.Context, err error) error {
 	return err
 }
 
-// quoteText makes an SQL text literal.
-func quoteText(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+// quoteText makes an SQL text literal, or an expression of one with a NUL, at which DuckDB takes a statement to end.
+func quoteText(s string) string {
+	q := "'" + strings.ReplaceAll(s, "'", "''") + "'"
+	if strings.IndexByte(s, 0) < 0 {
+		return q
+	}
+	return "(" + strings.ReplaceAll(q, "\x00", "' || chr(0) || '") + ")"
+}
 
 // quoteName makes an SQL identifier.
 func quoteName(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }

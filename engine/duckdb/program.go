@@ -394,6 +394,24 @@ func (p *program) render(in input) (*rendering, error) {
 			checks.add(v+" IS NULL", addRule(rule{name: rulePrefixNotNull + c.Name, column: i, expr: p.fieldOf[strings.ToLower(c.Name)], fromRaw: true, describe: "is null"}))
 		}
 	}
+	for i, c := range p.columns {
+		if !contains(plan.Table.PartitionBy, c.Name) {
+			continue
+		}
+		v := value(i)
+		if s, ok := out.constants[i]; ok {
+			v = s
+		}
+		switch c.kind {
+		case kindText:
+			v = "strlen(url_encode(" + v + "))"
+		case kindBinary:
+			v = "6 * octet_length(" + v + ")" // its text has four characters a byte, of which one is escaped
+		default:
+			continue
+		}
+		checks.add(v+" > "+strconv.Itoa(pipeline.PartitionValueMax(c.Name)), addRule(rule{name: "partition:" + c.Name, column: i, expr: pipeline.Name{Name: c.Name}, describe: "is too long for the name of a folder"}))
+	}
 	for _, x := range plan.Expect {
 		if x.OnFail == pipeline.OnFailWarn {
 			continue // counted in the end, for rows that are kept

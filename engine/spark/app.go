@@ -373,6 +373,22 @@ func (c *compiler) checks() error {
 		name := "not_null:" + col.Name
 		checks.add(valueOf(i)+" IS NULL", c.rule(Rule{Name: name, Reason: c.reason(name, i, c.fieldOf[strings.ToLower(col.Name)], true, "is null")}))
 	}
+	for i, col := range t.Columns {
+		if !slices.ContainsFunc(t.PartitionBy, func(p string) bool { return strings.EqualFold(p, col.Name) }) {
+			continue
+		}
+		bytes := "octet_length(" + valueOf(i) + ")"
+		switch kindOf(col.Type) {
+		case kindText:
+			bytes += " + 2 * octet_length(regexp_replace(" + valueOf(i) + ", '[A-Za-z0-9_.~-]', ''))"
+		case kindBinary:
+			bytes = "6 * " + bytes
+		default:
+			continue
+		}
+		name := "partition:" + col.Name
+		checks.add(bytes+" > "+strconv.Itoa(pipeline.PartitionValueMax(col.Name)), c.rule(Rule{Name: name, Reason: c.reason(name, i, pipeline.Name{Name: col.Name}, false, "is too long for the name of a folder")}))
+	}
 	for _, x := range c.plan.Expect {
 		v, err := cols.expr(x.Check)
 		if err != nil {

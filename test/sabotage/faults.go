@@ -351,6 +351,16 @@ var faults = []fault{
 		pkg:   "./test/flow", test: "^TestEveryRowOfALargeHistoryArrives$",
 	},
 	{
+		name: "long-partitions-stop-the-stream", what: "a text that is too long for the name of a folder stops the stream for ever",
+		edits: []edit{{"pipeline/plan.go", "\treturn 255 - ", "\treturn 1<<20 - "}},
+		pkg:   "./ingest", test: "^TestLongPartitionValues$",
+	},
+	{
+		name: "nul-ends-the-statement", what: "a partition's value with a NUL makes the table unreadable",
+		edits: []edit{{"engine/duckdb/engine.go", "\tif strings.IndexByte(s, 0) < 0 {\n", "\tif true {\n"}},
+		pkg:   "./ingest", test: "^TestLongPartitionValues$",
+	},
+	{
 		name: "rebase-looks-nothing-up", what: "after a lost race the winner's new files are not searched for our keys",
 		edits: []edit{{"delta/rebase.go", "\tif len(added) > 0 {\n", "\tif false {\n"}},
 		pkg:   "./delta", test: "^TestMergeConcurrently$",
