@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"time"
@@ -41,6 +42,7 @@ type Decoder struct {
 	o       RegistryOptions
 	cl      *sr.Client
 	schemas map[uint32]*schema
+	unknown int // of schemas
 }
 
 // schema makes JSON of the bytes behind a message's head.
@@ -55,6 +57,7 @@ const (
 	// unknownFor is how long an id that the registry does not know is not asked for again. A registry learns an id before
 	// any message has it, but one of several servers may learn it late.
 	unknownFor     = 10 * time.Second
+	unknownMax     = 1000             // that are remembered
 	registryWait   = 10 * time.Second // for one answer
 	registryPause  = 250 * time.Millisecond
 	registryPauses = 5 * time.Second // the longest
@@ -140,7 +143,7 @@ func (d *Decoder) schema(ctx context.Context, id uint32) (*schema, error) {
 	for told := false; ; {
 		s, err := d.fetch(ctx, id)
 		if err == nil {
-			d.schemas[id] = s
+			d.remember(id, s)
 			if told {
 				d.o.Log.Info("the schema registry answers again", "registry", d.o.URL)
 			}
@@ -163,6 +166,21 @@ func (d *Decoder) schema(ctx context.Context, id uint32) (*schema, error) {
 		}
 		pause = min(2*pause, registryPauses)
 	}
+}
+
+// remember keeps what the registry said of an id. Any message may name an id that there is not: of those few are kept.
+func (d *Decoder) remember(id uint32, s *schema) {
+	if had := d.schemas[id]; had != nil && !had.until.IsZero() {
+		d.unknown--
+	}
+	if !s.until.IsZero() {
+		if d.unknown >= unknownMax {
+			maps.DeleteFunc(d.schemas, func(_ uint32, s *schema) bool { return !s.until.IsZero() })
+			d.unknown = 0
+		}
+		d.unknown++
+	}
+	d.schemas[id] = s
 }
 
 // fetch asks the registry for a schema. An error is one that another try may mend, or ErrRegistry.

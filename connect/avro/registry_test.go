@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -208,4 +209,31 @@ func FuzzMessage(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Ids that no registry knows, as any message may name them, do not pile up.
+func TestUnknownSchemasAreForgotten(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusNotFound)
+		_, _ = w.Write([]byte(`{"error_code":40403,"message":"Schema not found"}`))
+	}))
+	defer srv.Close()
+	d, err := NewDecoder(RegistryOptions{URL: srv.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.schemas[7] = &schema{decode: func(v []byte) ([]byte, error) { return v, nil }}
+	for id := range uint32(unknownMax + 100) {
+		recs := []pipeline.Record{{Value: append(binary.BigEndian.AppendUint32([]byte{0}, 1000+id), "{}"...)}}
+		if err := d.Decode(t.Context(), recs); err != nil || recs[0].Bad == "" {
+			t.Fatalf("id %d: %q, %v", id, recs[0].Bad, err)
+		}
+	}
+	if len(d.schemas) != 101 || d.unknown != 100 {
+		t.Errorf("%d schemas are kept, %d of them unknown", len(d.schemas), d.unknown)
+	}
+	recs := []pipeline.Record{{Value: []byte("\x00\x00\x00\x00\x07{}")}}
+	if err := d.Decode(t.Context(), recs); err != nil || string(recs[0].Text) != "{}" {
+		t.Errorf("a schema that is known: %q, %q, %v", recs[0].Text, recs[0].Bad, err)
+	}
 }
