@@ -143,10 +143,12 @@ type fileShape struct {
 	twins       bool // two columns differ only in case
 }
 
-// shapeCache keeps the shapes of files, which never change under one name. The zero value works.
+// shapeCache keeps the shapes of files, which never change under one name. Files of one writer share theirs. The zero value
+// works.
 type shapeCache struct {
-	mu    sync.Mutex
-	items map[string]*fileShape
+	mu     sync.Mutex
+	items  map[string]*fileShape
+	shapes map[string]*fileShape // by all that they say
 }
 
 const shapeCacheMax = 20_000
@@ -161,7 +163,15 @@ func (c *shapeCache) put(key string, s *fileShape) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.items == nil || len(c.items) >= shapeCacheMax {
-		c.items = map[string]*fileShape{}
+		c.items, c.shapes = map[string]*fileShape{}, map[string]*fileShape{}
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%t %t\n", s.legacyDates, s.legacyINT96)
+	schema.PrintSchema(s.root, &b, 0)
+	if had := c.shapes[b.String()]; had != nil && had.root.Equals(s.root) {
+		s = had
+	} else {
+		c.shapes[b.String()] = s
 	}
 	c.items[key] = s
 }
