@@ -17,12 +17,14 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
 	"github.com/apache/arrow-go/v18/arrow"
@@ -79,10 +81,17 @@ type Index struct {
 	folder *folder // nil: segments are kept in memory
 	seed   uint64  // nobody outside can make keys whose hashes collide
 
-	mu    sync.Mutex
-	files map[identity]*file
-	bytes int64 // memory that segments take
-	clock int64
+	mu     sync.Mutex
+	files  map[identity]*file
+	tables map[string]*asking
+	bytes  int64 // memory that segments take
+}
+
+// asking is how a table asks. Each has its own pace, so that one that commits all the time does not make another's files
+// look forgotten.
+type asking struct {
+	calls int64
+	at    time.Time // of the last one
 }
 
 var _ delta.SequenceLocator = (*Index)(nil)
@@ -107,8 +116,9 @@ func (x *Index) identity(table delta.TableInfo, f delta.File, columns string) id
 // file is what is remembered of one data file.
 type file struct {
 	path  string   // key of its object
+	table *asking  // its table
 	asked int      // calls that wanted it
-	used  int64    // clock of the last one
+	used  int64    // number of the last one among those of the table
 	gone  bool     // it is in the table no longer
 	unfit bool     // no segment can be made of it
 	seg   *segment // nil: only that it was asked for
@@ -125,7 +135,7 @@ func New(inner delta.Locator, reader delta.Reader, o Options) *Index {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Index{inner: inner, reader: reader, small: delta.PureGo().Reader, o: o, files: map[identity]*file{}}
+	return &Index{inner: inner, reader: reader, small: delta.PureGo().Reader, o: o, files: map[identity]*file{}, tables: map[string]*asking{}}
 }
 
 // open finds out where segments are kept.
@@ -301,15 +311,22 @@ func (x *Index) known(ctx context.Context, table delta.TableInfo, files []delta.
 	out := map[int]*segment{}
 	var absent []int
 	x.mu.Lock()
-	x.clock++
+	name := table.Store.URL() + "\x00" + table.Path
+	t := x.tables[name]
+	if t == nil {
+		t = new(asking)
+		x.tables[name] = t
+	}
+	t.calls++
+	t.at = time.Now()
 	for i, f := range files {
 		e := x.files[ids[i]]
 		if e == nil {
-			e = &file{path: f.Key}
+			e = &file{path: f.Key, table: t}
 			x.files[ids[i]] = e
 		}
 		e.asked++
-		e.used = x.clock
+		e.used = t.calls
 		if e.seg != nil {
 			out[i] = e.seg
 		} else {
@@ -322,7 +339,7 @@ func (x *Index) known(ctx context.Context, table delta.TableInfo, files []delta.
 	absent = slices.DeleteFunc(absent, func(i int) bool {
 		seg := x.load(ids[i], files[i].Key)
 		if seg != nil {
-			out[i] = x.keep(ids[i], files[i].Key, seg)
+			out[i] = x.keep(t, ids[i], files[i].Key, seg)
 		}
 		return seg != nil
 	})
@@ -383,7 +400,7 @@ func (x *Index) known(ctx context.Context, table delta.TableInfo, files []delta.
 				}
 				return nil
 			}
-			out[i] = x.keep(ids[i], files[i].Key, seg)
+			out[i] = x.keep(t, ids[i], files[i].Key, seg)
 			return nil
 		})
 	}
@@ -415,12 +432,12 @@ func (x *Index) damaged(id identity, path string, err error) {
 }
 
 // keep remembers a segment, or gives the one that somebody else was faster to make.
-func (x *Index) keep(id identity, path string, seg *segment) *segment {
+func (x *Index) keep(t *asking, id identity, path string, seg *segment) *segment {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	e := x.files[id]
 	if e == nil {
-		e = &file{path: path, asked: 1, used: x.clock}
+		e = &file{path: path, table: t, asked: 1, used: t.calls}
 		x.files[id] = e
 	}
 	if e.seg == nil {
@@ -456,15 +473,17 @@ func rowsOf(f delta.File) int64 {
 	return math.MaxInt64
 }
 
-// forget drops files that nobody has asked for lately: compaction has removed them, or another table is at work. The
-// caller holds the lock.
+// forget drops files that their table has not asked for lately, since compaction has removed them, and those of tables that
+// do not ask any more. The caller holds the lock.
 func (x *Index) forget() {
 	const (
-		idle     = 64 // calls
-		idleGone = 2  // those that began before compaction may still ask
+		idle      = 64 // calls of the table
+		idleGone  = 2  // those that began before compaction may still ask
+		idleTable = time.Hour
 	)
+	now := time.Now()
 	for id, f := range x.files {
-		if unasked := x.clock - f.used; unasked > idle || f.gone && unasked > idleGone {
+		if unasked := f.table.calls - f.used; unasked > idle || f.gone && unasked > idleGone || now.Sub(f.table.at) > idleTable {
 			if f.seg != nil {
 				x.bytes -= f.seg.size()
 			}
@@ -474,6 +493,7 @@ func (x *Index) forget() {
 			delete(x.files, id)
 		}
 	}
+	maps.DeleteFunc(x.tables, func(_ string, t *asking) bool { return now.Sub(t.at) > idleTable })
 }
 
 // Gone says that files, by the keys of their objects, have left their table, so that their keys need not be kept for calls

@@ -288,6 +288,38 @@ func TestLocate(t *testing.T) {
 	}
 }
 
+// TestTablesDoNotForgetEachOther has a table ask again after another one has asked very often: its files are still known.
+func TestTablesDoNotForgetEachOther(t *testing.T) {
+	ctx := t.Context()
+	inner := &counting{Locator: delta.PureGo().Locator}
+	x := index.New(inner, delta.PureGo().Reader, index.Options{})
+	store := objstore.NewMemory(nil)
+	ask := make([]func(), 2)
+	for i := range ask {
+		tbl, err := delta.Create(ctx, store, fmt.Sprint("t", i), delta.CreateOptions{Schema: schema}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, files := appended(t, tbl, []row{{k: "a"}, {k: "b"}})
+		ask[i] = func() {
+			t.Helper()
+			m, err := x.Locate(index.Repeated(ctx), s.TableInfo(), files, rowsOf([]row{{k: "b"}}), []string{"k"}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.Release()
+		}
+	}
+	slow, fast := ask[0], ask[1]
+	slow()
+	for range 200 {
+		fast()
+	}
+	if _, n := x.Size(); n != 2 {
+		t.Errorf("%d files are remembered, want one of each table", n)
+	}
+}
+
 // TestColumnsThatChange has a column get the name that the key had, and the key another type, between merges of one
 // process: what is remembered of the files must not be taken for the new key.
 func TestColumnsThatChange(t *testing.T) {
