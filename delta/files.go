@@ -36,7 +36,7 @@ func (s *Snapshot) load(ctx context.Context, adds []*Add) ([]File, error) {
 		}
 		out[i] = File{Add: a, Key: key}
 		if a.DeletionVector != nil {
-			if v, ok := s.table.vectors.get(a.DeletionVector); ok {
+			if v, ok := s.table.vectors.get(a); ok {
 				out[i].Deleted = v
 			} else {
 				missing = append(missing, i)
@@ -52,7 +52,7 @@ func (s *Snapshot) load(ctx context.Context, adds []*Add) ([]File, error) {
 				return fmt.Errorf("%s: %w", adds[i].Path, err)
 			}
 			out[i].Deleted = v
-			s.table.vectors.put(adds[i].DeletionVector, v)
+			s.table.vectors.put(adds[i].Path, adds[i].DeletionVector, v)
 			return nil
 		})
 	}
@@ -62,31 +62,44 @@ func (s *Snapshot) load(ctx context.Context, adds []*Add) ([]File, error) {
 	return out, nil
 }
 
-// vectorCache keeps deletion vectors by their descriptor, which names its content for ever. The zero value works.
+// vectorCache keeps for each file the deletion vector that was met last, so that those that a stream supersedes do not
+// pile up. The zero value works.
 type vectorCache struct {
 	mu    sync.Mutex
-	items map[string]*roaring64.Bitmap
+	items map[string]cachedVector // by canonical path
 	bytes uint64
 }
 
-const vectorCacheBytes = 32 << 20
-
-func (c *vectorCache) get(d *DeletionVector) (*roaring64.Bitmap, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	v, ok := c.items[d.UniqueID()]
-	return v, ok
+type cachedVector struct {
+	id    string // of its descriptor, which names its content for ever
+	rows  *roaring64.Bitmap
+	bytes uint64
 }
 
-func (c *vectorCache) put(d *DeletionVector, v *roaring64.Bitmap) {
+const (
+	vectorCacheBytes = 32 << 20
+	// vectorBytes is what a bitmap of a few rows takes beside its serialised form, its place here included, as measured.
+	vectorBytes = 640
+)
+
+func (c *vectorCache) get(a *Add) (*roaring64.Bitmap, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n := v.GetSerializedSizeInBytes() + 256
+	v, ok := c.items[canonicalPath(a.Path)]
+	return v.rows, ok && v.id == a.DeletionVector.UniqueID()
+}
+
+func (c *vectorCache) put(path string, d *DeletionVector, rows *roaring64.Bitmap) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	path = canonicalPath(path)
+	n := rows.GetSerializedSizeInBytes() + vectorBytes
+	c.bytes -= c.items[path].bytes
 	if c.items == nil || c.bytes+n > vectorCacheBytes {
 		// Starting over is simple, and a table whose vectors do not fit reads them anyway.
-		c.items, c.bytes = map[string]*roaring64.Bitmap{}, 0
+		c.items, c.bytes = map[string]cachedVector{}, 0
 	}
-	c.items[d.UniqueID()] = v
+	c.items[path] = cachedVector{d.UniqueID(), rows, n}
 	c.bytes += n
 }
 

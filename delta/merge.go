@@ -789,7 +789,7 @@ func (a *mergeAttempt) stage(ctx context.Context, tx *Tx) error {
 		a.vectorKey, a.staged = key, map[string]stagedVector{}
 		for i, c := range changes {
 			a.staged[c.key] = stagedVector{rows: c.rows.GetCardinality(), desc: descs[i]}
-			a.t.vectors.put(descs[i], c.rows)
+			a.t.vectors.put(c.after.Path, descs[i], c.rows)
 		}
 	}
 	for _, c := range changes {

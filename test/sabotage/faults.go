@@ -315,6 +315,11 @@ var faults = []fault{
 		pkg:   "./delta", test: "^TestMerge",
 	},
 	{
+		name: "superseded-vectors-stay", what: "each deletion vector that a stream supersedes stays in memory",
+		edits: []edit{{"delta/files.go", "\tc.items[path] = cachedVector{", "\tc.items[path+d.UniqueID()] = cachedVector{"}},
+		pkg:   "./delta", test: "^TestSupersededVectorsAreForgotten$",
+	},
+	{
 		name: "prune-one-too-many", what: "a file whose least value is the one searched for is left out",
 		edits: []edit{{"delta/predicate.go", "\t\t\tif d > 0 {\n\t\t\t\tcanEqual = false", "\t\t\tif d >= 0 {\n\t\t\t\tcanEqual = false"}},
 		pkg:   "./delta", test: "^TestPrune",
@@ -454,6 +459,11 @@ var faults = []fault{
 		name: "index-forgets-at-exit", what: "a process that starts does not look for segments of the index of keys",
 		edits: []edit{{"ingest/index/index.go", "	seg, err := x.folder.load(id)\n", "	seg, err := (*segment)(nil), fs.ErrNotExist\n"}},
 		pkg:   "./ingest/index", test: "^TestSegmentsOutliveTheProcess$",
+	},
+	{
+		name: "tables-forget-each-other", what: "a table that commits all the time has the index forget the files of another",
+		edits: []edit{{"ingest/index/index.go", "\tname := table.Store.URL() + \"\\x00\" + table.Path\n", "\tname := \"\"\n"}},
+		pkg:   "./ingest/index", test: "^TestTablesDoNotForgetEachOther$",
 	},
 	{
 		name: "leave-unfinished", what: "VACUUM leaves what a killed writer left unfinished",
