@@ -266,7 +266,7 @@ var faults = []fault{
 	},
 	{
 		name: "no-overlap", what: "a connection resumes at the newest event, though older ones are still on their way",
-		edits: []edit{{"connect/bluesky/bluesky.go", "s.resume.Add(-c.o.Overlap).UnixMicro()", "s.resume.UnixMicro()+1"}},
+		edits: []edit{{"connect/bluesky/bluesky.go", "s.resume.Add(-c.overlap).UnixMicro()", "s.resume.UnixMicro()+1"}},
 		pkg:   "./connect/bluesky", test: "^TestEveryPostArrivesOnceWhateverTheServerDoes$",
 	},
 	{
