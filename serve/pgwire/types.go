@@ -104,10 +104,10 @@ func columnType(c serve.Column) pgType {
 	if c.Catalogue == "" {
 		return t
 	}
-	if t.oid == pgtype.Int8ArrayOID { // the catalogue has no other arrays of so wide numbers
+	oid, ok := serve.CatalogueType(c.Catalogue)
+	if t.oid == pgtype.Int8ArrayOID && oid != int2vectorOID && oid != oidvectorOID { // the catalogue has no other arrays of so wide numbers
 		return pgType{oidArrayOID, -1, -1, &pgType{pgtype.OIDOID, 4, -1, nil}}
 	}
-	oid, ok := serve.CatalogueType(c.Catalogue)
 	if !ok {
 		return t
 	}
