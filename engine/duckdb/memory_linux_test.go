@@ -134,7 +134,7 @@ func TestReleaseMemory(t *testing.T) {
 	text := "SELECT " + strings.Repeat("$1 + 1, ", 1000) + "0"
 	var waiting []*sql.Stmt
 	for range 200 {
-		s, err := c.PrepareContext(t.Context(), text)
+		s, err := c.PrepareContext(t.Context(), text) //nolint:sqlclosecheck // below
 		if err != nil {
 			t.Fatal(err)
 		}
