@@ -338,11 +338,11 @@ func (r *streamRun) tell(rep *EpochReport, cover *EpochFile) {
 // reachedEnd tells whether everything that was there when the run began has been read.
 func (r *streamRun) reachedEnd(ctx context.Context) (bool, error) {
 	switch {
-	case !r.opts.AvailableNow, r.ahead != nil:
+	case !r.opts.AvailableNow:
 		return false, nil
 	case r.queue == nil && r.covered():
 		return true, nil
-	case !r.empty:
+	case r.ahead != nil, !r.empty: // what is read ahead has the source
 		return false, nil
 	}
 	// That nothing comes proves nothing: the source may be out of reach.
