@@ -438,8 +438,12 @@ type heldRow struct {
 // heldColumns are what it takes to judge a row, and to know its place and size.
 var heldColumns = append(slices.Clone(judgedColumns), "file", "raw_bytes", "quarantined_at")
 
-// held lists the rows that a filter selects, but for its limit.
-func (l *Lake) held(ctx context.Context, q *quarantineTable, f QuarantineFilter) ([]heldRow, error) {
+// held lists the rows that a filter selects, but for its limit, and gives the version of the table that has them.
+func (l *Lake) held(ctx context.Context, f QuarantineFilter) (*quarantineTable, []heldRow, error) {
+	q, err := l.openQuarantine(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
 	j := l.newJudge()
 	texts := map[string]string{}
 	shared := func(s string) string { // most rows repeat those of others
@@ -451,13 +455,13 @@ func (l *Lake) held(ctx context.Context, q *quarantineTable, f QuarantineFilter)
 	var out []heldRow
 	for r, err := range q.rows(ctx, delta.ScanOptions{Columns: heldColumns}, nil) {
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if !f.selects(r) {
 			continue
 		}
 		if err := j.judge(ctx, r); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if !f.All && r.State != StateOpen {
 			continue
@@ -467,7 +471,7 @@ func (l *Lake) held(ctx context.Context, q *quarantineTable, f QuarantineFilter)
 			place:        shared(r.File + r.Topic), at: r.QuarantinedAt.UnixMicro(), bytes: min(r.RawBytes, int64(pipeline.RawBytesMax)) + 200, state: r.State,
 		})
 	}
-	return out, nil
+	return q, out, nil
 }
 
 // fetch reads rows whole, in the order in which they are given.
@@ -501,11 +505,7 @@ func (q *quarantineTable) fetch(ctx context.Context, held []heldRow) ([]Quaranti
 
 // QuarantineShow lists quarantined rows, in the order in which they were found.
 func (l *Lake) QuarantineShow(ctx context.Context, f QuarantineFilter) ([]QuarantineRow, error) {
-	q, err := l.openQuarantine(ctx)
-	if err != nil {
-		return nil, err
-	}
-	held, err := l.held(ctx, q, f)
+	q, held, err := l.held(ctx, f)
 	if err != nil {
 		return nil, err
 	}

@@ -47,11 +47,7 @@ type RetryReport struct {
 // acceptLate also merges records that are in quarantine because their deletion may have been forgotten (RuleTombstones).
 func (l *Lake) QuarantineRetry(ctx context.Context, f QuarantineFilter, acceptLate bool) (*RetryReport, error) {
 	f.All = false
-	q, err := l.openQuarantine(ctx)
-	if err != nil {
-		return nil, err
-	}
-	held, err := l.held(ctx, q, f)
+	q, held, err := l.held(ctx, f)
 	if err != nil {
 		return nil, err
 	}

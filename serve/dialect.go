@@ -49,6 +49,13 @@ func null() duckdb.Node {
 	return n
 }
 
+// never is the condition that is true of nothing.
+func never() duckdb.Node {
+	n := text("")
+	n["value"] = duckdb.Node{"type": duckdb.Node{"id": "BOOLEAN", "type_info": nil}, "is_null": false, "value": false}
+	return n
+}
+
 // inList makes x = ANY ('{a,b}') the list x IN ('a', 'b'): the items take the type of x.
 func (r *resolver) inList(n duckdb.Node) error {
 	call, ok := anyOf(n)
@@ -60,7 +67,7 @@ func (r *resolver) inList(n duckdb.Node) error {
 		return err
 	}
 	if len(items) == 0 { // true of nothing
-		set(n, duckdb.Node{"class": "CONSTANT", "type": "VALUE_CONSTANT", "value": duckdb.Node{"type": duckdb.Node{"id": "BOOLEAN", "type_info": nil}, "is_null": false, "value": false}})
+		set(n, never())
 		return nil
 	}
 	children := []any{n["child"]}
@@ -468,11 +475,9 @@ func (r *resolver) callMeaning(n duckdb.Node) (done bool) {
 
 // likeOther is a value with the type of another one.
 func likeOther(value, other any) duckdb.Node {
-	never := text("")
-	never["value"] = duckdb.Node{"type": duckdb.Node{"id": "BOOLEAN", "type_info": nil}, "is_null": false, "value": false}
 	return duckdb.Node{
 		"class": "CASE", "type": "CASE_EXPR", "alias": "", "query_location": uint64(math.MaxUint64),
-		"case_checks": []any{duckdb.Node{"when_expr": never, "then_expr": copied(other)}}, "else_expr": value,
+		"case_checks": []any{duckdb.Node{"when_expr": never(), "then_expr": copied(other)}}, "else_expr": value,
 	}
 }
 

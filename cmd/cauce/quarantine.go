@@ -40,7 +40,7 @@ func checkQuarantineFilter(ctx context.Context, l *lake, f ingest.QuarantineFilt
 			rules = append(rules, e.Name)
 		}
 		for _, c := range t.Columns {
-			columns = append(columns, "cast:"+c.Name, "not_null:"+c.Name)
+			columns = append(columns, "cast:"+c.Name, "not_null:"+c.Name, "partition:"+c.Name)
 		}
 	}
 	for _, x := range []struct {
@@ -52,7 +52,7 @@ func checkQuarantineFilter(ctx context.Context, l *lake, f ingest.QuarantineFilt
 		{"source", f.Source, l.Source(f.Source) != nil, ingest.QuarantineFilter{Source: f.Source}, "its sources are: " + list(sourceNames(l.Lake))},
 		{"table", f.Table, l.Table(f.Table) != nil, ingest.QuarantineFilter{Table: f.Table}, "its tables are: " + list(tables)},
 		{"rule", f.Rule, slices.Contains(rules, f.Rule) || slices.Contains(columns, f.Rule), ingest.QuarantineFilter{Rule: f.Rule},
-			"its rules are: " + list(rules) + ", and cast:COLUMN and not_null:COLUMN of its tables' columns"},
+			"its rules are: " + list(rules) + ", and cast:COLUMN, not_null:COLUMN and partition:COLUMN of its tables' columns"},
 	} {
 		if x.value == "" || x.known {
 			continue
