@@ -32,6 +32,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -101,7 +102,8 @@ type Client struct {
 	seen  live.Seen
 	zstd  *zstd.Decoder
 
-	state  live.State   // as it was found
+	state  live.State // as it was found
+	saving sync.Mutex
 	saved  live.State   // as it stands on disk
 	newest atomic.Int64 // time of the newest event that was handled, µs; 0: none
 	ahead  bool         // the warning about times in the future is out
@@ -232,6 +234,8 @@ func (c *Client) save(ctx context.Context) error {
 
 // persist makes safe what was published, and only then moves the cursor on disk behind it.
 func (c *Client) persist(ctx context.Context) error {
+	c.saving.Lock()
+	defer c.saving.Unlock()
 	newest, lost := c.Cursor(), c.meter.Stats().Lost
 	if err := c.o.Sink.Flush(ctx); err != nil {
 		return err
@@ -433,6 +437,7 @@ func (s *session) take(ctx context.Context, text bool, frame []byte) error {
 	if !s.got {
 		s.got = true
 		s.compare(at)
+		c.begin(ctx, m.TimeUS)
 	}
 	if m.Kind != "commit" || m.Commit == nil {
 		s.ignore(m.Kind)
@@ -483,6 +488,20 @@ func (s *session) compare(first time.Time) {
 	}
 	s.c.meter.Lost(live.Lost{From: s.resume, To: first, Reason: reason})
 	s.c.o.Log.Error("events were not delivered", "from", s.resume.Format(time.RFC3339Nano), "to", first.Format(time.RFC3339Nano), "reason", reason)
+}
+
+// begin puts a cursor on disk before the first event that this client ever heard: a process that died without one would be
+// followed by one that begins with what is live then, and what came in between would be missing.
+func (c *Client) begin(ctx context.Context, us int64) {
+	if c.newest.Load() > 0 {
+		return
+	}
+	if c.handled(us - 1); c.newest.Load() == 0 {
+		return
+	}
+	if err := c.persist(ctx); err != nil && ctx.Err() == nil {
+		c.o.Log.Warn("cursor is not saved", "error", err) // it is tried again each SaveEvery
+	}
 }
 
 // handled moves the cursor.

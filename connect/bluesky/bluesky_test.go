@@ -257,6 +257,42 @@ func TestCursorOutlivesTheProcess(t *testing.T) {
 	})
 }
 
+// A process that dies in its first second leaves a cursor that brings all that it heard, and what came after, again.
+func TestCursorIsThereBeforeTheFirstEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, simulate.BlueskyOptions{Seed: 3, Rate: 20})
+		sink := &witness{state: s.state}
+		s.run(time.Minute, Options{Sink: sink})
+		s.stop()
+		var first struct {
+			TimeUS int64 `json:"time_us"`
+		}
+		must(t, json.Unmarshal([]byte(sink.first), &first))
+		if sink.cursor.IsZero() || !sink.cursor.Before(time.UnixMicro(first.TimeUS)) || time.UnixMicro(first.TimeUS).Sub(sink.cursor) > time.Second {
+			t.Errorf("the cursor is %s when the first post comes, of %s", sink.cursor, time.UnixMicro(first.TimeUS).UTC())
+		}
+	})
+}
+
+// witness notes what cursor stands on disk when the first message is handed over.
+type witness struct {
+	memory
+	state, first string
+	cursor       time.Time
+}
+
+func (w *witness) Publish(ctx context.Context, key []byte, id string, value []byte) error {
+	if w.first == "" {
+		w.first = string(value)
+		s, err := live.Load(w.state, "bluesky "+Posts)
+		if err != nil {
+			return err
+		}
+		w.cursor = s.Cursor
+	}
+	return w.memory.Publish(ctx, key, id, value)
+}
+
 // The cursor on disk is never ahead of what the sink has made safe.
 func TestCursorFollowsTheSink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

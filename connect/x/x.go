@@ -32,6 +32,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -89,9 +90,10 @@ type Client struct {
 	meter live.Meter
 	seen  live.Seen
 
-	state live.State
-	saved live.State
-	heard atomic.Int64 // when something arrived from the stream, in ns; 0: never
+	state  live.State
+	saving sync.Mutex
+	saved  live.State   // as it stands on disk
+	heard  atomic.Int64 // when something arrived from the stream, in ns; 0: never
 }
 
 // New checks the options and reads the state file.
@@ -180,6 +182,8 @@ func (c *Client) save(ctx context.Context) error {
 
 // persist makes safe what was published, and only then notes that the stream was heard until then.
 func (c *Client) persist(ctx context.Context) error {
+	c.saving.Lock()
+	defer c.saving.Unlock()
 	s := live.State{Source: c.state.Source, Lost: append(c.state.Lost[:len(c.state.Lost):len(c.state.Lost)], c.meter.Stats().Lost...)}
 	if n := c.heard.Load(); n > 0 {
 		s.Cursor = time.Unix(0, n).UTC()
@@ -292,6 +296,12 @@ func (c *Client) stream(ctx context.Context) (got bool, err error) {
 	behind := backfill > 0 // what was missed is still coming
 	if !before.IsZero() {
 		c.missed(before, now.Add(-time.Duration(backfill)*time.Minute).UTC(), now)
+	} else {
+		// A process that died without a state would be followed by one that asks for no backfill and misses nothing that it knows of.
+		c.heard.CompareAndSwap(0, now.UnixNano())
+		if err := c.persist(ctx); err != nil && ctx.Err() == nil {
+			c.o.Log.Warn("state is not saved", "error", err) // it is tried again each SaveEvery
+		}
 	}
 	lines := bufio.NewReaderSize(resp.Body, 64<<10)
 	for {

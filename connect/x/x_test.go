@@ -238,6 +238,39 @@ func TestWhatIsLostIsTold(t *testing.T) {
 	}
 }
 
+// A process that dies in its first second has noted that it heard the stream: the next one asks for what it missed.
+func TestStateIsThereBeforeTheFirstPost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var journal bytes.Buffer
+		ln, stop := play(t, simulate.XOptions{Seed: 3, Rate: 5}, &journal)
+		sink := &witness{state: filepath.Join(t.TempDir(), "state.json")}
+		begin := time.Now()
+		run(t, ln, sink.state, time.Minute, Options{Sink: sink, BackfillMinutes: 5})
+		stop()
+		if len(sink.ids) == 0 || sink.cursor.Before(begin) || sink.cursor.After(begin.Add(time.Second)) {
+			t.Errorf("of %d posts, the first found the state of %s; the run began at %s", len(sink.ids), sink.cursor, begin)
+		}
+	})
+}
+
+// witness notes what state stands on disk when the first post is handed over.
+type witness struct {
+	memory
+	state  string
+	cursor time.Time
+}
+
+func (w *witness) Publish(ctx context.Context, key []byte, id string, value []byte) error {
+	if len(w.ids) == 0 {
+		s, err := live.Load(w.state, "x http://x")
+		if err != nil {
+			return err
+		}
+		w.cursor = s.Cursor
+	}
+	return w.memory.Publish(ctx, key, id, value)
+}
+
 // attempts answers every attempt with a status, until the context's end, and tells when they came.
 func attempts(t *testing.T, for_ time.Duration, answer func(n int, w http.ResponseWriter)) (pauses []time.Duration) {
 	t.Helper()

@@ -147,10 +147,14 @@ func TestPostsAndTradesUnderFire(t *testing.T) {
 	total := 0
 	began := time.Now()
 	for range testscale.Turns(t, "stream-kills") {
-		time.Sleep(time.Duration(500+rnd.IntN(1500)) * time.Millisecond)
-		alive()
 		total++
-		if rnd.IntN(4) == 0 || total == 2 {
+		pause := time.Duration(500+rnd.IntN(1500)) * time.Millisecond
+		if total == 1 {
+			pause = 500 * time.Millisecond
+		}
+		time.Sleep(pause)
+		alive()
+		if total == 2 || total > 1 && rnd.IntN(4) == 0 {
 			kills["broker"]++
 			b.Kill()
 			// The producers go on, and one of them begins anew, while the broker is away.
@@ -166,6 +170,9 @@ func TestPostsAndTradesUnderFire(t *testing.T) {
 			continue
 		}
 		name := all[rnd.IntN(len(all))]
+		if total == 1 {
+			name = "bluesky" // which has listened for a second or less
+		}
 		kills[name]++
 		processes[name].Kill()
 		processes[name].Wait(time.Minute)
@@ -232,7 +239,8 @@ func TestPostsAndTradesUnderFire(t *testing.T) {
 		}
 	}
 	if difference != "" {
-		t.Error(difference)
+		id, _, _ := strings.Cut(difference, " ")
+		t.Error(difference + biography(t, l, b.Addr, topics, id, append(blueskyJournal.lines(), xJournal.lines()...)))
 	}
 	for _, name := range all {
 		p := processes[name]
@@ -265,7 +273,7 @@ func TestPostsAndTradesUnderFire(t *testing.T) {
 			tombstones++
 		}
 		if r.Deleted != deleted[r.ID] {
-			t.Fatalf("%s: _deleted is %t", r.ID, r.Deleted)
+			t.Fatalf("%s: _deleted is %t%s", r.ID, r.Deleted, biography(t, l, b.Addr, topics, r.ID, blueskyJournal.lines()))
 		}
 	}
 	if tombstones != len(deleted) {
@@ -287,6 +295,43 @@ func TestPostsAndTradesUnderFire(t *testing.T) {
 	}
 	t.Logf("REPORT: %d kills in %v %s; %d posts and %d tombstones of Bluesky and X, %d trades, each in the table once; %d messages in Kafka, %d of them again under their id",
 		total, time.Since(began).Round(time.Second), byPhase(kills), len(posts), tombstones, len(want), messages, twice)
+}
+
+// biography tells what is known of a post: what was made of it, what stands in Kafka, and what became of that.
+func biography(t *testing.T, l *lab.Lake, broker string, topics []string, id string, journal []string) string {
+	t.Helper()
+	var w strings.Builder
+	_, key, _ := strings.Cut(id, "-")
+	mark := key[strings.LastIndex(key, "/")+1:]
+	for _, line := range journal {
+		if strings.Contains(line, mark) {
+			w.WriteString("\n  made: " + strings.TrimSpace(line))
+		}
+	}
+	cl, err := kgo.NewClient(kgo.SeedBrokers(broker), kgo.ConsumeTopics(topics...), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	for found := true; found; {
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		fetches := cl.PollFetches(ctx)
+		cancel()
+		found = fetches.NumRecords() > 0
+		fetches.EachRecord(func(r *kgo.Record) {
+			if strings.Contains(string(r.Value), mark) {
+				fmt.Fprintf(&w, "\n  sent: %s %d@%d %s: %s", r.Topic, r.Partition, r.Offset, r.Timestamp.UTC().Format(time.RFC3339Nano), r.Value)
+			}
+		})
+	}
+	for _, table := range []string{"unified_events", "quarantine"} {
+		for line := range strings.Lines(l.Run("table", "scan", table, "--format", "jsonl")) {
+			if strings.Contains(line, mark) {
+				w.WriteString("\n  " + table + ": " + strings.TrimSpace(line))
+			}
+		}
+	}
+	return w.String()
 }
 
 // messageIDs reads topics as any consumer would, and demands that equal messages have equal ids and different ones

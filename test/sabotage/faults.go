@@ -3,6 +3,16 @@ package main
 // faults are the ways in which the program is broken, one at a time.
 var faults = []fault{
 	{
+		name: "bluesky-begins-without-cursor", what: "a producer of Bluesky that dies in its first second is followed by one that begins with what is live then",
+		edits: []edit{{"connect/bluesky/bluesky.go", "\t\tc.begin(ctx, m.TimeUS)\n", ""}},
+		pkg:   "./connect/bluesky", test: "^TestCursorIsThereBeforeTheFirstEvent$",
+	},
+	{
+		name: "x-begins-without-state", what: "a producer of X that dies in its first second is followed by one that asks for nothing of what was missed",
+		edits: []edit{{"connect/x/x.go", "\t\tc.heard.CompareAndSwap(0, now.UnixNano())\n", ""}},
+		pkg:   "./connect/x", test: "^TestStateIsThereBeforeTheFirstPost$",
+	},
+	{
 		name: "feed-ignores-cdc-files", what: "the change feed is told from added and removed files where the commit has cdc files",
 		edits: []edit{{"delta/changes.go", "\tif len(c.cdc) > 0 {\n", "\tif false {\n"}},
 		pkg:   "./test/golden", test: "^TestGoldenTables$",
