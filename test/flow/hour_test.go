@@ -35,8 +35,9 @@ type sample struct {
 }
 
 // TestStreamForAnHour lets an exchange trade into Kafka and `cauce up` (producer, stream and maintenance, the lake file
-// the template's) read it, an hour at full size: memory stays flat, logs and files grow no more than maintenance lets
-// them, the commits are one trigger apart, and each trade is in the table once.
+// the template's) read it, at full size an hour after three quarters of one in which what has a bound fills: memory stays
+// flat, logs and files grow no more than maintenance lets them, the commits are one trigger apart, and each trade is in the
+// table once.
 func TestStreamForAnHour(t *testing.T) {
 	b := kafkatest.New(t, nil)
 	const topic = "crypto_trades"
@@ -44,6 +45,8 @@ func TestStreamForAnHour(t *testing.T) {
 		t.Fatal(err)
 	}
 	lasts := time.Duration(testscale.Count(t, "stream-seconds")) * time.Second
+	// DuckDB's queues of pages that it may evict grow to a bound that they reach after half an hour (docs/performance.md).
+	warms := lasts * 3 / 4
 	text, err := os.ReadFile(filepath.Join(prereq.Root(), "pipeline", "templates", "crypto.yaml"))
 	if err != nil {
 		t.Fatal(err)
@@ -113,7 +116,7 @@ func TestStreamForAnHour(t *testing.T) {
 	var samples []sample
 	var began time.Time
 	every := lasts / 131 // no multiple of the trigger: samples fall everywhere between two commits
-	for deadline := time.Now().Add(time.Minute); began.IsZero() || time.Since(began) < lasts; time.Sleep(every) {
+	for deadline := time.Now().Add(time.Minute); began.IsZero() || time.Since(began) < warms+lasts; time.Sleep(every) {
 		alive()
 		s, ok := look(t, l, up.Pid(), listen)
 		if !ok {
@@ -167,12 +170,21 @@ func TestStreamForAnHour(t *testing.T) {
 		t.Errorf("%d restarts: %s", n, up.Stderr.String())
 	}
 
-	if len(samples) < 40 {
-		t.Fatalf("only %d samples", len(samples))
-	}
-	quarter := func(i int, of func(sample) float64) float64 {
-		part := samples[len(samples)*i/4 : len(samples)*(i+1)/4]
+	quarter := func(i int, of func(sample) float64) float64 { // of what was measured; -1: before
 		var v []float64
+		from, to := warms+lasts*time.Duration(i)/4, warms+lasts*time.Duration(i+1)/4
+		if i < 0 {
+			from, to = 0, warms
+		}
+		var part []sample
+		for _, s := range samples {
+			if s.at >= from && s.at < to {
+				part = append(part, s)
+			}
+		}
+		if len(part) < 5 {
+			t.Fatalf("only %d samples between %s and %s", len(part), from, to)
+		}
 		for _, s := range part {
 			v = append(v, of(s))
 		}
@@ -186,11 +198,15 @@ func TestStreamForAnHour(t *testing.T) {
 	}
 	// The index of keys keeps 2 bytes a row, and Go's collector lets twice that become garbage. The rest is what samples differ by:
 	// they fall between and into micro-batches and compactions.
-	rows := float64(len(want))
-	if was, is := quarter(1, func(s sample) float64 { return s.memory }), quarter(3, func(s sample) float64 { return s.memory }); is > 1.25*was+rows*4+16e6 {
-		t.Errorf("memory grew from %.0f to %.0f MB (medians of the second and the last quarter)", was/1e6, is/1e6)
+	slack := 16e6
+	if testscale.Current() == testscale.Soak {
+		slack = 8e6 // medians of 33 samples
 	}
-	if was, is := quarter(1, func(s sample) float64 { return s.fds }), quarter(3, func(s sample) float64 { return s.fds }); is > was+16 {
+	rows := rate * lasts.Seconds()
+	if was, is := quarter(0, func(s sample) float64 { return s.memory }), quarter(3, func(s sample) float64 { return s.memory }); is > was+rows*4+slack {
+		t.Errorf("memory grew from %.0f to %.0f MB (medians of the first and the last quarter)", was/1e6, is/1e6)
+	}
+	if was, is := quarter(0, func(s sample) float64 { return s.fds }), quarter(3, func(s sample) float64 { return s.fds }); is > was+16 {
 		t.Errorf("open files grew from %.0f to %.0f", was, is)
 	}
 	// The stream compacts after each 20 micro-batches, where a partition has 8 small files or more; it may give way once.
@@ -209,10 +225,14 @@ func TestStreamForAnHour(t *testing.T) {
 	if few := gaps[len(gaps)/10]; few < trigger*7/10 {
 		t.Errorf("a tenth of the commits came %s or less after the one before, the trigger is %s", few, trigger)
 	}
-	t.Logf("REPORT: %s at %d trades a second: %d trades, each in the table once; %d commits, %s apart (median; 10 %%: %s, 90 %%: %s), trigger %s",
-		lasts, rate, len(want), len(gaps)+1, median.Round(time.Millisecond), gaps[len(gaps)/10].Round(time.Millisecond), gaps[len(gaps)*9/10].Round(time.Millisecond), trigger)
-	for i := range 4 {
-		t.Logf("REPORT: quarter %d: memory %.0f MB (resident with the program %.0f), Go heap %.0f MB, %.0f open files, lag %.1f s, %.0f files in the table, %.0f in the fullest partition (medians)", i+1,
+	t.Logf("REPORT: %s at %d trades a second, after %s of the same: %d trades, each in the table once; %d commits, %s apart (median; 10 %%: %s, 90 %%: %s), trigger %s",
+		lasts, rate, warms, len(want), len(gaps)+1, median.Round(time.Millisecond), gaps[len(gaps)/10].Round(time.Millisecond), gaps[len(gaps)*9/10].Round(time.Millisecond), trigger)
+	for i := -1; i < 4; i++ {
+		name := "before"
+		if i >= 0 {
+			name = fmt.Sprintf("quarter %d", i+1)
+		}
+		t.Logf("REPORT: %s: memory %.0f MB (resident with the program %.0f), Go heap %.0f MB, %.0f open files, lag %.1f s, %.0f files in the table, %.0f in the fullest partition (medians)", name,
 			quarter(i, func(s sample) float64 { return s.memory })/1e6, quarter(i, func(s sample) float64 { return s.resident })/1e6, quarter(i, func(s sample) float64 { return s.heap })/1e6, quarter(i, func(s sample) float64 { return s.fds }),
 			quarter(i, func(s sample) float64 { return s.lag }), quarter(i, func(s sample) float64 { return s.files }), quarter(i, func(s sample) float64 { return s.filesMax }))
 	}

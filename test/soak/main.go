@@ -33,7 +33,7 @@ var scenarios = []scenario{
 	{"airflow-spark", "nights of Airflow on Spark, one of them again", "./test/airflow", "TestDagOnSpark"},
 	{"airflow-kills", "Airflow's scheduler, DAG processor and API server: runs triggered by REST, one cleared, kill -9 of the scheduler", "./test/airflow", "TestSchedulerOfAirflowKilled"},
 	{"stream-kills", "kill -9 of producer, Kafka broker and stream job while a faulty exchange trades; what was lost is repaired over REST", "./test/kill", "TestKafkaUnderFire"},
-	{"stream-hour", "an hour of an exchange, Kafka, stream and maintenance: memory flat, logs and files bounded, the 30 s trigger seen", "./test/flow", "TestStreamForAnHour"},
+	{"stream-hour", "an hour of an exchange, Kafka, stream and maintenance, after 45 minutes of the same: memory flat, logs and files bounded, the 30 s trigger seen", "./test/flow", "TestStreamForAnHour"},
 	{"pubsub-kills", "kill -9 of producer and stream jobs while trades go through Pub/Sub, the same ones again after each kill", "./test/kill", "TestPubSubUnderFire"},
 	{"peers", "other engines read and change what Cauce wrote", "./test/peers", "TestEnginesReadWhatCauceWrote"},
 	{"writers", "eight Cauce processes change one local table for ten minutes; Spark reads every version", "./test/peers", "TestCauceProcessesWriteSideBySide"},
