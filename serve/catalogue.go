@@ -132,16 +132,14 @@ func roughly(n int64) int64 {
 	return n / unit * unit
 }
 
-var arrayTypes = map[uint32]uint32{16: 1000, 20: 1016, 21: 1005, 23: 1007, 25: 1009, 700: 1021, 701: 1022, 1082: 1182, 1114: 1115, 1184: 1185, 1700: 1231, 17: 1001}
-
 // postgresType gives the object identifier and modifier of PostgreSQL's type for one of Delta's.
 func postgresType(t delta.Type) (oid uint32, modifier int32) {
 	switch t := t.(type) {
 	case delta.Decimal:
 		return 1700, (int32(t.P)<<16 | int32(t.S)) + 4
 	case *delta.Array:
-		if elem, _ := postgresType(t.Element); arrayTypes[elem] != 0 {
-			return arrayTypes[elem], -1
+		if elem, _ := postgresType(t.Element); pgcatalog.ArrayOID(elem) != 0 {
+			return pgcatalog.ArrayOID(elem), -1
 		}
 		return 114, -1
 	}

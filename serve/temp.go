@@ -556,8 +556,8 @@ func (s *Session) tempRelations(ctx context.Context) ([]pgcatalog.Relation, erro
 				break
 			}
 			for i := range int(b.NumRows()) {
-				oid, mod := postgresTypeOf(b.Column(1).ValueStr(i))
-				rel.Columns = append(rel.Columns, pgcatalog.Column{Name: strings.Clone(b.Column(0).ValueStr(i)), Type: oid, Modifier: mod, NotNull: b.Column(2).ValueStr(i) == "NO"})
+				typ := pgcatalog.TypeOf(b.Column(1).ValueStr(i))
+				rel.Columns = append(rel.Columns, pgcatalog.Column{Name: strings.Clone(b.Column(0).ValueStr(i)), Type: typ.OID, Modifier: typ.Modifier, NotNull: b.Column(2).ValueStr(i) == "NO"})
 			}
 		}
 		if err := rows.Close(); err != nil {
@@ -567,32 +567,4 @@ func (s *Session) tempRelations(ctx context.Context) ([]pgcatalog.Relation, erro
 	}
 	slices.SortFunc(out, func(a, b pgcatalog.Relation) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
-}
-
-var plainTypes = map[string]uint32{
-	"BOOLEAN": 16, "TINYINT": 21, "SMALLINT": 21, "UTINYINT": 21, "INTEGER": 23, "USMALLINT": 23, "BIGINT": 20, "UINTEGER": 20, "UBIGINT": 1700, "HUGEINT": 1700, "UHUGEINT": 1700,
-	"FLOAT": 700, "DOUBLE": 701, "BLOB": 17, "DATE": 1082, "TIME": 1083, "TIMESTAMP": 1114, "TIMESTAMP_S": 1114, "TIMESTAMP_MS": 1114, "TIMESTAMP_NS": 1114,
-	"TIMESTAMP WITH TIME ZONE": 1184, "INTERVAL": 1186, "JSON": 114,
-}
-
-// postgresTypeOf is postgresType for DuckDB's name of a type.
-func postgresTypeOf(duck string) (oid uint32, modifier int32) {
-	if elem, list := strings.CutSuffix(duck, "[]"); list {
-		elem, _ := postgresTypeOf(elem)
-		if a := arrayTypes[elem]; a != 0 {
-			return a, -1
-		}
-		return 114, -1
-	}
-	var p, s int32
-	if _, err := fmt.Sscanf(duck, "DECIMAL(%d,%d)", &p, &s); err == nil {
-		return 1700, (p<<16 | s) + 4
-	}
-	if strings.HasPrefix(duck, "STRUCT(") || strings.HasPrefix(duck, "MAP(") {
-		return 114, -1
-	}
-	if oid := plainTypes[duck]; oid != 0 {
-		return oid, -1
-	}
-	return 25, -1
 }

@@ -15,6 +15,8 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/cauce-data/cauce/serve/pgcatalog"
 )
 
 // encoder appends the value in a row of an array, which is not null, as a client reads it.
@@ -27,15 +29,15 @@ const (
 )
 
 // newEncoder gives the encoder of a column: of its type, in a format, with times in a zone.
-func newEncoder(t pgType, format int16, zone *time.Location) encoder {
+func newEncoder(t pgcatalog.Type, format int16, zone *time.Location) encoder {
 	if format == pgtype.BinaryFormatCode {
 		return func(dst []byte, a arrow.Array, i int) ([]byte, error) { return appendBinary(dst, t, a, i) }
 	}
 	return func(dst []byte, a arrow.Array, i int) ([]byte, error) { return appendText(dst, t, a, i, zone) }
 }
 
-func appendText(dst []byte, t pgType, a arrow.Array, i int, zone *time.Location) ([]byte, error) {
-	switch t.oid { // what is shown otherwise than it is kept
+func appendText(dst []byte, t pgcatalog.Type, a arrow.Array, i int, zone *time.Location) ([]byte, error) {
+	switch t.OID { // what is shown otherwise than it is kept
 	case pgtype.JSONOID:
 		return appendJSON(dst, a, i)
 	case int2vectorOID, oidvectorOID:
@@ -339,7 +341,7 @@ func appendBinaryRow(dst []byte, a *array.Struct, i int) ([]byte, error) {
 	for f := range a.NumField() {
 		member := a.Field(f)
 		t := typeOfArrow(member.DataType())
-		dst = binary.BigEndian.AppendUint32(dst, t.oid)
+		dst = binary.BigEndian.AppendUint32(dst, t.OID)
 		if member.IsNull(i) {
 			dst = binary.BigEndian.AppendUint32(dst, math.MaxUint32)
 			continue
@@ -356,10 +358,10 @@ func appendBinaryRow(dst []byte, a *array.Struct, i int) ([]byte, error) {
 }
 
 // appendList writes {a,"b c",NULL}.
-func appendList(dst []byte, t pgType, values arrow.Array, from, to int, zone *time.Location) ([]byte, error) {
-	elem := textOf
-	if t.element != nil {
-		elem = *t.element
+func appendList(dst []byte, t pgcatalog.Type, values arrow.Array, from, to int, zone *time.Location) ([]byte, error) {
+	elem := pgcatalog.Text
+	if t.Element != nil {
+		elem = *t.Element
 	}
 	dst = append(dst, '{')
 	for i := from; i < to; i++ {
@@ -416,11 +418,11 @@ func appendVector(dst []byte, a arrow.Array, i int) ([]byte, error) {
 
 var numerics = pgtype.NewMap()
 
-func appendBinary(dst []byte, t pgType, a arrow.Array, i int) ([]byte, error) {
+func appendBinary(dst []byte, t pgcatalog.Type, a arrow.Array, i int) ([]byte, error) {
 	if d, ok := a.(*array.Dictionary); ok {
 		return appendBinary(dst, t, d.Dictionary(), d.GetValueIndex(i))
 	}
-	switch t.oid {
+	switch t.OID {
 	case pgtype.BoolOID:
 		if a.(*array.Boolean).Value(i) {
 			return append(dst, 1), nil
@@ -431,7 +433,7 @@ func appendBinary(dst []byte, t pgType, a arrow.Array, i int) ([]byte, error) {
 		if !ok {
 			break
 		}
-		switch t.oid {
+		switch t.OID {
 		case pgtype.Int2OID:
 			return binary.BigEndian.AppendUint16(dst, uint16(n)), nil
 		case pgtype.Int8OID:
@@ -487,7 +489,7 @@ func appendBinary(dst []byte, t pgType, a arrow.Array, i int) ([]byte, error) {
 	case pgtype.UUIDOID:
 		return hex.AppendDecode(dst, []byte(strings.ReplaceAll(a.ValueStr(i), "-", "")))
 	}
-	if t.element != nil {
+	if t.Element != nil {
 		switch l := a.(type) {
 		case *array.List:
 			from, to := l.ValueOffsets(i)
@@ -519,7 +521,7 @@ func appendNumeric(dst []byte, a arrow.Array, i int) ([]byte, error) {
 	return numerics.Encode(pgtype.NumericOID, pgtype.BinaryFormatCode, n, dst)
 }
 
-func appendBinaryList(dst []byte, t pgType, values arrow.Array, from, to int) ([]byte, error) {
+func appendBinaryList(dst []byte, t pgcatalog.Type, values arrow.Array, from, to int) ([]byte, error) {
 	dims := uint32(1)
 	if from == to {
 		dims = 0
@@ -532,12 +534,12 @@ func appendBinaryList(dst []byte, t pgType, values arrow.Array, from, to int) ([
 	}
 	dst = binary.BigEndian.AppendUint32(dst, dims)
 	dst = binary.BigEndian.AppendUint32(dst, nulls)
-	dst = binary.BigEndian.AppendUint32(dst, t.element.oid)
+	dst = binary.BigEndian.AppendUint32(dst, t.Element.OID)
 	if dims == 0 {
 		return dst, nil
 	}
 	lower := uint32(1)
-	if t.oid == int2vectorOID || t.oid == oidvectorOID {
+	if t.OID == int2vectorOID || t.OID == oidvectorOID {
 		lower = 0
 	}
 	dst = binary.BigEndian.AppendUint32(dst, uint32(to-from))
@@ -550,7 +552,7 @@ func appendBinaryList(dst []byte, t pgType, values arrow.Array, from, to int) ([
 		at := len(dst)
 		dst = binary.BigEndian.AppendUint32(dst, 0)
 		var err error
-		if dst, err = appendBinary(dst, *t.element, values, i); err != nil {
+		if dst, err = appendBinary(dst, *t.Element, values, i); err != nil {
 			return nil, err
 		}
 		binary.BigEndian.PutUint32(dst[at:], uint32(len(dst)-at-4))

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/cauce-data/cauce/serve"
+	"github.com/cauce-data/cauce/serve/pgcatalog"
 	"github.com/cauce-data/cauce/serve/sqltext"
 )
 
@@ -241,7 +242,7 @@ func (p *prepared) oid(i int) uint32 {
 	}
 	if p.described != nil && i < len(p.described.Params) {
 		if t := p.described.Params[i]; t != "" && t != "NULL" {
-			return typeOf(t).oid
+			return pgcatalog.TypeOf(t).OID
 		}
 	}
 	return pgtype.TextOID
@@ -388,7 +389,7 @@ func (c *conn) fields(p *portal) []pgproto3.FieldDescription {
 	for i, col := range p.rows.Columns {
 		t := columnType(col)
 		out[i] = pgproto3.FieldDescription{
-			Name: []byte(validText(strings.ReplaceAll(col.Name, "\x00", ""))), DataTypeOID: t.oid, DataTypeSize: t.size, TypeModifier: t.modifier, Format: p.format(i),
+			Name: []byte(validText(strings.ReplaceAll(col.Name, "\x00", ""))), DataTypeOID: t.OID, DataTypeSize: t.Size, TypeModifier: t.Modifier, Format: p.format(i),
 		}
 	}
 	return out
