@@ -24,6 +24,7 @@ import (
 	"github.com/cauce-data/cauce/connect/simulate"
 	"github.com/cauce-data/cauce/ingest"
 	"github.com/cauce-data/cauce/internal/demodata"
+	"github.com/cauce-data/cauce/internal/lockbuf"
 	"github.com/cauce-data/cauce/pipeline"
 )
 
@@ -107,7 +108,7 @@ type demo struct {
 
 	l       *lake
 	history *demodata.History
-	journal journal
+	journal lockbuf.Buffer // of the simulated exchange: a trade a line, JSON
 
 	beforeReissue int64 // the table's version before the corrections came
 	batches       []*ingest.BatchReport
@@ -344,7 +345,7 @@ func (d *demo) loadHistory(ctx context.Context) error {
 		return err
 	}
 	d.beforeReissue = int64(s.Version())
-	today, err := d.journal.csv(d.start)
+	today, err := tradesFile(d.journal.String(), d.start)
 	if err != nil {
 		return err
 	}
@@ -497,26 +498,11 @@ func (d *demo) close(ctx context.Context) error {
 	return nil
 }
 
-// journal collects the simulated exchange's trades, one JSON object a line.
-type journal struct {
-	mu    sync.Mutex
-	lines bytes.Buffer
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.lines.Write(p)
-}
-
-// csv is the exchange's own file of the trades made so far.
-func (j *journal) csv(day time.Time) (demodata.File, error) {
-	j.mu.Lock()
-	text := j.lines.String()
-	j.mu.Unlock()
+// tradesFile is the exchange's own file of the trades in its journal.
+func tradesFile(journal string, day time.Time) (demodata.File, error) {
 	var b bytes.Buffer
 	b.WriteString("symbol,trade_id,price,qty,quote_qty,time,is_buyer_maker,is_best_match\n")
-	dec := json.NewDecoder(strings.NewReader(text))
+	dec := json.NewDecoder(strings.NewReader(journal))
 	for {
 		var t struct {
 			Symbol   string `json:"s"`

@@ -10,12 +10,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/cauce-data/cauce/internal/live"
+	"github.com/cauce-data/cauce/internal/lockbuf"
 	"github.com/cauce-data/cauce/internal/prereq"
 	"github.com/cauce-data/cauce/internal/testscale"
 )
@@ -45,24 +45,6 @@ func samples(text string) map[string]float64 {
 	return out
 }
 
-// lockedText is what a process writes while it is read.
-type lockedText struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *lockedText) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedText) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // TestMonitoring watches `cauce up` from outside: it is not ready, and says why, while the exchange is away; it counts
 // what the table gets; what alert rules and dashboard ask for is served; its log is JSON.
 func TestMonitoring(t *testing.T) {
@@ -79,9 +61,9 @@ func TestMonitoring(t *testing.T) {
 	if err := os.WriteFile(file, []byte(lake+"metrics: {listen: "+listen+"}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	start := func(args ...string) (*exec.Cmd, *lockedText) {
+	start := func(args ...string) (*exec.Cmd, *lockbuf.Buffer) {
 		t.Helper()
-		cmd, log := exec.CommandContext(t.Context(), "cauce", args...), &lockedText{}
+		cmd, log := exec.CommandContext(t.Context(), "cauce", args...), &lockbuf.Buffer{}
 		cmd.Dir, cmd.Stderr = dir, log
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)

@@ -2,7 +2,6 @@ package kill
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,27 +22,10 @@ import (
 	"github.com/cauce-data/cauce/connect/kafka"
 	"github.com/cauce-data/cauce/connect/simulate"
 	"github.com/cauce-data/cauce/internal/kafkatest"
+	"github.com/cauce-data/cauce/internal/lockbuf"
 	"github.com/cauce-data/cauce/internal/testscale"
 	"github.com/cauce-data/cauce/test/lab"
 )
-
-// journal is a buffer that two goroutines may use.
-type journal struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (j *journal) Write(b []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.b.Write(b)
-}
-
-func (j *journal) lines() []string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return slices.Collect(strings.Lines(j.b.String()))
-}
 
 // TestPostsAndTradesUnderFire sends posts of a simulated Bluesky and a simulated X, and trades of a simulated exchange, all
 // of them with faults, through three producers, Kafka and three streams into one table, while producers, broker and
@@ -58,7 +40,7 @@ func TestPostsAndTradesUnderFire(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var blueskyJournal, xJournal journal
+	var blueskyJournal, xJournal lockbuf.Buffer
 	exchange, err := simulate.New(simulate.Options{Seed: rnd.Uint64(), Rate: 100, Symbols: []string{"BTCUSDT"}, Faults: simulate.Faults{DropEvery: 601, DuplicateEvery: 31, LoseEvery: 97}})
 	if err != nil {
 		t.Fatal(err)
@@ -185,7 +167,7 @@ func TestPostsAndTradesUnderFire(t *testing.T) {
 	// Of each post the last state counts.
 	type post struct{ text, lang string }
 	posts, deleted := map[string]post{}, map[string]bool{}
-	for _, line := range blueskyJournal.lines() {
+	for line := range strings.Lines(blueskyJournal.String()) {
 		var e struct{ DID, Rkey, Op, Text, Lang string }
 		if err := json.Unmarshal([]byte(line), &e); err != nil {
 			t.Fatal(err)
@@ -197,7 +179,7 @@ func TestPostsAndTradesUnderFire(t *testing.T) {
 			posts[id] = post{e.Text, e.Lang}
 		}
 	}
-	for _, line := range xJournal.lines() { // in the order of their ids
+	for line := range strings.Lines(xJournal.String()) { // in the order of their ids
 		var e struct{ First, Text, Lang string }
 		if err := json.Unmarshal([]byte(line), &e); err != nil {
 			t.Fatal(err)
@@ -240,7 +222,7 @@ func TestPostsAndTradesUnderFire(t *testing.T) {
 	}
 	if difference != "" {
 		id, _, _ := strings.Cut(difference, " ")
-		t.Error(difference + biography(t, l, b.Addr, topics, id, append(blueskyJournal.lines(), xJournal.lines()...)))
+		t.Error(difference + biography(t, l, b.Addr, topics, id, blueskyJournal.String()+xJournal.String()))
 	}
 	for _, name := range all {
 		p := processes[name]
@@ -273,7 +255,7 @@ func TestPostsAndTradesUnderFire(t *testing.T) {
 			tombstones++
 		}
 		if r.Deleted != deleted[r.ID] {
-			t.Fatalf("%s: _deleted is %t%s", r.ID, r.Deleted, biography(t, l, b.Addr, topics, r.ID, blueskyJournal.lines()))
+			t.Fatalf("%s: _deleted is %t%s", r.ID, r.Deleted, biography(t, l, b.Addr, topics, r.ID, blueskyJournal.String()))
 		}
 	}
 	if tombstones != len(deleted) {
@@ -298,12 +280,12 @@ func TestPostsAndTradesUnderFire(t *testing.T) {
 }
 
 // biography tells what is known of a post: what was made of it, what stands in Kafka, and what became of that.
-func biography(t *testing.T, l *lab.Lake, broker string, topics []string, id string, journal []string) string {
+func biography(t *testing.T, l *lab.Lake, broker string, topics []string, id, journal string) string {
 	t.Helper()
 	var w strings.Builder
 	_, key, _ := strings.Cut(id, "-")
 	mark := key[strings.LastIndex(key, "/")+1:]
-	for _, line := range journal {
+	for line := range strings.Lines(journal) {
 		if strings.Contains(line, mark) {
 			w.WriteString("\n  made: " + strings.TrimSpace(line))
 		}

@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cauce-data/cauce/internal/lockbuf"
 	"github.com/cauce-data/cauce/internal/prereq"
 )
 
@@ -202,7 +203,7 @@ func (l *Lake) Table() string { return l.Path("data/processed/unified-events") }
 // Process is a started program.
 type Process struct {
 	Args           []string
-	Stdout, Stderr bytes.Buffer
+	Stdout, Stderr lockbuf.Buffer
 	cmd            *exec.Cmd
 	done           chan struct{}
 	err            error
