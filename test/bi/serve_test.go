@@ -51,6 +51,7 @@ func TestSQLOverTheWire(t *testing.T) {
 			{"SELECT format('Hello %s, %1$s%%', 'World')", "Hello World, World%"}, {"SELECT format('INSERT INTO %I VALUES(%L)', 'Foo bar', E'O\\'Reilly')", `INSERT INTO "Foo bar" VALUES('O''Reilly')`},
 			{"SELECT format('%2$s|%1$s|%L|', 1, NULL)", "|1|NULL|"}, {"SELECT format('%L', NULL)", "NULL"}, {"SELECT quote_literal(E'a\\\\b')", `E'a\\b'`},
 			{"SELECT current_timestamp::text <> '' AND current_date::text = current_timestamp::date::text AND current_date::timestamp <= localtimestamp AND localtime::text <> ''", "true"},
+			{"SELECT (SELECT current_date::text) = current_timestamp::date::text", "true"}, // a result's column has the name of what is cast
 			{`SELECT "current_date"::text FROM (SELECT 'a column' AS current_date) t`, "a column"}, {"SELECT t.current_date::text FROM (SELECT 'a column' AS current_date) t", "a column"},
 			{"SELECT TIMESTAMPTZ '2024-08-20 12:00+02' = '2024-08-20 10:00:00Z'", "true"}, {"SELECT '2024-08-20T12:00Z'::timestamptz = '2024-08-20 12:00 UTC'::timestamptz", "true"},
 			{"SELECT TIMESTAMPTZ '2024-08-20 12:00 America/New_York' = '2024-08-20 16:00:00+00'", "true"}, {"SELECT TIMESTAMP '2024-08-20 +02:00'", "2024-08-20 00:00:00 +0000 UTC"},
