@@ -296,7 +296,7 @@ func (p *pruner) constant(n node, t delta.Type) (v any, ok bool) {
 			p.failed = true
 			return nil, false
 		}
-		row, err := p.conn.one(p.ctx, "SELECT typeof(v), CASE WHEN typeof(v) IN ('TIMESTAMP', 'TIMESTAMP WITH TIME ZONE') THEN epoch_us(v::TIMESTAMPTZ)::VARCHAR ELSE v::VARCHAR END FROM (SELECT "+sql+"\n AS v)")
+		row, err := p.conn.one(p.ctx, "SELECT typeof(v), CASE typeof(v) WHEN 'TIMESTAMP' THEN epoch_us(v::TIMESTAMP)::VARCHAR WHEN 'TIMESTAMP WITH TIME ZONE' THEN epoch_us(v::TIMESTAMPTZ)::VARCHAR ELSE v::VARCHAR END FROM (SELECT "+sql+"\n AS v)")
 		if err != nil || len(row) != 2 {
 			p.failed = true
 			return nil, false
@@ -321,8 +321,15 @@ func (p *pruner) constant(n node, t delta.Type) (v any, ok bool) {
 		return text, t == delta.String
 	case typ == "DATE":
 		return p.days(text)
-	case typ == "TIMESTAMP WITH TIME ZONE" || typ == "TIMESTAMP":
-		return p.instant("make_timestamptz(" + text + ")")
+	case typ == "TIMESTAMP" && t == delta.Timestamp: // a wall clock becomes an instant in the zone of the session
+		return p.instant("make_timestamp(" + text + ")::TIMESTAMPTZ")
+	case typ == "TIMESTAMP WITH TIME ZONE" && t == delta.Date: // the days of the column begin in the zone of the session
+		return p.instant("make_timestamptz(" + text + ")::TIMESTAMP")
+	case typ == "TIMESTAMP" || typ == "TIMESTAMP WITH TIME ZONE":
+		us, err := strconv.ParseInt(text, 10, 64)
+		// The column's wall clocks become instants, whose order is another one where a zone has turned its clocks back.
+		same := typ == "TIMESTAMP WITH TIME ZONE" && t == delta.Timestamp || typ == "TIMESTAMP" && t != delta.Timestamp || t == delta.TimestampNTZ && p.utc()
+		return time.UnixMicro(us).UTC(), same && err == nil
 	case typ == "BOOLEAN":
 		return text == "true", t == delta.Boolean
 	case slices.Contains(integerTypes, typ), strings.HasPrefix(typ, "DECIMAL"):
@@ -404,6 +411,17 @@ func (p *pruner) days(text string) (any, bool) {
 	return delta.Days(d), ok
 }
 
+// utc tells whether the session's zone is sure to be UTC.
+func (p *pruner) utc() bool {
+	row, err := p.conn.one(p.ctx, "SELECT current_setting('TimeZone')")
+	if err != nil || len(row) != 1 {
+		p.failed = true
+		return false
+	}
+	return row[0] == "UTC"
+}
+
+// instant evaluates a timestamp; one without a zone is given as if its wall clock were that of UTC.
 func (p *pruner) instant(sql string) (any, bool) {
 	row, err := p.conn.one(p.ctx, "SELECT epoch_us("+sql+")")
 	if err != nil || len(row) != 1 {
