@@ -326,7 +326,7 @@ func (x *Index) known(ctx context.Context, table delta.TableInfo, files []delta.
 			x.files[ids[i]] = e
 		}
 		e.asked++
-		e.used = t.calls
+		e.table, e.used = t, t.calls // a clone of a table has files of its origin
 		if e.seg != nil {
 			out[i] = e.seg
 		} else {

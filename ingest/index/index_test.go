@@ -320,6 +320,34 @@ func TestTablesDoNotForgetEachOther(t *testing.T) {
 	}
 }
 
+// TestTablesWithCommonFiles has a clone of a table ask for the table's files after that has asked very often.
+func TestTablesWithCommonFiles(t *testing.T) {
+	ctx := t.Context()
+	x := index.New(&counting{Locator: delta.PureGo().Locator}, delta.PureGo().Reader, index.Options{})
+	tbl, err := delta.Create(ctx, objstore.NewMemory(nil), "t", delta.CreateOptions{Schema: schema}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, files := appended(t, tbl, []row{{k: "a"}, {k: "b"}})
+	ask := func(path string) {
+		t.Helper()
+		info := s.TableInfo()
+		info.Path = path
+		m, err := x.Locate(index.Repeated(ctx), info, files, rowsOf([]row{{k: "b"}}), []string{"k"}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Release()
+	}
+	for range 200 {
+		ask("t")
+	}
+	ask("clone")
+	if _, n := x.Size(); n != 1 {
+		t.Errorf("%d files are remembered after the clone has asked, want 1", n)
+	}
+}
+
 // TestColumnsThatChange has a column get the name that the key had, and the key another type, between merges of one
 // process: what is remembered of the files must not be taken for the new key.
 func TestColumnsThatChange(t *testing.T) {
