@@ -383,6 +383,30 @@ func (p *program) render(in input) (*rendering, error) {
 		}
 	}
 
+	// A table stores the empty value of a partition column as null (PROTOCOL.md, "Partition Value Serialization"): as a key it would
+	// never be met again.
+	sel = slices.Clone(keep)
+	nulled := false
+	for i, c := range p.columns {
+		empty := map[kind]string{kindText: "''", kindBinary: "''::BLOB"}[c.kind]
+		if !contains(plan.Table.PartitionBy, c.Name) {
+			empty = ""
+		}
+		switch {
+		case c.constant && empty != "":
+			out.constants[i] = "NULLIF(" + out.constants[i] + ", " + empty + ")"
+		case c.constant:
+		case empty != "":
+			nulled = true
+			sel = append(sel, "NULLIF("+value(i)+", "+empty+") AS "+value(i))
+		default:
+			sel = append(sel, value(i))
+		}
+	}
+	if nulled {
+		query = "SELECT " + strings.Join(append(sel, colStatus), ", ") + " FROM (" + query + ")"
+	}
+
 	// Not-null checks and expectations.
 	checks = statusChain{}
 	for i, c := range p.columns {

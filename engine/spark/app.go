@@ -363,6 +363,21 @@ func (c *compiler) step(n int, step pipeline.CompiledStep) error {
 // checks writes the not-null checks and the expectations.
 func (c *compiler) checks() error {
 	t, cols := c.plan.Table, c.columnRenderer()
+	// A table stores the empty value of a partition column as null (PROTOCOL.md, "Partition Value Serialization"): as a key it would
+	// never be met again.
+	sel, nulled := slices.Clone(c.carry), false
+	for i, col := range t.Columns {
+		empty := map[kind]string{kindText: "''", kindBinary: "X''"}[kindOf(col.Type)]
+		if empty == "" || !slices.ContainsFunc(t.PartitionBy, func(p string) bool { return strings.EqualFold(p, col.Name) }) {
+			sel = append(sel, valueOf(i))
+			continue
+		}
+		nulled = true
+		sel = append(sel, "nullif("+valueOf(i)+", "+empty+") AS "+valueOf(i))
+	}
+	if nulled {
+		c.out.Layers = append(c.out.Layers, Layer{Select: append(sel, colStatus)})
+	}
 	var checks status
 	var warned []string
 	for i, col := range t.Columns {
