@@ -382,8 +382,9 @@ func withColumn(b arrow.RecordBatch, at int, a arrow.Array) arrow.RecordBatch {
 	return array.NewRecordBatch(arrow.NewSchema(fields, nil), cols, b.NumRows())
 }
 
-// verify makes sure that all rows but the skipped ones satisfy the rules.
-func (r *tableRules) verify(ctx context.Context, rows Rows, skip *roaring64.Bitmap) error {
+// verify makes sure that all rows but the skipped ones satisfy the rules, with the partition values that the table will have. What
+// is generated is compared as it is.
+func (r *tableRules) verify(ctx context.Context, rows Rows, skip *roaring64.Bitmap, partitionBy []string) error {
 	if len(r.must) == 0 || rows.NumRows() == 0 {
 		return nil
 	}
@@ -391,12 +392,22 @@ func (r *tableRules) verify(ctx context.Context, rows Rows, skip *roaring64.Bitm
 	if len(cols) == 0 {
 		cols = []string{rows.Schema().Field(0).Name}
 	}
+	var stored []int
+	for i, f := range r.schema.Fields {
+		generated := slices.ContainsFunc(r.computed, func(b boundRule) bool { return b.rule == ruleGenerated && b.column == i })
+		if !generated && slices.Contains(partitionBy, f.Name) {
+			stored = append(stored, i)
+		}
+	}
 	var at int64
 	for b, err := range rows.Read(ctx, cols, nil) {
 		if err != nil {
 			return err
 		}
 		wide := widePlaceholders(r.schema, b)
+		for _, i := range stored {
+			wide = withColumn(wide, i, emptyAsNull(wide.Column(i)))
+		}
 		for i := range int(b.NumRows()) {
 			o := at + int64(i)
 			if skip != nil && skip.Contains(uint64(o)) {
@@ -470,7 +481,7 @@ func enforce(ctx context.Context, eng Engine, info TableInfo, req *WriteRequest)
 	if req.Rows, err = rules.fill(req.Rows, now); err != nil {
 		return err
 	}
-	return rules.verify(ctx, req.Rows, req.Skip)
+	return rules.verify(ctx, req.Rows, req.Skip, info.PartitionBy)
 }
 
 // AddConstraint adds a CHECK constraint, in Spark's SQL, after making sure that every row of the table satisfies it

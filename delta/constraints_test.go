@@ -25,16 +25,17 @@ func (k knownSQL) ParseExpression(sql string) (expr.Expr, error) {
 }
 
 var testSQL = knownSQL{
-	"k > 0":     fn(">", expr.Col("k"), expr.Lit(0)),
-	"k < 100":   fn("<", expr.Col("K"), expr.Lit(100)),
-	"id * 2":    fn("*", expr.Col("id"), expr.Lit(2)),
-	"k + 1":     fn("+", expr.Col("k"), expr.Lit(1)),
-	"7":         expr.Lit(7),
-	"now()":     fn("now"),
-	"upper(v)":  fn("upper", expr.Col("v")),
-	"nosuch":    expr.Col("nosuch"),
-	"v":         expr.Col("v"),
-	"id <> 666": fn("<>", expr.Col("id"), expr.Lit(666)),
+	"k > 0":         fn(">", expr.Col("k"), expr.Lit(0)),
+	"k < 100":       fn("<", expr.Col("K"), expr.Lit(100)),
+	"id * 2":        fn("*", expr.Col("id"), expr.Lit(2)),
+	"k + 1":         fn("+", expr.Col("k"), expr.Lit(1)),
+	"7":             expr.Lit(7),
+	"now()":         fn("now"),
+	"upper(v)":      fn("upper", expr.Col("v")),
+	"nosuch":        expr.Col("nosuch"),
+	"v":             expr.Col("v"),
+	"id <> 666":     fn("<>", expr.Col("id"), expr.Lit(666)),
+	"p IS NOT NULL": fn("is not null", expr.Col("p")),
 }
 
 // ruledTable has an invariant, generated columns (one of them the partition) and defaults.

@@ -247,7 +247,7 @@ func checkNotNull(ctx context.Context, rows Rows, skip *roaring64.Bitmap, schema
 		if known {
 			continue
 		}
-		row, err := firstNull(ctx, rows, skip, f.Name)
+		row, err := firstNull(ctx, rows, skip, f.Name, slices.Contains(partitionBy, f.Name))
 		if err != nil {
 			return err
 		}
@@ -357,13 +357,18 @@ func nullInside(a arrow.Array, t Type, i int) (path string, found bool) {
 	return "", false
 }
 
-func firstNull(ctx context.Context, rows Rows, skip *roaring64.Bitmap, column string) (int64, error) {
+// firstNull is the first row with a null in a column, or with what a partition column has null for; -1: none.
+func firstNull(ctx context.Context, rows Rows, skip *roaring64.Bitmap, column string, partition bool) (int64, error) {
 	var at int64
 	for b, err := range rows.Read(ctx, []string{column}, nil) {
 		if err != nil {
 			return -1, err
 		}
-		if c := b.Column(0); c.NullN() > 0 {
+		c := b.Column(0)
+		if partition {
+			c = emptyAsNull(c)
+		}
+		if c.NullN() > 0 {
 			for i := range c.Len() {
 				if c.IsNull(i) && (skip == nil || !skip.Contains(uint64(at+int64(i)))) {
 					return at + int64(i), nil
@@ -378,4 +383,38 @@ func firstNull(ctx context.Context, rows Rows, skip *roaring64.Bitmap, column st
 // nullColumn is a column of nulls.
 func nullColumn(t Type, n int) arrow.Array {
 	return array.MakeArrayOfNull(memory.DefaultAllocator, ArrowType(t), n)
+}
+
+// emptyAsNull is a partition column as a table has it: the empty value is null (PROTOCOL.md, "Partition Value Serialization").
+func emptyAsNull(a arrow.Array) arrow.Array {
+	type texts interface {
+		arrow.Array
+		ValueLen(i int) int
+	}
+	v, ok := a.(texts)
+	empty := func(i int) bool { return v.IsValid(i) && v.ValueLen(i) == 0 }
+	some := false
+	for i := 0; ok && !some && i < a.Len(); i++ {
+		some = empty(i)
+	}
+	if !some {
+		return a
+	}
+	b := array.NewBuilder(memory.DefaultAllocator, a.DataType())
+	defer b.Release()
+	for i := range a.Len() {
+		if a.IsNull(i) || empty(i) {
+			b.AppendNull()
+			continue
+		}
+		switch b := b.(type) {
+		case *array.StringBuilder:
+			b.Append(a.(*array.String).Value(i))
+		case *array.BinaryBuilder:
+			b.Append(a.(*array.Binary).Value(i))
+		default:
+			return a
+		}
+	}
+	return b.NewArray()
 }

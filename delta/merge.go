@@ -653,7 +653,7 @@ func writeChecked(ctx context.Context, eng Engine, info TableInfo, req WriteRequ
 		var nn *NotNullError
 		if errors.As(err, &nn) {
 			// The writer may know only a place in a batch.
-			if row, ferr := firstNull(ctx, req.Rows, req.Skip, nn.Column); ferr == nil && row >= 0 {
+			if row, ferr := firstNull(ctx, req.Rows, req.Skip, nn.Column, false); ferr == nil && row >= 0 {
 				return nil, &NotNullError{Column: nn.Column, Row: row}
 			}
 		}
