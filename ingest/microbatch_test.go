@@ -93,6 +93,21 @@ func (s *partitioned) Drained(context.Context, map[int32]int64) (bool, error) { 
 
 func (s *partitioned) Close() error { return nil }
 
+// outlasted makes the commits of a world wait until what is behind them has been read ahead: how fast a machine is decides nothing.
+func (s *partitioned) outlasted(w *world, batch int) {
+	w.cfg.Hook = func(phase string) {
+		for deadline := time.Now().Add(10 * time.Second); phase == "before-commit" && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+			s.mu.Lock()
+			done := s.next-s.in > batch || s.next == len(s.records)
+			s.mu.Unlock()
+			if done {
+				return
+			}
+		}
+	}
+	w.reopen()
+}
+
 func tradeText(id, price string, minute int) string {
 	return fmt.Sprintf(`{"e":"trade","s":%q,"p":%q,"n":"live","T":%d}`, id, price, start.Add(time.Duration(minute)*time.Minute).UnixMilli())
 }
@@ -107,6 +122,7 @@ func TestBacklogIsReadAhead(t *testing.T) {
 		// The partitions come one after the other, so that a batch has records of one of them alone.
 		s.add(int32(i/(2*batch)), tradeText(fmt.Sprint("t", i), "1", i%60))
 	}
+	s.outlasted(w, batch)
 	reports, err := w.stream(s, ingest.StreamOptions{RowsMax: batch})
 	if err != nil || len(reports) != batches {
 		t.Fatalf("%d batches, %v", len(reports), err)
@@ -144,6 +160,7 @@ func TestReadingAheadIsPatient(t *testing.T) {
 	for i := range 2 * batch {
 		s.add(0, tradeText(fmt.Sprint("t", i), "1", i%60))
 	}
+	s.outlasted(w, batch)
 	reports, err := w.stream(s, ingest.StreamOptions{RowsMax: batch})
 	if err != nil || len(reports) != 2 {
 		t.Fatalf("%d batches, %v", len(reports), err)
