@@ -13,6 +13,26 @@ var faults = []fault{
 		pkg:   "./connect/x", test: "^TestStateIsThereBeforeTheFirstPost$",
 	},
 	{
+		name: "wall-clocks-chosen-as-instants", what: "files of wall clocks are left out by the zone of the session",
+		edits: []edit{{"engine/duckdb/prune.go", "CASE typeof(v) WHEN 'TIMESTAMP' THEN epoch_us(v::TIMESTAMP)::VARCHAR", "CASE typeof(v) WHEN 'TIMESTAMP' THEN epoch_us(v::TIMESTAMPTZ)::VARCHAR"}},
+		pkg:   "./engine/duckdb", test: "^TestPrunesInTheZoneOfTheSession$",
+	},
+	{
+		name: "empty-key-comes-again", what: "a key whose partition column is empty is inserted each time it comes",
+		edits: []edit{{"engine/duckdb/program.go", "\t\tcase empty != \"\":\n", "\t\tcase empty == \"-\":\n"}},
+		pkg:   "./ingest", test: "^TestEmptyPartitionValues$",
+	},
+	{
+		name: "empty-partition-is-not-null", what: "NOT NULL takes the empty value of a partition column, which the table has as null",
+		edits: []edit{{"delta/enforce.go", "f.Name, slices.Contains(partitionBy, f.Name))", "f.Name, false)"}},
+		pkg:   "./delta", test: "^TestEmptyPartitionValuesKeepTheRules$",
+	},
+	{
+		name: "clone-asks-at-the-pace-of-its-origin", what: "the index forgets the files that a clone shares with its origin",
+		edits: []edit{{"ingest/index/index.go", "e.table, e.used = t, t.calls", "e.used = t.calls"}},
+		pkg:   "./ingest/index", test: "^TestTablesWithCommonFiles$",
+	},
+	{
 		name: "feed-ignores-cdc-files", what: "the change feed is told from added and removed files where the commit has cdc files",
 		edits: []edit{{"delta/changes.go", "\tif len(c.cdc) > 0 {\n", "\tif false {\n"}},
 		pkg:   "./test/golden", test: "^TestGoldenTables$",
