@@ -355,3 +355,111 @@ func TestMessageTimesBeyondTheCalendar(t *testing.T) {
 		}
 	}
 }
+
+// tail is a log whose last records are gone, which shows only when everything before has been read.
+type tail struct{ *logs }
+
+func (s tail) Drained(context.Context, map[int32]int64) (bool, error) {
+	part := s.parts[0]
+	if next := s.at[0].Offset + 1; next < part.end() {
+		return false, s.gap(0, next, part.end()-1, "gone", ingest.Position{Offset: part.end() - 1})
+	}
+	return true, nil
+}
+
+// A gap that is seen when the run asks whether it has read everything can be allowed like another.
+func TestGapFoundAtTheEndOfTheRun(t *testing.T) {
+	w := newWorld(t, keyless)
+	l := newLogs(1)
+	l.publish(0, named("a", 0, 3)...)
+	l.parts[0].markers = 2
+	_, err := w.stream(tail{l}, ingest.StreamOptions{})
+	wantGap(t, err, 0, 3, 4)
+	w.reopen()
+	reports, err := w.stream(tail{l}, ingest.StreamOptions{AllowGap: true})
+	if err != nil || len(reports) != 1 || len(reports[0].Gaps) != 1 || reports[0].Gaps[0].From != 3 || reports[0].Gaps[0].To != 4 {
+		t.Fatalf("%+v, %v", reports, err)
+	}
+	if reports, err := w.stream(tail{l}, ingest.StreamOptions{}); err != nil || len(reports) != 0 {
+		t.Errorf("once more: %+v, %v", reports, err)
+	}
+	equal(t, "rows", w.rows("trades", "id"), named("a", 0, 3))
+}
+
+// forgetful is a log that forgets what is in the table. Another run is faster, at the moment that a test wants.
+type forgetful struct {
+	*logs
+	seek, fetch func()
+}
+
+func (s *forgetful) once(f *func()) {
+	if do := *f; do != nil {
+		*f = nil
+		do()
+	}
+}
+
+func (s *forgetful) Seek(ctx context.Context, after map[int32]ingest.Position) error {
+	s.once(&s.seek)
+	return s.logs.Seek(ctx, after)
+}
+
+func (s *forgetful) Fetch(ctx context.Context, rowsMax int, bytesMax int64, wait time.Duration) ([]pipeline.Record, error) {
+	s.once(&s.fetch)
+	if at, first := s.at[0], s.parts[0].first; at.Offset < first-1 {
+		return nil, s.gap(0, at.Offset+1, first-1, "forgotten", ingest.Position{Offset: first - 1, Renewals: at.Renewals})
+	}
+	return s.logs.Fetch(ctx, rowsMax, bytesMax, wait)
+}
+
+// What the source has forgotten because another run has it in the table is no gap, and moves no position back.
+func TestForgottenByAnotherRun(t *testing.T) {
+	for name, when := range map[string]func(*forgetful, func()){
+		"before the source is placed": func(s *forgetful, f func()) { s.seek = f },
+		"before it is read":           func(s *forgetful, f func()) { s.fetch = f },
+	} {
+		for _, allow := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, ", gaps are allowed: ", allow), func(t *testing.T) {
+				w := newWorld(t, keyless)
+				l := newLogs(1)
+				l.publish(0, named("a", 0, 3)...)
+				if _, _, err := w.read(l, false); err != nil {
+					t.Fatal(err)
+				}
+				l.publish(0, named("a", 3, 10)...)
+				slow := &forgetful{logs: l}
+				var other int64
+				when(slow, func() {
+					lake, err := ingest.New(w.cfg)
+					if err == nil {
+						err = lake.RunStream(t.Context(), &logs{parts: l.parts}, ingest.StreamOptions{
+							Source: "live", AvailableNow: true, NoMaintenance: true, OnEpoch: func(r ingest.StreamReport) { other += r.RowsRead },
+						})
+					}
+					if err != nil {
+						t.Error(err)
+					}
+					l.parts[0].first = 9
+					l.publish(0, "a10")
+				})
+				w.reopen()
+				// The record that came last is not of those that the run must read, which began before.
+				reports, err := w.stream(slow, ingest.StreamOptions{AllowGap: allow})
+				if err != nil || other != 7 {
+					t.Fatalf("%v; the other run has read %d rows", err, other)
+				}
+				for _, r := range reports {
+					if len(r.Gaps) > 0 || r.Positions[0].Offset < 9 {
+						t.Errorf("%+v", r)
+					}
+				}
+				if gaps, _, err := w.read(l, false); err != nil || len(gaps) > 0 {
+					t.Errorf("once more: %+v, %v", gaps, err)
+				}
+				if rows := w.rows("trades", "id"); len(rows) != 11 {
+					t.Errorf("%d rows: %v", len(rows), rows)
+				}
+			})
+		}
+	}
+}

@@ -143,19 +143,25 @@ func (r *streamRun) run(ctx context.Context) error {
 	r.l.observe.positions(r.source.Name, positionMarks(r.state.positions))
 	due := time.Now().Add(min(r.opts.Trigger, streamFirstWait))
 	for n := 1; ; n++ {
-		if end, err := r.reachedEnd(ctx); err != nil || end {
-			return err
+		full := false
+		end, err := r.reachedEnd(ctx)
+		if end && err == nil {
+			return nil
 		}
-		full, err := r.epoch(ctx, due)
+		if err == nil {
+			full, err = r.epoch(ctx, due)
+		}
 		var gap *GapError
-		switch {
-		case r.opts.AllowGap && errors.As(err, &gap) && r.met < gapTriesMax+len(r.state.positions):
-			r.met++
-			if err := r.place(ctx, gap); err != nil {
-				return err
+		lost := superseded(err)
+		if errors.As(err, &gap) {
+			// What another run has in the table, the source may have forgotten: that is no gap.
+			var e error
+			if lost, e = r.overtaken(ctx); e != nil {
+				return e
 			}
-			continue
-		case superseded(err):
+		}
+		switch {
+		case lost:
 			r.l.log.Info("another run of the source was faster; going on behind it", "source", r.source.Name)
 			r.l.observe.superseded(r.source.Name)
 			ended := false
@@ -165,6 +171,12 @@ func (r *streamRun) run(ctx context.Context) error {
 				err = r.placeAgain(ctx)
 			}
 			if err != nil || ended {
+				return err
+			}
+			continue
+		case r.opts.AllowGap && gap != nil && r.met < gapTriesMax+len(r.state.positions):
+			r.met++
+			if err := r.place(ctx, gap); err != nil {
 				return err
 			}
 			continue
@@ -212,7 +224,7 @@ func (r *streamRun) place(ctx context.Context, found *GapError) error {
 // seek reads the progress from the table and places the source behind it, and takes note of what moves its positions.
 func (r *streamRun) seek(ctx context.Context, found *GapError) error {
 	r.drop()
-	was := r.log
+	was, before := r.log, r.state
 	r.log, r.empty = nil, false
 	var snap *delta.Snapshot
 	for tries := map[int32]int{}; ; {
@@ -234,11 +246,20 @@ func (r *streamRun) seek(ctx context.Context, found *GapError) error {
 			if r.state, err = r.log.load(ctx, snap); err != nil {
 				return err
 			}
+			if found != nil && before.epoch != r.state.epoch {
+				found = nil // another run has moved the positions since; if the gap still counts, it is met again
+			}
 		}
 		gap := found
 		if found = nil; gap == nil {
 			if err := r.start(ctx, snap); err == nil || !errors.As(err, &gap) {
 				return err
+			}
+			if lost, err := r.overtaken(ctx); err != nil {
+				return err
+			} else if lost {
+				r.log = nil // what is gone may be in the table since
+				continue
 			}
 		}
 		if tries[gap.Partition]++; !r.opts.AllowGap || tries[gap.Partition] > gapTriesMax {
@@ -246,6 +267,16 @@ func (r *streamRun) seek(ctx context.Context, found *GapError) error {
 		}
 		r.allow(gap)
 	}
+}
+
+// overtaken tells whether another run has committed an epoch of the source since its progress was read here.
+func (r *streamRun) overtaken(ctx context.Context) (bool, error) {
+	snap, err := r.table.Snapshot(ctx)
+	if err != nil {
+		return false, err
+	}
+	epoch, _ := snap.Txn(r.log.appID())
+	return epoch != r.state.epoch, nil
 }
 
 // start makes the source read behind what the table has and what has moved since.
