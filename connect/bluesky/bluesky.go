@@ -262,7 +262,8 @@ func (c *Client) run(ctx context.Context) error {
 			return err
 		}
 		wait := c.o.BackoffMin
-		if s.got && !c.adapt(s) {
+		// A sink without room ends each connection before what the sink refused: to go back less would pass it over.
+		if s.got && !errors.Is(err, live.ErrFull) && !c.adapt(s) {
 			failures = 0
 		} else {
 			failures++
