@@ -207,7 +207,7 @@ func (s *Source) place(ctx context.Context, after map[int32]pipeline.Position) e
 			continue
 		}
 		// The record at the position must still carry the time that progress recorded, else the log is not the one that was read.
-		is, _, err := s.peek(ctx, p, pos.Offset)
+		is, _, err := s.peek(ctx, p, pos.Offset, 1)
 		if err != nil {
 			return err
 		}
@@ -250,10 +250,13 @@ func (s *Source) start(ctx context.Context, p int32, first, end int64) (int64, e
 	return first, nil
 }
 
-// peek asks the broker for what a partition has from an offset on, and gives the first record of it, or nil and the next
+// drainBytes is what Drained asks for at once: of markers there may be thousands, which a batch each would take for ever.
+const drainBytes = 1 << 20
+
+// peek asks the broker for so many bytes of what a partition has from an offset on, at least a batch, and gives the first record of it, or nil and the next
 // offset to ask for: there were only entries that are no records, or, where that is the same offset, nothing. It is certain of
 // that, as the client is not, which is silent while a broker is away.
-func (s *Source) peek(ctx context.Context, p int32, offset int64) (first *kgo.Record, next int64, err error) {
+func (s *Source) peek(ctx context.Context, p int32, offset int64, bytes int32) (first *kgo.Record, next int64, err error) {
 	err = patiently(ctx, func() error {
 		m, err := s.adm.Metadata(ctx, s.o.Topic)
 		if err != nil {
@@ -264,7 +267,7 @@ func (s *Source) peek(ctx context.Context, p int32, offset int64) (first *kgo.Re
 			return explain(s.c, err)
 		}
 		req := kmsg.NewPtrFetchRequest()
-		req.MaxWaitMillis, req.MinBytes, req.MaxBytes = 100, 1, 1 // the first batch comes whole
+		req.MaxWaitMillis, req.MinBytes, req.MaxBytes = 100, 1, bytes // the first batch comes whole
 		isolation := kgo.ReadCommitted()
 		if s.o.ReadUncommitted {
 			isolation = kgo.ReadUncommitted()
@@ -272,7 +275,7 @@ func (s *Source) peek(ctx context.Context, p int32, offset int64) (first *kgo.Re
 			req.IsolationLevel = 1
 		}
 		part := kmsg.NewFetchRequestTopicPartition()
-		part.Partition, part.FetchOffset, part.PartitionMaxBytes = p, offset, 1
+		part.Partition, part.FetchOffset, part.PartitionMaxBytes = p, offset, bytes
 		req.Topics = []kmsg.FetchRequestTopic{{Topic: s.o.Topic, TopicID: t.ID, Partitions: []kmsg.FetchRequestTopicPartition{part}}}
 		r, err := s.admClient.Broker(int(t.Partitions[p].Leader)).RetriableRequest(ctx, req)
 		if err != nil {
@@ -281,6 +284,9 @@ func (s *Source) peek(ctx context.Context, p int32, offset int64) (first *kgo.Re
 		resp := r.(*kmsg.FetchResponse)
 		if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
 			return explain(s.c, err)
+		}
+		if len(resp.Topics) == 0 && resp.ThrottleMillis > 0 {
+			return kerr.ThrottlingQuotaExceeded // the client waits so long before it asks again
 		}
 		if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
 			return fmt.Errorf("a broker gives %d topics where one partition was asked for", len(resp.Topics))
@@ -317,7 +323,7 @@ func (s *Source) Drained(ctx context.Context, ends map[int32]int64) (bool, error
 	for p, end := range ends {
 		at, ok := s.at[p]
 		for next := at.Offset + 1; ok && next <= end; {
-			first, after, err := s.peek(ctx, p, next)
+			first, after, err := s.peek(ctx, p, next, drainBytes)
 			if errors.Is(err, kerr.OffsetOutOfRange) {
 				err = s.lost(ctx, p, err)
 			}
