@@ -361,7 +361,9 @@ type tail struct{ *logs }
 
 func (s tail) Drained(context.Context, map[int32]int64) (bool, error) {
 	part := s.parts[0]
-	if next := s.at[0].Offset + 1; next < part.end() {
+	if next := s.at[0].Offset + 1; next < int64(len(part.records)) {
+		return false, nil
+	} else if next < part.end() {
 		return false, s.gap(0, next, part.end()-1, "gone", ingest.Position{Offset: part.end() - 1})
 	}
 	return true, nil
@@ -461,5 +463,35 @@ func TestForgottenByAnotherRun(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// busy is a log of which one partition gets a record whenever it is asked.
+type busy struct {
+	*logs
+	fetches int
+}
+
+func (s *busy) Fetch(ctx context.Context, rowsMax int, bytesMax int64, wait time.Duration) ([]pipeline.Record, error) {
+	if s.fetches++; s.fetches > 5000 {
+		return nil, errors.New("the run does not end")
+	}
+	s.publish(1, fmt.Sprint("b", s.fetches))
+	return s.logs.Fetch(ctx, rowsMax, bytesMax, wait)
+}
+
+// A partition that ends with markers, which no position reaches, does not keep a run going as long as another one gets
+// records.
+func TestAvailableNowEndsBesideABusyPartition(t *testing.T) {
+	w := newWorld(t, tradesLake)
+	l := newLogs(2)
+	l.publish(0, named("a", 0, 3)...)
+	l.publish(1, "b0")
+	l.parts[0].markers = 1
+	if _, err := w.stream(&busy{logs: l}, ingest.StreamOptions{Trigger: 50 * time.Millisecond}); err != nil {
+		t.Fatal(err)
+	}
+	if rows := w.rows("trades", "id"); !slices.Contains(rows, "a2") || !slices.Contains(rows, "b0") {
+		t.Errorf("%d rows: %v", len(rows), rows)
 	}
 }

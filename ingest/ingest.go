@@ -46,8 +46,8 @@ type Source interface {
 	// as many as it pays to work on, or wait has passed, whichever is first; possibly none. Where the next ones are gone
 	// it gives those before them with a *GapError, and Seek comes next.
 	Fetch(ctx context.Context, rowsMax int, bytesMax int64, wait time.Duration) ([]pipeline.Record, error)
-	// Drained tells, where Fetch has given nothing, whether nothing of what was there up to ends is left to come: a log may
-	// end with entries that are no records. It is an error that the log cannot be asked.
+	// Drained tells, where Fetch has given nothing or little, whether nothing of what was there up to ends is left to come: a
+	// log may end with entries that are no records. It is an error that the log cannot be asked.
 	Drained(ctx context.Context, ends map[int32]int64) (bool, error)
 	// Committed tells the source that everything up to these positions is in the table, so that it may free space.
 	// It keeps the message at each position itself.

@@ -76,7 +76,8 @@ type streamRun struct {
 	ahead  *prepared          // the next micro-batch, or its beginning; nil: none
 	ends   map[int32]int64    // with AvailableNow
 	rivals rivalry
-	empty  bool // the source was asked and gave nothing
+	empty  bool // the source was asked and gave nothing …
+	short  bool // … or less than a micro-batch may have
 	met    int  // gaps that reading has met since the last records
 
 	work sync.WaitGroup // maintenance
@@ -225,7 +226,7 @@ func (r *streamRun) place(ctx context.Context, found *GapError) error {
 func (r *streamRun) seek(ctx context.Context, found *GapError) error {
 	r.drop()
 	was, before := r.log, r.state
-	r.log, r.empty = nil, false
+	r.log, r.empty, r.short = nil, false, false
 	var snap *delta.Snapshot
 	for tries := map[int32]int{}; ; {
 		inc, err := r.in.Incarnation(ctx)
@@ -373,10 +374,14 @@ func (r *streamRun) reachedEnd(ctx context.Context) (bool, error) {
 		return false, nil
 	case r.queue == nil && r.covered():
 		return true, nil
-	case r.ahead != nil, !r.empty: // what is read ahead has the source
+	case r.ahead != nil: // what is read ahead has the source
+		return false, nil
+	case r.empty, r.short && r.queue == nil:
+	default:
 		return false, nil
 	}
-	// That nothing comes proves nothing: the source may be out of reach.
+	// That nothing comes proves nothing: the source may be out of reach. Nor does it prove anything that something comes, which
+	// may be of one partition while the others have markers at their ends, which no position reaches.
 	return r.in.Drained(ctx, r.ends)
 }
 
@@ -400,7 +405,7 @@ func (r *streamRun) epoch(ctx context.Context, due time.Time) (full bool, err er
 	if err := r.gather(ctx, b, due, nil); err != nil {
 		return false, err
 	}
-	r.empty = b.rows == 0
+	r.empty, r.short = b.rows == 0, !r.full(b)
 	switch {
 	case b.rows == 0 && b.gap != nil:
 		return false, b.gap

@@ -110,7 +110,7 @@ func (s *Source) Drained(ctx context.Context, ends map[int32]int64) (bool, error
 		return false, err
 	}
 	if end := min(ends[partition], int64(info.State.LastSeq)); int64(s.next) > end {
-		return true, nil
+		return len(s.left) == 0 || s.left[0].Offset > end, nil
 	}
 	return false, s.hole(ctx)
 }

@@ -136,4 +136,8 @@ func TestPeekPassesQuotasAndMarkers(t *testing.T) {
 	if n := b.fetches.Load(); err != nil || !drained || n > 10 {
 		t.Errorf("drained is %t after %d requests, %v", drained, n, err)
 	}
+	s.left = []pipeline.Record{{Offset: int64(b.markers) - 1}}
+	if drained, err := s.Drained(ctx, map[int32]int64{0: int64(b.markers) - 1}); err != nil || drained {
+		t.Errorf("a record is here that Fetch has not given: drained is %t, %v", drained, err)
+	}
 }

@@ -320,6 +320,11 @@ func (s *Source) away(err error) error {
 func (s *Source) Drained(ctx context.Context, ends map[int32]int64) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	for _, r := range s.left {
+		if end, ok := ends[r.Partition]; ok && r.Offset <= end {
+			return false, nil
+		}
+	}
 	for p, end := range ends {
 		at, ok := s.at[p]
 		for next := at.Offset + 1; ok && next <= end; {
