@@ -65,6 +65,9 @@ const (
 	overlapMin = 10 * time.Millisecond
 )
 
+// stateSource is what a state file is of.
+const stateSource = "bluesky"
+
 // ErrRefused says that the server understood the request and refused it for good: trying again is no use.
 var ErrRefused = errors.New("Jetstream server refuses the request") //nolint:staticcheck // a name
 
@@ -173,8 +176,9 @@ func New(o Options) (*Client, error) {
 		}
 	}
 	u.RawQuery = q.Encode()
-	// Cursors are times, and the servers hold nearly the same events: a state serves whichever is asked.
-	if c.state, err = live.Load(o.StateFile, "bluesky "+strings.Join(o.Collections, " ")); err != nil {
+	// Cursors are times, and the servers hold nearly the same events: a state serves whichever is asked, for whatever
+	// collections.
+	if c.state, err = live.Load(o.StateFile, stateSource); err != nil {
 		return nil, err
 	}
 	c.saved = c.state

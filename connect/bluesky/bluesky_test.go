@@ -257,6 +257,22 @@ func TestCursorOutlivesTheProcess(t *testing.T) {
 	})
 }
 
+// What was asked for before is not missed because more is asked for, or less.
+func TestCursorOutlivesOtherCollections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, simulate.BlueskyOptions{Seed: 3, Rate: 20})
+		sink := &memory{}
+		for _, collections := range [][]string{nil, {Posts, "app.bsky.feed.like"}, {Posts}} {
+			s.run(time.Minute, Options{Sink: sink, Collections: collections})
+			time.Sleep(2 * time.Minute)
+		}
+		s.stop()
+		if n := missing(sink, s.posted()); n > 0 {
+			t.Errorf("%d missing", n)
+		}
+	})
+}
+
 // A process that dies in its first second leaves a cursor that brings all that it heard, and what came after, again.
 func TestCursorIsThereBeforeTheFirstEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -284,7 +300,7 @@ type witness struct {
 func (w *witness) Publish(ctx context.Context, key []byte, id string, value []byte) error {
 	if w.first == "" {
 		w.first = string(value)
-		s, err := live.Load(w.state, "bluesky "+Posts)
+		s, err := live.Load(w.state, stateSource)
 		if err != nil {
 			return err
 		}
@@ -365,7 +381,7 @@ func TestClampedCursorIsTold(t *testing.T) {
 			t.Errorf("lost: %+v", stats.Lost)
 		}
 		s.stop()
-		state, err := live.Load(s.state, "bluesky "+Posts)
+		state, err := live.Load(s.state, stateSource)
 		must(t, err)
 		if len(state.Lost) != 1 || !state.Lost[0].To.Equal(l.To) {
 			t.Errorf("on record: %+v", state)

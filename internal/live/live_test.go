@@ -88,6 +88,15 @@ func TestState(t *testing.T) {
 	if got, err := Load(path, "b"); err != nil || !got.Cursor.IsZero() {
 		t.Errorf("another source's state is used: %+v, %v", got, err)
 	}
+	long := State{Source: "a b", Cursor: s.Cursor}
+	if err := long.Save(path); err != nil {
+		t.Fatal(err)
+	}
+	for source, serves := range map[string]bool{"a": true, "a b": true, "a c": false, "a b c": false} {
+		if got, err := Load(path, source); err != nil || got.Source != source || got.Cursor.IsZero() == serves {
+			t.Errorf("%s: %+v, %v", source, got, err)
+		}
+	}
 	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -15,7 +16,7 @@ const lostMax = 1000
 
 // State is how far a client has got, as it stands in its file.
 type State struct {
-	// Source says what was read, such as an address. A state of another source says nothing about this one.
+	// Source says what was read, such as a kind and an address. A state of another source says nothing about this one.
 	Source string `json:"source"`
 	// Cursor is the time of the newest event that is safe; zero: none is.
 	Cursor time.Time `json:"cursor"`
@@ -24,7 +25,7 @@ type State struct {
 }
 
 // Load reads the state of a source; the zero State of that source if there is no file ("" names none), or if it is
-// another source's.
+// another source's. A state that says more, as "a b" does where source is "a", serves too.
 func Load(path, source string) (State, error) {
 	zero := State{Source: source}
 	if path == "" {
@@ -41,9 +42,10 @@ func Load(path, source string) (State, error) {
 	if err := json.Unmarshal(b, &s); err != nil {
 		return zero, fmt.Errorf("producer's state %s is damaged (%w); without it the producer begins with what is live: remove the file to accept that", path, err)
 	}
-	if s.Source != source {
+	if s.Source != source && !strings.HasPrefix(s.Source, source+" ") {
 		return zero, nil
 	}
+	s.Source = source
 	return s, nil
 }
 
