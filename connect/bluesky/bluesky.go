@@ -502,7 +502,9 @@ func (c *Client) begin(ctx context.Context, us int64) {
 		return
 	}
 	if c.handled(us - 1); c.newest.Load() == 0 {
-		return
+		// This machine's clock is slow, or the event's time is wrong. The stream is at what is live, which is not older than
+		// what a slow clock shows: from there all comes again, and more.
+		c.newest.Store(time.Now().UnixMicro())
 	}
 	if err := c.persist(ctx); err != nil && ctx.Err() == nil {
 		c.o.Log.Warn("cursor is not saved", "error", err) // it is tried again each SaveEvery

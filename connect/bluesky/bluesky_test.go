@@ -529,6 +529,20 @@ func TestTimeInTheFutureIsNoCursor(t *testing.T) {
 	}
 }
 
+// A machine whose clock is slow has a cursor all the same: without one, what comes while no connection stands would be missing.
+func TestSlowClockHasACursor(t *testing.T) {
+	c, err := New(Options{Sink: &memory{}, StateFile: filepath.Join(t.TempDir(), "state.json")})
+	must(t, err)
+	now := time.Now().UnixMicro()
+	s := &session{c: c}
+	must(t, s.take(t.Context(), true, fmt.Appendf(nil, `{"did":"did:plc:a","time_us":%d,"kind":"identity"}`, now+time.Hour.Microseconds())))
+	state, err := live.Load(c.o.StateFile, stateSource)
+	must(t, err)
+	if got := state.Cursor.UnixMicro(); got < now || got > now+time.Minute.Microseconds() {
+		t.Errorf("the cursor is %s", state.Cursor)
+	}
+}
+
 func FuzzTake(f *testing.F) {
 	for _, s := range []string{
 		`{"did":"did:plc:a","time_us":1,"kind":"commit","commit":{"rev":"3","operation":"create","collection":"app.bsky.feed.post","rkey":"k","record":{}}}`,
