@@ -27,3 +27,18 @@ func TestDrainedNeedsAnAnswer(t *testing.T) {
 		t.Errorf("the service is away: %t, %v", drained, err)
 	}
 }
+
+// A stream that is placed anew asks for the incarnation while what it holds is looked after.
+func TestIncarnationBesideReading(t *testing.T) {
+	pubsubtest.NewInProcess(t)
+	create(t, pubsub.TopicOptions{})
+	s := open(t, pubsub.SourceOptions{})
+	for range 2 {
+		if err := s.Seek(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Incarnation(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -240,7 +240,11 @@ func (s *Source) receive() {
 			}
 		})
 	}
-	s.work.Go(func() { s.prolong(ctx) })
+	every := s.o.AckDeadline
+	if s.sub.AckDeadline > 0 {
+		every = min(every, s.sub.AckDeadline)
+	}
+	s.work.Go(func() { s.prolong(ctx, every) })
 }
 
 // pull asks for messages whenever there is room, until Release or until the service refuses for good.
@@ -350,12 +354,8 @@ func (s *Source) take(n int, ms []*pubsubpb.ReceivedMessage) {
 	}
 }
 
-// prolong keeps the service from giving what is here to somebody else.
-func (s *Source) prolong(ctx context.Context) {
-	every := s.o.AckDeadline
-	if s.sub.AckDeadline > 0 {
-		every = min(every, s.sub.AckDeadline)
-	}
+// prolong keeps the service from giving what is here to somebody else, who gets it when every has passed.
+func (s *Source) prolong(ctx context.Context, every time.Duration) {
 	tick := time.NewTicker(every / 3)
 	defer tick.Stop()
 	for {
