@@ -253,9 +253,9 @@ func (s *Source) start(ctx context.Context, p int32, first, end int64) (int64, e
 // drainBytes is what Drained asks for at once: of markers there may be thousands, which a batch each would take for ever.
 const drainBytes = 1 << 20
 
-// peek asks the broker for so many bytes of what a partition has from an offset on, at least a batch, and gives the first record of it, or nil and the next
-// offset to ask for: there were only entries that are no records, or, where that is the same offset, nothing. It is certain of
-// that, as the client is not, which is silent while a broker is away.
+// peek asks the broker for so many bytes of what a partition has from an offset on, at least a batch, and gives the first
+// record of it, or nil and the next offset to ask for: there were only entries that are no records, or, where that is the same
+// offset, nothing. It is certain of that, as the client is not, which is silent while a broker is away.
 func (s *Source) peek(ctx context.Context, p int32, offset int64, bytes int32) (first *kgo.Record, next int64, err error) {
 	err = patiently(ctx, func() error {
 		m, err := s.adm.Metadata(ctx, s.o.Topic)
