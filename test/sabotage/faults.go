@@ -33,6 +33,36 @@ var faults = []fault{
 		pkg:   "./ingest/index", test: "^TestTablesWithCommonFiles$",
 	},
 	{
+		name: "taken-by-another-is-a-gap", what: "what another run has read, and the buffer forgotten, stops the slower one as a gap",
+		edits: []edit{{"ingest/stream.go", "\treturn epoch != r.state.epoch, nil\n", "\treturn epoch < 0, nil\n"}},
+		pkg:   "./ingest", test: "^TestForgottenByAnotherRun$",
+	},
+	{
+		name: "gap-at-the-end-is-not-allowed", what: "a gap that is found where a run would end stops it though gaps are allowed",
+		edits: []edit{{"ingest/stream.go", "\t\tif end && err == nil {\n\t\t\treturn nil\n\t\t}\n", "\t\tif end || err != nil {\n\t\t\treturn err\n\t\t}\n"}},
+		pkg:   "./ingest", test: "^TestGapFoundAtTheEndOfTheRun$",
+	},
+	{
+		name: "busy-partition-never-ends", what: "--available-now never ends while one partition is busy and another ends with a marker",
+		edits: []edit{{"ingest/stream.go", "case r.empty, r.short && r.queue == nil:", "case r.empty:"}},
+		pkg:   "./ingest", test: "^TestAvailableNowEndsBesideABusyPartition$",
+	},
+	{
+		name: "full-disk-passes-over-events", what: "a sink without room makes a producer of Bluesky go back less, behind the event that was refused",
+		edits: []edit{{"connect/bluesky/bluesky.go", "if s.got && !errors.Is(err, live.ErrFull) && !c.adapt(s) {", "if s.got && !c.adapt(s) {"}},
+		pkg:   "./connect/bluesky", test: "^TestFullSinkLosesNothing$",
+	},
+	{
+		name: "collections-cost-the-cursor", what: "a producer of Bluesky whose collections were changed begins with what is live",
+		edits: []edit{{"connect/bluesky/bluesky.go", "live.Load(o.StateFile, stateSource)", "live.Load(o.StateFile, stateSource+strings.Join(o.Collections, \" \"))"}},
+		pkg:   "./connect/bluesky", test: "^TestCursorOutlivesOtherCollections$",
+	},
+	{
+		name: "marker-by-marker", what: "the end of a partition is looked for one batch of markers at a time",
+		edits: []edit{{"connect/kafka/source.go", "const drainBytes = 1 << 20", "const drainBytes = 1"}},
+		pkg:   "./connect/kafka", test: "^TestPeek",
+	},
+	{
 		name: "feed-ignores-cdc-files", what: "the change feed is told from added and removed files where the commit has cdc files",
 		edits: []edit{{"delta/changes.go", "\tif len(c.cdc) > 0 {\n", "\tif false {\n"}},
 		pkg:   "./test/golden", test: "^TestGoldenTables$",
