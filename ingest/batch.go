@@ -369,7 +369,7 @@ func (b *batchRun) tryEpoch(ctx context.Context, files []objstore.Info) (again b
 		return false, err
 	}
 	defer ep.Close()
-	in := &intake{b: b, seen: map[string]bool{}, replace: map[string]bool{}}
+	in := &intake{b: b, seen: map[string]bool{}, before: map[string]FileMark{}, replace: map[string]bool{}}
 	defer in.close()
 	if x, ok := ep.(pipeline.FileExpecter); ok {
 		sizes := make([]int64, len(files))
@@ -464,8 +464,9 @@ type intake struct {
 	marks   []FileMark
 	copies  []FileMark // names of contents that are known, or are part of this epoch
 	open    []openFile
-	seen    map[string]bool // contents of this epoch
-	replace map[string]bool // origins whose rows go
+	seen    map[string]bool     // contents of this epoch
+	before  map[string]FileMark // what re-issued files were before, by their names, where that is to be replaced
+	replace map[string]bool     // origins whose rows go
 }
 
 type openFile struct {
@@ -509,6 +510,7 @@ func (in *intake) read(ctx context.Context, ep Epoch, files []objstore.Info) err
 	}
 	err := g.Wait()
 	slices.SortFunc(in.marks, func(a, b FileMark) int { return strings.Compare(a.Name, b.Name) })
+	in.replaceBefore()
 	return err
 }
 
@@ -536,7 +538,9 @@ func (in *intake) decide(ctx context.Context, f objstore.Info, raw *pipeline.Raw
 		mark.Fields = raw.Fields
 	}
 	before, reissue := b.state.files[f.Key]
-	reissue = reissue && before.SHA256 != raw.SHA256
+	if reissue = reissue && before.SHA256 != raw.SHA256; reissue && b.source.OnReissue == pipeline.ReissueReplace {
+		in.before[f.Key] = before
+	}
 	_, known := b.state.contents[raw.SHA256]
 	if in.seen[raw.SHA256] || (known && !reissue && !b.opts.Reprocess) {
 		mark.Copy = true
@@ -552,14 +556,9 @@ func (in *intake) decide(ctx context.Context, f objstore.Info, raw *pipeline.Raw
 		}
 		mark.Replaces = append(mark.Replaces, raw.Origin)
 	}
-	if reissue && b.source.OnReissue == pipeline.ReissueReplace {
-		if !b.elsewhere(before, f.Key) {
-			mark.Replaces = append(mark.Replaces, before.Origin)
-		}
-		if known && !slices.Contains(mark.Replaces, raw.Origin) {
-			// An old content has come back under a newer time: its rows must not stand twice.
-			mark.Replaces = append(mark.Replaces, raw.Origin)
-		}
+	if reissue && known && b.source.OnReissue == pipeline.ReissueReplace && !slices.Contains(mark.Replaces, raw.Origin) {
+		// An old content has come back under a newer time: its rows must not stand twice.
+		mark.Replaces = append(mark.Replaces, raw.Origin)
 	}
 	return mark, true, nil
 }
@@ -607,14 +606,36 @@ func (b *batchRun) vanished(ctx context.Context, f objstore.Info) bool {
 	return errors.Is(err, objstore.ErrNotFound)
 }
 
-// elsewhere tells whether the content of a mark stands under another name too, so that its rows must stay.
-func (b *batchRun) elsewhere(m FileMark, name string) bool {
-	for n, o := range b.state.files {
-		if n != name && o.SHA256 == m.SHA256 && b.present[n] {
-			return true
+// replaceBefore lets the rows of what re-issued files were before go, where no name has that content when the epoch is over: one
+// that is read in the same epoch, or was passed over as a copy, counts with what it has now.
+func (in *intake) replaceBefore() {
+	if len(in.before) == 0 {
+		return
+	}
+	now := map[string]string{} // name -> content
+	for n, m := range in.b.state.files {
+		if in.b.present[n] {
+			now[n] = m.SHA256
 		}
 	}
-	return false
+	for _, marks := range [][]FileMark{in.b.copies, in.copies, in.marks} {
+		for _, m := range marks {
+			now[m.Name] = m.SHA256
+		}
+	}
+	held := map[string]bool{}
+	for _, sum := range now {
+		held[sum] = true
+	}
+	for _, marks := range [][]FileMark{in.copies, in.marks} {
+		for i := range marks {
+			m := &marks[i]
+			if before, ok := in.before[m.Name]; ok && !held[before.SHA256] {
+				m.Replaces = append(m.Replaces, before.Origin)
+				in.replace[before.Origin] = true
+			}
+		}
+	}
 }
 
 // anyChanged looks whether a file of the epoch is no longer the one that was hashed, and leaves such files out.
