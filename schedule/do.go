@@ -65,7 +65,7 @@ func Do(ctx context.Context, t Task, o DoOptions) (*Run, error) {
 		if err := CheckID(o.ID); err != nil {
 			return nil, err
 		}
-		switch earlier, err := Load(o.Dir, o.ID); {
+		switch earlier, err := loadExact(o.Dir, o.ID); {
 		case errors.Is(err, ErrNoRun):
 		case err != nil:
 			return nil, err

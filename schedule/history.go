@@ -205,6 +205,24 @@ func Load(dir, id string) (*Run, error) {
 	return nil, fmt.Errorf("run %s: there are %d whose ids begin or end so", id, len(found))
 }
 
+// loadExact gives the run of an id, whole.
+func loadExact(dir, id string) (*Run, error) {
+	all, err := files(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range all {
+		if _, own, _ := strings.Cut(name, "-"); name != id && own != id {
+			continue
+		}
+		r, err := read(dir, name)
+		if err != nil || r.ID == id { // else only the end of its id is the same
+			return r, err
+		}
+	}
+	return nil, fmt.Errorf("%w: %s", ErrNoRun, id)
+}
+
 // read reads one run. A run that its record calls unfinished and that nobody runs is an interrupted one.
 func read(dir, name string) (*Run, error) {
 	data, err := os.ReadFile(filepath.Join(dir, name+".json"))
@@ -320,14 +338,14 @@ func LogOf(dir string, r *Run, bytesMax int64) ([]byte, error) {
 	return b, nil
 }
 
-// lastOf gives the newest run of a task; nil if there is none.
+// lastOf gives the newest run of a task that did what the task does (see Task.Command); nil if there is none.
 func lastOf(dir, task string) (*Run, error) {
 	all, err := files(dir)
 	if err != nil {
 		return nil, err
 	}
 	for _, name := range all {
-		if r, err := read(dir, name); err == nil && r.Task == task {
+		if r, err := read(dir, name); err == nil && r.Task == task && r.Command == "" {
 			return r, nil
 		}
 	}

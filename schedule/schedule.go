@@ -174,7 +174,7 @@ func (s *Scheduler) remember(t *scheduled) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range slices.Backward(runs) { // oldest first
-		if r.Task == t.Name {
+		if r.Task == t.Name && r.Command == "" { // any other is not what is due
 			t.stands(r)
 		}
 	}

@@ -182,6 +182,46 @@ func runFor(t *testing.T, o Options, d time.Duration, tasks ...Task) {
 	}
 }
 
+// A person may shorten a run's id; an orchestrator's is another run's as soon as it differs.
+func TestRunIDsAreWhole(t *testing.T) {
+	dir := t.TempDir()
+	ran := 0
+	task := Task{Name: "batch", Run: func(context.Context, *Run) error { ran++; return nil }}
+	do := func(id string) {
+		t.Helper()
+		was := ran
+		if r, err := Do(t.Context(), task, DoOptions{Dir: dir, ID: id}); err != nil || r.Repeated || ran != was+1 {
+			t.Errorf("id %q: %+v, %v, ran %d times", id, r, err, ran-was)
+		}
+	}
+	do("")
+	do(time.Now().UTC().Format("20060102")) // the day with which the other's id begins
+	for _, id := range []string{"nightly-10", "nightly-1", "10", "nightly"} {
+		do(id)
+	}
+}
+
+// What somebody asked of a task in part, such as one file once more, is not what was due.
+func TestCatchUpAfterPartOfIt(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		task := Task{Name: "nightly", Cron: "0 1 * * *", CatchUp: true, Run: func(context.Context, *Run) error { n++; return nil }}
+		o := Options{Dir: dir}
+		runFor(t, o, 24*time.Hour, task)
+		time.Sleep(72 * time.Hour)
+		part := task
+		part.Command = "cauce run batch --reprocess=true --file=a.csv"
+		if _, err := Do(t.Context(), part, DoOptions{Dir: dir}); err != nil || n != 2 {
+			t.Fatalf("%v, %d runs", err, n)
+		}
+		runFor(t, o, time.Minute, task)
+		if n != 3 {
+			t.Errorf("%d runs: what was missed does not run after a part of it", n)
+		}
+	})
+}
+
 func TestCatchUp(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
