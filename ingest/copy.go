@@ -266,14 +266,14 @@ func (c *copying) one(ctx context.Context, key string) error {
 	return nil
 }
 
-// same tells whether the target holds an object already: by name and size where a name is written once, else by its
-// time of modification too, which a copy keeps.
+// same tells whether the target holds an object already: by name and size where a name is written once, as those of tables
+// and progress are that have an id in them, else by its time of modification too, which a copy keeps.
 func (c *copying) same(ctx context.Context, key string, had objstore.Info) (bool, error) {
 	info, err := c.l.store.Stat(ctx, key)
 	if err != nil || info.Size != had.Size {
 		return false, ignoreMissing(err)
 	}
-	if _, name, ok := inLog(key); ok && logVersion.MatchString(name) || writtenOnce.MatchString(path.Base(key)) {
+	if _, name, ok := inLog(key); ok && logVersion.MatchString(name) || c.ours(key) && writtenOnce.MatchString(path.Base(key)) {
 		return true, nil
 	}
 	own, err := c.to.Stat(ctx, key)
@@ -281,6 +281,19 @@ func (c *copying) same(ctx context.Context, key string, had objstore.Info) (bool
 		return false, ignoreMissing(err)
 	}
 	return sameTime(info.ModTime, own.ModTime), nil
+}
+
+// ours tells whether an object is a table's or progress, which Cauce names. Files of history have the names that others gave them.
+func (c *copying) ours(key string) bool {
+	if strings.HasPrefix(key, ProgressPath+"/") {
+		return true
+	}
+	for table := range c.versions {
+		if strings.HasPrefix(key, table+"/") {
+			return true
+		}
+	}
+	return false
 }
 
 func ignoreMissing(err error) error {
