@@ -25,7 +25,7 @@ type LedgerEngine interface {
 type GapsOptions struct {
 	Table  string // "": every table with a ledger
 	Series string // "": every series
-	Since  string // a day such as 2024-08-20: what lies before is left out; "": nothing is
+	Since  string // a day such as 2024-08-20: what lies before is left out, but not a hole that ends on it; "": nothing is
 }
 
 // GapsReport says what is missing, and of what it can be said that nothing is.
@@ -191,7 +191,12 @@ func (l *Lake) tableGaps(ctx context.Context, t *pipeline.Table, snap *delta.Sna
 	if !ok {
 		return fmt.Errorf("BUG: the engine %T reads no ledger", l.engine)
 	}
-	days, ranges, err := engine.Ledger(ctx, t, snap, o.Since)
+	// Whether a day has its first ids is told by the last ones before it.
+	since := o.Since
+	if first, err := time.Parse(time.DateOnly, since); err == nil {
+		since = first.AddDate(0, 0, -1).Format(time.DateOnly)
+	}
+	days, ranges, err := engine.Ledger(ctx, t, snap, since)
 	if err != nil {
 		return err
 	}
@@ -200,6 +205,8 @@ func (l *Lake) tableGaps(ctx context.Context, t *pipeline.Table, snap *delta.Sna
 		ranges = slices.DeleteFunc(ranges, func(g pipeline.LedgerRange) bool { return g.Series != o.Series })
 	}
 	holes := holesOf(t.Name, ranges, asked)
+	days = slices.DeleteFunc(days, func(d pipeline.LedgerDay) bool { return d.Day < o.Since })
+	holes = slices.DeleteFunc(holes, func(h Hole) bool { return max(h.FromDay, h.ToDay) < o.Since })
 	type key struct{ series, day string }
 	missing, absent, torn := map[key]int64{}, map[key]int64{}, map[key]bool{}
 	for _, h := range holes {
