@@ -284,6 +284,35 @@ func TestRepairFromTheArchive(t *testing.T) {
 	}
 }
 
+// The archives of two markets have the same names and other trades: one is not read as the other's, nor replaces it.
+func TestRepairKeepsArchivesOfMarketsApart(t *testing.T) {
+	text := strings.Replace(ledgerLake, "repair: {kind: binance, ids_max: 100}", `repair: {kind: binance, channel: aggTrade, market: um, series: "{symbol}-um", ids_max: 100}`, 1)
+	text = strings.Replace(text, `{set: {id: "symbol || '-' || n", event_date: to_date(event_time)}}`, `{set: {event_date: to_date(event_time)}}`, 1)
+	text = strings.Replace(text, "series: symbol,", `series: "substr(id, 1, length(id) - length(CAST(n AS STRING)) - 1)",`, 1)
+	text = strings.Replace(text, "fields: {symbol: symbol,", `fields: {id: "symbol || '-' || n", symbol: symbol,`, 1)
+	text = strings.Replace(text, "fields: {symbol: s,", `fields: {id: "s || '-um-' || t", symbol: s,`, 1)
+	w := newWorld(t, text)
+	w.put("BTC-2024-08-20.csv", 0, "symbol,n,price,time", "BTC,1,1,2024-08-19T10:00:00Z", "BTC,2,1,2024-08-19T10:00:00Z")
+	w.batch(ingest.BatchOptions{})
+	p := newTopic("trades")
+	for _, id := range []int64{1, 200} {
+		p.publish("%s", tradeLine(id))
+	}
+	if _, err := w.stream(p.reader(), ingest.StreamOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	before := w.rows("trades", "id", "price")
+	x := &exchange{zip: "symbol,n,price,time\nBTC,2,77,2024-08-19T11:00:00Z\n"}
+	rep, err := w.Repair(t.Context(), ingest.RepairOptions{Source: "live", Fetcher: x, TempDir: t.TempDir()})
+	if err != nil || len(rep.Archives) != 1 {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	equal(t, "rows of the other market", w.rows("trades", "id", "price"), before)
+	if _, err := w.store.Stat(t.Context(), "raw/batch/um/BTC-2024-08-20.csv"); err != nil {
+		t.Error(err)
+	}
+}
+
 // The ledger agrees with a count that knows nothing of ranges, whatever is missing.
 func TestLedgerAgainstSets(t *testing.T) {
 	rng := testscale.Rand(t)

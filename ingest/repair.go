@@ -7,6 +7,7 @@ import (
 	"iter"
 	"maps"
 	"math"
+	"path"
 	"slices"
 	"time"
 
@@ -195,7 +196,11 @@ func (l *Lake) repairByArchive(ctx context.Context, src *pipeline.Source, holes 
 	if len(paths) == 0 {
 		return false, nil
 	}
-	land, err := l.Land(ctx, paths, LandOptions{})
+	dir := LandingPath
+	if src.Repair.Market == pipeline.RepairUM { // spot has archives of the same names
+		dir = path.Join(LandingPath, pipeline.RepairUM)
+	}
+	land, err := l.Land(ctx, paths, LandOptions{Dir: dir})
 	if err != nil {
 		return false, err
 	}
