@@ -112,7 +112,11 @@ func (l *Lake) maintainTable(ctx context.Context, name string, t *delta.Table, o
 		}
 	}
 	if (policy.Vacuum || o.Vacuum) && !o.CompactOnly {
-		v, err := t.Vacuum(ctx, delta.VacuumOptions{Retention: max(policy.Retention, retentionMin), Hook: l.hook})
+		s, err := t.Snapshot(ctx)
+		if err != nil {
+			return err
+		}
+		v, err := t.Vacuum(ctx, delta.VacuumOptions{Retention: max(policy.Retention, retentionMin, s.DeletedFileRetention()), Hook: l.hook})
 		if err != nil {
 			return err
 		}
