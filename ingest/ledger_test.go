@@ -53,6 +53,7 @@ type exchange struct {
 	err   error // after its first answer
 	asked [][2]int64
 	zip   string
+	zips  int // how often it was fetched
 }
 
 func (x *exchange) Name() string { return "binance" }
@@ -79,6 +80,7 @@ func (x *exchange) Archive(_ context.Context, symbol, day, dir string) (string, 
 	if x.zip == "" {
 		return "", ingest.ErrNoArchive
 	}
+	x.zips++
 	p := filepath.Join(dir, symbol+"-"+day+".csv")
 	return p, os.WriteFile(p, []byte(x.zip), 0o600)
 }
@@ -281,6 +283,32 @@ func TestRepairFromTheArchive(t *testing.T) {
 	equal(t, "holes", holesText(w.gaps(ingest.GapsOptions{})), []string{"BTC 77-77 source"})
 	if d := w.gaps(ingest.GapsOptions{}).Days[0]; d.Files != 297 || d.Streams != 2 {
 		t.Errorf("%+v", d)
+	}
+}
+
+// An archive that does not fill a hole, as its rows are in quarantine, is not fetched by each look of cauce up.
+func TestRepairRemembersArchives(t *testing.T) {
+	w := newWorld(t, ledgerLake)
+	p := newTopic("trades")
+	for _, id := range []int64{1, 200} {
+		p.publish("%s", tradeLine(id))
+	}
+	if _, err := w.stream(p.reader(), ingest.StreamOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	x := &exchange{zip: "symbol,n,price,time\nBTC,2,-1,2024-08-20T12:00:00Z\n"}
+	o := ingest.RepairOptions{Source: "live", Fetcher: x, TempDir: t.TempDir(), Had: map[string]time.Time{}}
+	for _, c := range []struct {
+		after time.Duration
+		zips  int
+	}{{0, 1}, {time.Minute, 1}, {time.Hour, 2}} {
+		w.clock.mu.Lock()
+		w.clock.at = w.clock.at.Add(c.after)
+		w.clock.mu.Unlock()
+		r, err := w.Repair(t.Context(), o)
+		if err != nil || x.zips != c.zips || len(r.Warnings) == 0 {
+			t.Errorf("after %s: fetched %d times, want %d: %v, %v", c.after, x.zips, c.zips, r.Warnings, err)
+		}
 	}
 }
 

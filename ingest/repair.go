@@ -24,6 +24,9 @@ const repairRowsMax = 20_000
 // archiveDaysMax bounds the archives that one repair of a hole fetches.
 const archiveDaysMax = 366
 
+// archiveAgain is how long an archive that was read is not fetched again where it is remembered.
+const archiveAgain = time.Hour
+
 // ErrNoArchive is returned (wrapped) by a Fetcher that has no archive of a day.
 var ErrNoArchive = errors.New("there is no archive of that day")
 
@@ -63,7 +66,10 @@ type RepairOptions struct {
 	TempDir string
 	// Before are holes that were there when somebody looked before: only ids in them are fetched, because what is missing
 	// at the moving end of a stream is mostly under way. nil: every hole is.
-	Before  []Hole
+	Before []Hole
+	// Had is when archives were read last, by symbol and day, for those who repair all the time: one is not fetched again
+	// within an hour, as it would say the same. nil: nothing is remembered.
+	Had     map[string]time.Time
 	OnEpoch func(EpochReport) // nil: nobody listens
 }
 
@@ -165,6 +171,7 @@ func (l *Lake) repairByArchive(ctx context.Context, src *pipeline.Source, holes 
 	type want struct{ symbol, day string }
 	tried := map[want]bool{}
 	var paths []string
+	var read []want
 	for _, h := range holes {
 		if !o.Archive && h.IDs <= src.Repair.IDsMax {
 			continue
@@ -182,6 +189,10 @@ func (l *Lake) repairByArchive(ctx context.Context, src *pipeline.Source, holes 
 				continue
 			}
 			tried[w] = true
+			if had, ok := o.Had[w.symbol+" "+w.day]; ok && l.clock().Sub(had) < archiveAgain {
+				r.Warnings = append(r.Warnings, fmt.Sprintf("%s %s: its archive was read at %s and did not fill the hole", w.symbol, w.day, had.UTC().Format(time.RFC3339)))
+				continue
+			}
 			p, err := o.Fetcher.Archive(ctx, w.symbol, w.day, o.TempDir)
 			if errors.Is(err, ErrNoArchive) {
 				r.Warnings = append(r.Warnings, fmt.Sprintf("%s %s: %v", w.symbol, w.day, err))
@@ -190,7 +201,7 @@ func (l *Lake) repairByArchive(ctx context.Context, src *pipeline.Source, holes 
 			if err != nil {
 				return false, err
 			}
-			paths = append(paths, p)
+			paths, read = append(paths, p), append(read, w)
 		}
 	}
 	if len(paths) == 0 {
@@ -214,6 +225,11 @@ func (l *Lake) repairByArchive(ctx context.Context, src *pipeline.Source, holes 
 		r.Epochs += b.Epochs
 		for _, f := range b.FailedFiles {
 			r.Warnings = append(r.Warnings, f.File+": "+f.Error)
+		}
+	}
+	if err == nil && o.Had != nil {
+		for _, w := range read {
+			o.Had[w.symbol+" "+w.day] = l.clock()
 		}
 	}
 	return true, err

@@ -38,6 +38,7 @@ func (u *up) repair(ctx context.Context, src *pipeline.Source, f *fetcher) error
 	u.l.watch.report("repair "+src.Name, nil) // it has nothing to wait for
 	var told time.Time                        // when holes that stay were told of last
 	var wide time.Time                        // when it looked at all of repairDays last
+	had := map[string]time.Time{}
 	tick := time.NewTicker(src.Repair.Every)
 	defer tick.Stop()
 	for {
@@ -57,7 +58,7 @@ func (u *up) repair(ctx context.Context, src *pipeline.Source, f *fetcher) error
 		}
 		u.l.watch.repaired(src, g)
 		if g.Missing > 0 && len(before) > 0 {
-			r, err := u.a.repairSource(ctx, u.l, ingest.RepairOptions{Source: src.Name, Fetcher: f, GapsOptions: o, Before: before})
+			r, err := u.a.repairSource(ctx, u.l, ingest.RepairOptions{Source: src.Name, Fetcher: f, GapsOptions: o, Before: before, Had: had})
 			if err != nil {
 				return err
 			}
