@@ -596,8 +596,36 @@ func (in *intake) orphaned() bool {
 func (in *intake) settleCopies() {
 	for _, m := range in.copies {
 		in.b.known[m.Name] = true
+		in.b.warnOfName(m, in.marks)
 	}
 	in.b.copies = append(in.b.copies, in.copies...)
+}
+
+// warnOfName warns of a copy that would have other rows than the file whose content it has, because the lake file reads
+// something out of the names: it is passed over all the same.
+func (b *batchRun) warnOfName(m FileMark, marks []FileMark) {
+	if !b.plan.Uses("file_group") || b.source.FromFilename == nil {
+		return
+	}
+	groups := func(name string) (out []string) {
+		for i, v := range b.source.FromFilename.FindStringSubmatch(path.Base(name)) {
+			if b.source.FromFilename.SubexpNames()[i] != "" {
+				out = append(out, v)
+			}
+		}
+		return out
+	}
+	read := slices.Clone(marks)
+	for _, f := range b.state.files {
+		read = append(read, f)
+	}
+	same := slices.DeleteFunc(read, func(f FileMark) bool { return f.SHA256 != m.SHA256 || f.Name == m.Name || f.Copy })
+	if len(same) == 0 || slices.ContainsFunc(same, func(f FileMark) bool { return slices.Equal(groups(f.Name), groups(m.Name)) }) {
+		return
+	}
+	slices.SortFunc(same, func(x, y FileMark) int { return strings.Compare(x.Name, y.Name) })
+	b.warn(fmt.Sprintf("%s: it has the content of %s, which was read, and is passed over, although its name says something else (file_group); if its rows are others, put what tells them apart into the file",
+		m.Name, same[0].Name))
 }
 
 // vanished tells whether a file that was listed is gone, as one that somebody moves away is.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -65,4 +66,31 @@ func TestRenamedCopiesAreHashedOnce(t *testing.T) {
 	}
 	run("nothing", 0, 4, 0)
 	equal(t, "rows", w.rows("trades", "id"), []string{"a", "b", "c"})
+}
+
+// A file of known content whose name says something else may have other rows: it is not passed over in silence.
+func TestCopyWhoseNameSaysSomethingElse(t *testing.T) {
+	w := newWorld(t, `
+version: 1
+storage: file:./data
+tables:
+  stock: {columns: {store: STRING, sku: STRING, qty: LONG}, key: [store, sku]}
+sources:
+  files:
+    table: stock
+    kind: files
+    location: ["raw/batch/*.csv"]
+    from_filename: '^(?P<store>[a-z]+)(_\d+)?\.csv$'
+    fields: {store: file_group('store'), sku: sku, qty: qty}
+`)
+	for _, c := range []struct {
+		file string
+		warn bool
+	}{{"lima.csv", false}, {"lima_1.csv", false}, {"quito.csv", true}, {"9.csv", true}} {
+		w.put(c.file, 0, "sku,qty", "a,1")
+		r := w.batch(ingest.BatchOptions{})
+		if warned := len(r.Warnings) == 1 && strings.Contains(r.Warnings[0], "raw/batch/"+c.file) && strings.Contains(r.Warnings[0], "raw/batch/lima.csv"); warned != c.warn {
+			t.Errorf("%s: warnings %q", c.file, r.Warnings)
+		}
+	}
 }
