@@ -132,24 +132,15 @@ func (p Compare) decide(f *fileFacts) verdict {
 	// lo and hi say how the bounds lie to the value; an unknown bound leaves all open.
 	canLess, canEqual, canGreater := true, true, true
 	if c.min != nil {
-		if d, ok := c.min.lo.compare(val.hi); ok {
-			canLess = canLess && d < 0
-			if d > 0 {
-				canEqual = false
-			}
-		}
-		// A least value that is equal to the searched one rules out lesser ones.
-		if d, ok := c.min.lo.compare(val.lo); ok && d >= 0 {
-			canLess = false
+		if d, ok := c.min.lo.compare(val.hi); ok && d >= 0 {
+			canLess = false // one that is equal rules out lesser ones too, where both are exact
+			canEqual = d == 0
 		}
 	}
 	if c.max != nil {
-		if d, ok := c.max.hi.compare(val.lo); ok && d < 0 {
-			canEqual = false
+		if d, ok := c.max.hi.compare(val.lo); ok && d <= 0 {
 			canGreater = false
-		}
-		if d, ok := c.max.hi.compare(val.hi); ok && d <= 0 {
-			canGreater = false
+			canEqual = canEqual && d == 0
 		}
 	}
 	if c.float {
