@@ -29,7 +29,7 @@ func (q *parsedQuery) predicates(ctx context.Context, c *conn, tables map[string
 		if all[name] {
 			continue
 		}
-		p, failed, err := r.predicate(ctx, c, tables, q.strict)
+		p, failed, err := r.predicate(ctx, c, tables, q.strict, q.names(tables))
 		if err != nil {
 			return nil, err
 		}
@@ -55,7 +55,7 @@ func (q *parsedQuery) predicates(ctx context.Context, c *conn, tables map[string
 	return out, nil
 }
 
-func (r *tableRef) predicate(ctx context.Context, c *conn, tables map[string]*QueryTable, strict bool) (_ delta.Predicate, failed bool, _ error) {
+func (r *tableRef) predicate(ctx context.Context, c *conn, tables map[string]*QueryTable, strict bool, named func(string) bool) (_ delta.Predicate, failed bool, _ error) {
 	if r.selectNode == nil || !r.plainJoins {
 		return nil, false, nil
 	}
@@ -63,7 +63,7 @@ func (r *tableRef) predicate(ctx context.Context, c *conn, tables map[string]*Qu
 	if !ok {
 		return nil, false, nil
 	}
-	p := &pruner{ctx: ctx, conn: c, ref: r, tables: tables, strict: strict}
+	p := &pruner{ctx: ctx, conn: c, ref: r, tables: tables, strict: strict, named: named}
 	pred := p.condition(where)
 	return pred, p.failed, ctx.Err()
 }
@@ -77,6 +77,8 @@ type pruner struct {
 	failed bool // a constant could not be evaluated
 	strict bool // only constants that cost nothing are evaluated
 	asked  int  // constants that DuckDB has evaluated
+	// named tells whether the statement may mean a column by a name that DuckDB takes for a function where there is none.
+	named func(name string) bool
 }
 
 // askedMax bounds the constants of a reference that DuckDB evaluates, with a statement or more for each: beyond them conditions
@@ -93,6 +95,10 @@ var flipped = map[string]string{"=": "=", "<>": "<>", "<": ">", "<=": ">=", ">":
 // condition gives a predicate that every row meets for which n can be true; nil where nothing can be said.
 func (p *pruner) condition(n node) delta.Predicate {
 	kind, _ := n["type"].(string)
+	// A collation of one side is that of the whole comparison: values that are not the same are then equal, and in another order.
+	if !strings.HasPrefix(kind, "CONJUNCTION_") && collated(n) {
+		return nil
+	}
 	switch kind {
 	case "CONJUNCTION_AND":
 		var ps []delta.Predicate
@@ -169,6 +175,24 @@ func (p *pruner) condition(n node) delta.Predicate {
 		return p.compare(flipped[op], right, left)
 	}
 	return nil
+}
+
+// collated reports whether a tree names a collation.
+func collated(v any) bool {
+	switch v := v.(type) {
+	case node:
+		if name, _ := v["collation"].(string); v["class"] == "COLLATE" || name != "" {
+			return true
+		}
+		for _, e := range v {
+			if collated(e) {
+				return true
+			}
+		}
+	case []any:
+		return slices.ContainsFunc(v, collated)
+	}
+	return false
 }
 
 // column finds the column of the pruned table that n names.
@@ -282,7 +306,7 @@ var volatileFunctions = []string{"random", "uuid", "gen_random_uuid", "uuidv4", 
 // constant evaluates an expression that names no column of any table, as DuckDB does; ok is false for what is none, or
 // has a type for which there is no sure comparison.
 func (p *pruner) constant(n node, t delta.Type) (v any, ok bool) {
-	if !constantTree(n) || p.strict && !cheapTree(n) {
+	if !constantTree(n, p.named) || p.strict && !cheapTree(n) {
 		return nil, false
 	}
 	plainText := n["class"] == "CONSTANT"
@@ -296,7 +320,7 @@ func (p *pruner) constant(n node, t delta.Type) (v any, ok bool) {
 			p.failed = true
 			return nil, false
 		}
-		row, err := p.conn.one(p.ctx, "SELECT typeof(v), CASE typeof(v) WHEN 'TIMESTAMP' THEN epoch_us(v::TIMESTAMP)::VARCHAR WHEN 'TIMESTAMP WITH TIME ZONE' THEN epoch_us(v::TIMESTAMPTZ)::VARCHAR ELSE v::VARCHAR END FROM (SELECT "+sql+"\n AS v)")
+		row, err := p.conn.one(p.ctx, "SELECT typeof(v), CASE typeof(v) WHEN 'TIMESTAMP' THEN coalesce(epoch_us(v::TIMESTAMP)::VARCHAR, v::VARCHAR) WHEN 'TIMESTAMP WITH TIME ZONE' THEN coalesce(epoch_us(v::TIMESTAMPTZ)::VARCHAR, v::VARCHAR) ELSE v::VARCHAR END FROM (SELECT "+sql+"\n AS v)")
 		if err != nil || len(row) != 2 {
 			p.failed = true
 			return nil, false
@@ -321,6 +345,8 @@ func (p *pruner) constant(n node, t delta.Type) (v any, ok bool) {
 		return text, t == delta.String
 	case typ == "DATE":
 		return p.days(text)
+	case strings.HasPrefix(typ, "TIMESTAMP") && strings.HasSuffix(text, "infinity"): // before or after all times, and no number
+		return nil, false
 	case typ == "TIMESTAMP" && t == delta.Timestamp: // a wall clock becomes an instant in the zone of the session
 		return p.instant("make_timestamp(" + text + ")::TIMESTAMPTZ")
 	case typ == "TIMESTAMP WITH TIME ZONE" && t == delta.Date: // the days of the column begin in the zone of the session
@@ -432,9 +458,41 @@ func (p *pruner) instant(sql string) (any, bool) {
 	return time.UnixMicro(us).UTC(), ok
 }
 
+// names tells of a name whether the statement may mean a column by it: one of its tables has such a column, one of its parts
+// gives something this name, or it reads what has columns that are not known here.
+func (q *parsedQuery) names(tables map[string]*QueryTable) func(name string) bool {
+	return func(name string) bool {
+		for _, t := range tables {
+			if _, has := t.Snapshot.Schema().Field(name); has {
+				return true
+			}
+		}
+		unknown := func(r *tableRef) bool { return tables[strings.ToLower(r.table)] == nil }
+		other := func(s shippedName) bool { return s.relation.Snapshot == nil }
+		return slices.ContainsFunc(q.refs, unknown) || slices.ContainsFunc(q.relations, other) || gives(q.node, name)
+	}
+}
+
+// gives reports whether a name stands anywhere in a tree but where it means a column.
+func gives(v any, name string) bool {
+	switch v := v.(type) {
+	case node:
+		for k, e := range v {
+			if k != "column_names" && (strings.EqualFold(k, name) || gives(e, name)) {
+				return true
+			}
+		}
+	case []any:
+		return slices.ContainsFunc(v, func(e any) bool { return gives(e, name) })
+	case string:
+		return strings.EqualFold(v, name)
+	}
+	return false
+}
+
 // constantTree reports whether an expression has no part that could be a column, a sub-query or a volatile function.
 // A name that DuckDB takes for a function, such as current_date, is a constant.
-func constantTree(v any) bool {
+func constantTree(v any, named func(name string) bool) bool {
 	switch v := v.(type) {
 	case node:
 		switch v["class"] {
@@ -446,7 +504,7 @@ func constantTree(v any) bool {
 			s, _ := names[0].(string)
 			switch strings.ToLower(s) {
 			case "current_date", "current_timestamp", "localtimestamp", "today":
-				return true
+				return !named(s)
 			}
 			return false
 		case "SUBQUERY", "PARAMETER", "WINDOW", "LAMBDA", "STAR", "POSITIONAL_REFERENCE", "DEFAULT":
@@ -457,13 +515,13 @@ func constantTree(v any) bool {
 			}
 		}
 		for _, e := range v {
-			if !constantTree(e) {
+			if !constantTree(e, named) {
 				return false
 			}
 		}
 	case []any:
 		for _, e := range v {
-			if !constantTree(e) {
+			if !constantTree(e, named) {
 				return false
 			}
 		}
