@@ -261,6 +261,9 @@ func readParquet(paths []string, byFolder bool, partition []scanColumn) string {
 // globEscape keeps DuckDB from taking characters of a path for a pattern.
 var globEscape = strings.NewReplacer("[", "[[]", "*", "[*]", "?", "[?]")
 
+// hiveNull is hive's folder name for a null partition value.
+const hiveNull = "__HIVE_DEFAULT_PARTITION__"
+
 // foldersTellPartitions reports whether each file lies in the hive folder that its partition values in the log give,
 // in plain characters. The engine may then take the values from the path, which costs nothing a row. A path proves
 // nothing by itself (PROTOCOL.md, "Partition Value Serialization"): a file elsewhere makes the values come from the log.
@@ -284,6 +287,10 @@ func foldersTellPartitions(info delta.TableInfo, files []delta.File) bool {
 	}
 	for _, f := range files {
 		for _, v := range f.Add.PartitionValues {
+			// In a path DuckDB takes the word NULL, in any case, and hive's name of null for no value.
+			if v != nil && (strings.EqualFold(*v, "null") || strings.EqualFold(*v, hiveNull)) {
+				return false
+			}
 			if v != nil && strings.Trim(*v, "0123456789-_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
 				return false
 			}
