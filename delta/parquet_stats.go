@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"math"
 	"strconv"
+	"unicode/utf8"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -280,7 +281,9 @@ func (c *columnStats) put(lo, hi, nulls map[string]any) {
 			hi[c.name] = json.Number(strconv.FormatFloat(h, 'g', -1, bits))
 		}
 	case String:
-		lo[c.name] = StatsMin(string(c.lo.s))
+		if utf8.Valid(c.lo.s) { // JSON has another character for what is no text, and that may be greater
+			lo[c.name] = StatsMin(string(c.lo.s))
+		}
 		if m, ok := StatsMax(string(c.hi.s)); ok {
 			hi[c.name] = m
 		}
