@@ -52,8 +52,8 @@ type TableLedger struct {
 // States of a DayLedger.
 const (
 	DayComplete   = "complete"
-	DayIncomplete = "incomplete" // ids are missing that the source has, or may have
-	DaySoFar      = "complete so far"
+	DayIncomplete = "incomplete"      // ids are missing that the source has, or may have
+	DaySoFar      = "complete so far" // today, or the last day of a series whose last id came in a stream: more may have come behind it
 )
 
 // DayLedger is the statement about one series on one day.
@@ -219,6 +219,17 @@ func (l *Lake) tableGaps(ctx context.Context, t *pipeline.Table, snap *delta.Sna
 		torn[key{h.Series, h.FromDay}], torn[key{h.Series, h.ToDay}] = true, true
 	}
 	r.Holes = append(r.Holes, holes...)
+	// Where a day ends is told by an id behind it, or by the file that the last one stands in.
+	last := map[string]pipeline.LedgerRange{}
+	for _, g := range ranges {
+		if l, ok := last[g.Series]; !ok || g.To > l.To {
+			last[g.Series] = g
+		}
+	}
+	open := map[key]bool{}
+	for series, g := range last {
+		open[key{series, g.Day}] = !slices.ContainsFunc(g.ToPlaces, func(p pipeline.LedgerPlace) bool { return strings.HasPrefix(p.Origin, "f:") })
+	}
 	today := l.now().In(t.Timezone).Format(time.DateOnly)
 	for _, d := range days {
 		k := key{d.Series, d.Day}
@@ -230,7 +241,7 @@ func (l *Lake) tableGaps(ctx context.Context, t *pipeline.Table, snap *delta.Sna
 		switch {
 		case torn[k]:
 			s.State = DayIncomplete
-		case d.Day >= today:
+		case d.Day >= today, open[k]:
 			s.State = DaySoFar
 		}
 		s.Statement = s.say(t.Ledger.Unit)

@@ -140,6 +140,39 @@ func TestLedgerSinceADayWithoutItsFirstIDs(t *testing.T) {
 	}
 }
 
+// The last day of a series ends where its file does. Of what came in a stream nobody knows whether more would have come, until
+// something does.
+func TestLedgerOfADayWithAnOpenEnd(t *testing.T) {
+	w := newWorld(t, ledgerLake)
+	w.put("a.csv", 0, "symbol,n,price,time", "ETH,1,1,2024-08-18T10:00:00Z", "ETH,2,1,2024-08-18T11:00:00Z")
+	w.batch(ingest.BatchOptions{})
+	said := func() (out []string) {
+		for _, d := range w.gaps(ingest.GapsOptions{}).Days {
+			out = append(out, d.Statement)
+		}
+		return out
+	}
+	s := &partitioned{}
+	trade := func(id int64, at string) {
+		day, err := time.Parse(time.RFC3339, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.add(0, fmt.Sprintf(`{"s":"BTC","t":%d,"p":"1","T":%d}`, id, day.UnixMilli()))
+	}
+	trade(1, "2024-08-18T10:00:00Z")
+	trade(2, "2024-08-18T12:00:00Z")
+	if _, err := w.stream(s, ingest.StreamOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "the stream died", said(), []string{"2024-08-18 BTC: complete so far, 2 trades, ids 1..2", "2024-08-18 ETH: complete, 2 trades, ids 1..2"})
+	trade(3, "2024-08-19T00:00:01Z")
+	if _, err := w.stream(s, ingest.StreamOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "it goes on", said(), []string{"2024-08-18 BTC: complete, 2 trades, ids 1..2", "2024-08-18 ETH: complete, 2 trades, ids 1..2", "2024-08-19 BTC: complete so far, 1 trades, ids 3..3"})
+}
+
 func TestLedgerNamesHolesAndTheirOwners(t *testing.T) {
 	w := newWorld(t, ledgerLake)
 	if r := w.gaps(ingest.GapsOptions{}); r.Tables[0].Version != -1 || r.Missing != 0 {

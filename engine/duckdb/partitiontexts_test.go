@@ -22,3 +22,13 @@ func TestPartitionTextsThatLookLikeNull(t *testing.T) {
 		}
 	}
 }
+
+// A partition column may have a name that no folder has as it is.
+func TestPartitionNamesThatAreEscaped(t *testing.T) {
+	e := testEngine(t)
+	tab := valuesTable(t, "t", []delta.Field{{Name: "i", Type: delta.Long, Nullable: true}, {Name: "a:b", Type: delta.String, Nullable: true}}, []string{"a:b"},
+		`[{"i": 1, "a:b": "x"}, {"i": 2, "a:b": "y"}]`)
+	if got, _ := firstColumn(t, e, `SELECT i FROM t WHERE "a:b" = 'y'`, tab); strings.Join(got, " ") != "2" {
+		t.Errorf("%v, not 2", got)
+	}
+}

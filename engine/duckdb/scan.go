@@ -264,6 +264,11 @@ var globEscape = strings.NewReplacer("[", "[[]", "*", "[*]", "?", "[?]")
 // hiveNull is hive's folder name for a null partition value.
 const hiveNull = "__HIVE_DEFAULT_PARTITION__"
 
+// plain tells whether a text stands in a path as it is.
+func plain(s string) bool {
+	return strings.Trim(s, "0123456789-_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") == ""
+}
+
 // foldersTellPartitions reports whether each file lies in the hive folder that its partition values in the log give,
 // in plain characters. The engine may then take the values from the path, which costs nothing a row. A path proves
 // nothing by itself (PROTOCOL.md, "Partition Value Serialization"): a file elsewhere makes the values come from the log.
@@ -283,15 +288,14 @@ func foldersTellPartitions(info delta.TableInfo, files []delta.File) bool {
 		if c.field.Type != delta.Date && c.field.Type != delta.Long && c.field.Type != delta.Integer && c.field.Type != delta.String {
 			return false
 		}
-		names[i] = c.physical
+		if names[i] = c.physical; !plain(c.physical) { // DuckDB does not undo hive's escapes in names
+			return false
+		}
 	}
 	for _, f := range files {
 		for _, v := range f.Add.PartitionValues {
 			// In a path DuckDB takes the word NULL, in any case, and hive's name of null for no value.
-			if v != nil && (strings.EqualFold(*v, "null") || strings.EqualFold(*v, hiveNull)) {
-				return false
-			}
-			if v != nil && strings.Trim(*v, "0123456789-_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
+			if v != nil && (strings.EqualFold(*v, "null") || strings.EqualFold(*v, hiveNull) || !plain(*v)) {
 				return false
 			}
 		}
