@@ -54,7 +54,7 @@ func TestConditionsWithInexactNumbersKeepTheirRows(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, _, err := array.RecordFromJSON(memory.DefaultAllocator, s.Arrow(), strings.NewReader(c.row), array.WithUseNumber())
+		b, _, err := array.RecordFromJSON(memory.DefaultAllocator, s.Arrow(), strings.NewReader(c.row))
 		if err != nil {
 			t.Fatal(err)
 		}
