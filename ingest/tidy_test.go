@@ -3,6 +3,7 @@ package ingest_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -81,7 +82,7 @@ func TestMaintenanceTidiesProgress(t *testing.T) {
 	w.clock.at = w.clock.at.Add(2 * time.Hour)
 	check("both are old", 2*41, 92-80, 92-80)
 	check("nothing is left to do", 0, 92-80, 92-80)
-	if n := count("history/files", "10.json"); n != 1 {
+	if !slices.Contains(names("history/files"), "10.json") {
 		t.Errorf("the winner file of the quarantined row's epoch is gone: %v", names("history/files"))
 	}
 	// What was quarantined in an epoch whose progress is gone can still be tried again.
