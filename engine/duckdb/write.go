@@ -238,7 +238,11 @@ func (j *writeJob) copyAll(ctx context.Context, from string, rows int64) ([]delt
 	}
 	apart := orderBy != "" || tooLarge
 	if !apart && j.rel.total < sharedRowsMin {
-		return j.copy(ctx, from, "", parts, false)
+		files, err := j.copy(ctx, from, "", parts, false)
+		if err != nil || !j.overwritten(ctx, files) {
+			return files, err
+		}
+		apart = true
 	}
 	groups, err := j.groups(ctx, parts)
 	if err != nil {
@@ -249,10 +253,15 @@ func (j *writeJob) copyAll(ctx context.Context, from string, rows int64) ([]delt
 		scanned += g.scanned
 	}
 	if !apart && scanned > j.rel.total*3/2 {
+		var files []delta.WrittenFile
 		if shares := j.shares(); len(shares) > 1 {
-			return j.copyShares(ctx, shares, parts)
+			files, err = j.copyShares(ctx, shares, parts)
+		} else {
+			files, err = j.copy(ctx, from, "", parts, false)
 		}
-		return j.copy(ctx, from, "", parts, false)
+		if err != nil || !j.overwritten(ctx, files) {
+			return files, err
+		}
 	}
 	if len(groups) >= j.e.threads {
 		defer j.e.crew(ctx)()
@@ -292,6 +301,20 @@ func (j *writeJob) copyAll(ctx context.Context, from string, rows int64) ([]delt
 		all = append(all, f...)
 	}
 	return all, err
+}
+
+// overwritten tells whether two partitions were written to one file, and removes all files then: a partitioned COPY gives
+// null and the text that hive calls its folder one folder, and both the same name in it.
+func (j *writeJob) overwritten(ctx context.Context, files []delta.WrittenFile) bool {
+	seen := map[string]bool{}
+	for _, f := range files {
+		seen[f.Path] = true
+	}
+	if len(seen) == len(files) {
+		return false
+	}
+	j.undo(ctx, files)
+	return true
 }
 
 // partitionGroup is the rows of one partition.
