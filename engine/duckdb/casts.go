@@ -333,7 +333,8 @@ func (c *cursor) zone() (offset int, local, ok bool) {
 // parseISO reads an ISO 8601 date or date and time, in extended or basic form, "T" or a blank between the two, with or
 // without fraction and zone; a time without zone is in loc. It gives microseconds since 1970 in UTC.
 func parseISO(s string, loc *time.Location) (int64, bool) {
-	c := cursor{s: strings.Trim(s, blanks)}
+	s = strings.Trim(s, blanks)
+	c := cursor{s: s}
 	y, mo, d, ok := c.date()
 	if !ok {
 		return 0, false

@@ -125,6 +125,15 @@ func TestEventTimes(t *testing.T) {
 	}
 }
 
+// Eight digits are no time, with blanks around them either.
+func TestDaysWithoutDashesAreNoTimes(t *testing.T) {
+	for _, s := range []string{"20240820", " 20240820 ", "20240820  "} {
+		if us, ok := parseISO(s, time.UTC); ok {
+			t.Errorf("%q is %d", s, us)
+		}
+	}
+}
+
 // The scanner accepts what encoding/json accepts as an object, and finds the same values.
 func FuzzJSONRecord(f *testing.F) {
 	for _, s := range []string{`{"t":1,"T":"x"}`, `{"a":{"b":[1,{"c":null}]},"a.b":3}`, `{"t":1e5,"t":null}`, `{"s":"\ud83d\ude00\n"}`, `[1]`, `{`, `{"a":01}`, `{"a":"\x"}`, `{} x`, ``} {

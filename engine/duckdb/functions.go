@@ -124,6 +124,17 @@ func registerFunctions(c *sql.Conn) error {
 		}},
 		{"cauce_event_time", []duckdb.Type{str, str}, i64, inZone(parseEventTime)},
 		{"cauce_timestamp", []duckdb.Type{str, str}, i64, inZone(parseISO)},
+		{"cauce_nested", []duckdb.Type{str, str, str}, str, func(v []driver.Value) (any, error) {
+			t, err := nestedType(text(v[1]))
+			if err != nil {
+				return nil, err
+			}
+			z, err := zone(text(v[2]))
+			if err != nil {
+				return nil, err
+			}
+			return orNull(nestedText(text(v[0]), t, z))
+		}},
 		{"cauce_wall", []duckdb.Type{str}, i64, func(v []driver.Value) (any, error) { return orNull(parseWall(text(v[0]))) }},
 		{"cauce_pattern_time", []duckdb.Type{str, str, str}, i64, func(v []driver.Value) (any, error) {
 			z, err := zone(text(v[2]))

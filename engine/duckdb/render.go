@@ -360,6 +360,9 @@ func (r *renderer) fromText(x string, t delta.Type) string {
 	case delta.Decimal:
 		return decimalFromText(x, t)
 	}
+	if exactlyNested(t) {
+		x = "cauce_nested(" + x + ", " + quoteText(t.String()) + ", " + quoteText(r.zone) + ")"
+	}
 	return "TRY_CAST(TRY_CAST(" + x + " AS JSON) AS " + typ + ")"
 }
 
