@@ -491,3 +491,19 @@ func TestQuarantinedMessageNamesItsPlace(t *testing.T) {
 		}
 	}
 }
+
+// Where records are counted otherwise than when they came into quarantine, those at their positions are others.
+func TestRetryWithAnotherHeader(t *testing.T) {
+	with := func(header string) string {
+		return strings.Replace(tradesLake, "fields: {text: text, n: n}", "csv: {header: "+header+", columns: [text, n]}\n    fields: {text: text, n: n}", 1)
+	}
+	w := newWorld(t, with("false"))
+	w.put("lines_1.csv", 0, "text,n", "one,1", "two,2")
+	w.batch(ingest.BatchOptions{})
+	w.load(strings.Replace(with("true"), ", columns: [text, n]", "", 1))
+	r, err := w.QuarantineRetry(context.Background(), ingest.QuarantineFilter{}, false)
+	if err != nil || r.Tried != 1 || r.Missing != 1 || r.Resolved != 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	equal(t, "rows", w.rows("lines", "text", "n"), []string{"one 1", "two 2"})
+}

@@ -309,7 +309,7 @@ func (l *Lake) feed(ctx context.Context, ep Epoch, src *pipeline.Source, s *prog
 			return nil, err
 		}
 		if lost := len(part) - len(usable); lost > 0 {
-			missing(lost, "%s: %d records cannot be read again: the file is gone, and they are longer than what quarantine keeps or no longer split", part[0].File, lost)
+			missing(lost, "%s: %d records cannot be read again: the file is gone, and they are longer than what quarantine keeps or no longer split, or csv settings count its records otherwise now (run batch --reprocess)", part[0].File, lost)
 		}
 		if len(usable) == 0 {
 			continue
@@ -356,6 +356,16 @@ func (l *Lake) reopen(ctx context.Context, src *pipeline.Source, s *progressStat
 			for i, q := range rows {
 				at[i] = q.Position
 			}
+			if rows, err = sameLines(ctx, raw, at, rows); err != nil {
+				return nil, nil, errors.Join(err, closeFile(raw))
+			}
+			if len(rows) == 0 {
+				return nil, nil, closeFile(raw)
+			}
+			at = at[:0]
+			for _, q := range rows {
+				at = append(at, q.Position)
+			}
 			sub := *raw
 			sub.Name, sub.Generation = first.File, first.Generation
 			sub.Path, sub.Plain = "", false // only these records, and not through an engine's own reader
@@ -363,10 +373,8 @@ func (l *Lake) reopen(ctx context.Context, src *pipeline.Source, s *progressStat
 			sub.RowsAt = func(ctx context.Context, at []int64) iter.Seq2[pipeline.RawRow, error] { return rowsAt(ctx, raw, at) }
 			return &sub, rows, nil
 		}
-		if raw.Close != nil {
-			if err := raw.Close(); err != nil {
-				return nil, nil, err
-			}
+		if err := closeFile(raw); err != nil {
+			return nil, nil, err
 		}
 	}
 	// The file is gone or another one now.
@@ -400,6 +408,35 @@ func (l *Lake) reopen(ctx context.Context, src *pipeline.Source, s *progressStat
 	}
 	fillFromSlice(raw, records)
 	return raw, usable, nil
+}
+
+func closeFile(raw *pipeline.RawFile) error {
+	if raw.Close == nil {
+		return nil
+	}
+	return raw.Close()
+}
+
+// sameLines leaves out the rows whose positions are those of other records now: with another csv.header or csv.multiline than
+// before, records are counted otherwise, and what stands at the position may be in the table already.
+func sameLines(ctx context.Context, raw *pipeline.RawFile, at []int64, rows []*QuarantineRow) ([]*QuarantineRow, error) {
+	lines := map[int64]int64{}
+	for r, err := range rowsAt(ctx, raw, at) {
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			return rows, nil //nolint:nilerr // whoever reads the file next says why
+		}
+		lines[r.Position] = r.Line
+	}
+	var out []*QuarantineRow
+	for _, q := range rows {
+		if line, ok := lines[q.Position]; ok && line == q.Line {
+			out = append(out, q)
+		}
+	}
+	return out, nil
 }
 
 // fillFromSlice makes records in memory the content of a file.
