@@ -210,10 +210,9 @@ func (p *pruner) column(n node) (delta.Field, bool) {
 	if t == nil {
 		return delta.Field{}, false
 	}
-	schema := t.Snapshot.Schema()
 	switch len(parts) {
 	case 1:
-		f, ok := schema.Field(parts[0])
+		f, ok := t.field(parts[0])
 		if !ok || p.ref.alone {
 			return f, ok
 		}
@@ -240,7 +239,7 @@ func (p *pruner) column(n node) (delta.Field, bool) {
 				return delta.Field{}, false
 			}
 		}
-		return schema.Field(parts[1])
+		return t.field(parts[1])
 	}
 	return delta.Field{}, false
 }

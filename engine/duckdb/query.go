@@ -27,6 +27,17 @@ type QueryTable struct {
 	// View is the SELECT of a view, Reads the tables that it names; they must be among the query's.
 	View  string
 	Reads []string
+
+	columns []string // those that may be seen; nil: all
+}
+
+// field finds a column that the statement can name. To it a column that may not be seen is none: the name then means
+// something else, such as a column of an outer SELECT.
+func (t *QueryTable) field(name string) (delta.Field, bool) {
+	if t.columns != nil && !contains(t.columns, name) {
+		return delta.Field{}, false
+	}
+	return t.Snapshot.Schema().Field(name)
 }
 
 // ErrStatement is returned (wrapped) for SQL that is not one SELECT over known tables.
@@ -156,7 +167,7 @@ func (e *Engine) query(ctx context.Context, sql string, tables []QueryTable, res
 		}
 		for _, s := range q.relations {
 			if s.relation.Snapshot != nil {
-				tables = append(tables, QueryTable{Name: s.name, Snapshot: s.relation.Snapshot, Hide: s.relation.Hide})
+				tables = append(tables, QueryTable{Name: s.name, Snapshot: s.relation.Snapshot, Hide: s.relation.Hide, columns: s.relation.Columns})
 			} else if err := c.materialise(ctx, s); err != nil {
 				return nil, err
 			}

@@ -307,7 +307,7 @@ func (e *Engine) shipQuery(ctx context.Context, c *conn, out *Shipped, q *parsed
 	tables := map[string]*QueryTable{}
 	for _, s := range q.relations {
 		if s.relation.Snapshot != nil {
-			tables[strings.ToLower(s.name)] = &QueryTable{Name: s.name, Snapshot: s.relation.Snapshot, Hide: s.relation.Hide}
+			tables[strings.ToLower(s.name)] = &QueryTable{Name: s.name, Snapshot: s.relation.Snapshot, Hide: s.relation.Hide, columns: s.relation.Columns}
 		}
 	}
 	wanted, err := q.predicates(ctx, c, tables)
