@@ -438,12 +438,15 @@ func (p *pruner) days(text string) (any, bool) {
 
 // utc tells whether the session's zone is sure to be UTC.
 func (p *pruner) utc() bool {
-	row, err := p.conn.one(p.ctx, "SELECT current_setting('TimeZone')")
-	if err != nil || len(row) != 1 {
-		p.failed = true
-		return false
-	}
-	return row[0] == "UTC"
+	is, err := p.conn.utc(p.ctx)
+	p.failed = p.failed || err != nil
+	return is
+}
+
+// utc tells whether the session's zone is sure to be UTC.
+func (c *conn) utc(ctx context.Context) (bool, error) {
+	row, err := c.one(ctx, "SELECT current_setting('TimeZone')")
+	return err == nil && len(row) == 1 && row[0] == "UTC", err
 }
 
 // instant evaluates a timestamp; one without a zone is given as if its wall clock were that of UTC.

@@ -76,7 +76,7 @@ func (e *Engine) scan(ctx context.Context, c *conn, info delta.TableInfo, files 
 	if s.local, err = e.localFiles(ctx, info.Store, files); err != nil {
 		return nil, err
 	}
-	groups, err := e.survey(ctx, info, files, s.local.paths, columns)
+	groups, err := e.survey(ctx, c, info, files, s.local.paths, columns)
 	if err != nil {
 		return nil, err
 	}

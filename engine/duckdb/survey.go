@@ -27,8 +27,9 @@ import (
 // handed over as a table.
 
 // plainByLog reports whether the log alone proves that DuckDB reads the columns of a file right: flat columns of one
-// type for ever, each with a value in the file, times in the range of every encoding.
-func plainByLog(f delta.File, columns []scanColumn) bool {
+// type for ever, each with a value in the file, times in the range of every encoding. Whether a writer took its times for
+// wall clocks the log does not say: only in UTC does DuckDB read them as the same.
+func plainByLog(f delta.File, columns []scanColumn, utc bool) bool {
 	if len(columns) == 0 {
 		return true
 	}
@@ -64,6 +65,9 @@ func plainByLog(f delta.File, columns []scanColumn) bool {
 		if err != nil || n < 0 || n >= records {
 			return false
 		}
+		if !utc && isTime(c.field.Type) {
+			return false
+		}
 		switch c.field.Type {
 		case delta.Date, delta.Timestamp, delta.TimestampNTZ:
 			// Before 1900 the calendar of the writer matters, and nanoseconds end in 2262.
@@ -73,6 +77,21 @@ func plainByLog(f delta.File, columns []scanColumn) bool {
 		}
 	}
 	return true
+}
+
+func isTime(t delta.Type) bool { return t == delta.Timestamp || t == delta.TimestampNTZ }
+
+// hasTime reports whether a type is or holds one of times.
+func hasTime(t delta.Type) bool {
+	switch t := t.(type) {
+	case *delta.Struct:
+		return slices.ContainsFunc(t.Fields, func(f delta.Field) bool { return hasTime(f.Type) })
+	case *delta.Array:
+		return hasTime(t.Element)
+	case *delta.Map:
+		return hasTime(t.Key) || hasTime(t.Value)
+	}
+	return isTime(t)
 }
 
 // reservedColumn reports whether a name means something of its own to DuckDB's reader.
@@ -208,13 +227,20 @@ type fileGroup struct {
 	odd   bool // not for DuckDB
 }
 
-// survey sorts files into groups.
-func (e *Engine) survey(ctx context.Context, info delta.TableInfo, files []delta.File, paths []string, columns []scanColumn) ([]fileGroup, error) {
+// survey sorts files into groups, for a connection that reads them.
+func (e *Engine) survey(ctx context.Context, c *conn, info delta.TableInfo, files []delta.File, paths []string, columns []scanColumn) ([]fileGroup, error) {
+	utc := true
+	if slices.ContainsFunc(columns, func(c scanColumn) bool { return !c.partition && hasTime(c.field.Type) }) {
+		var err error
+		if utc, err = c.utc(ctx); err != nil {
+			return nil, err
+		}
+	}
 	byID := strings.EqualFold(info.Config["delta.columnMapping.mode"], "id")
 	var plain []int
 	var rest []int
 	for i, f := range files {
-		if !byID && plainByLog(f, columns) {
+		if !byID && plainByLog(f, columns, utc) {
 			plain = append(plain, i)
 		} else {
 			rest = append(rest, i)
@@ -226,7 +252,7 @@ func (e *Engine) survey(ctx context.Context, info delta.TableInfo, files []delta
 		if err != nil {
 			return nil, err
 		}
-		if !s.asLogged(columns, info.Config) {
+		if !s.asLogged(columns, info.Config, utc) {
 			plain, rest = nil, make([]int, len(files))
 			for i := range rest {
 				rest[i] = i
@@ -258,7 +284,7 @@ func (e *Engine) survey(ctx context.Context, info delta.TableInfo, files []delta
 	}
 	at := map[string]int{}
 	for k, i := range rest {
-		names, sign, odd := shapes[k].resolve(columns, info.Config)
+		names, sign, odd := shapes[k].resolve(columns, info.Config, utc)
 		if odd {
 			names, sign = nil, "odd"
 		}
@@ -287,8 +313,8 @@ func (e *Engine) shape(f delta.File, path string) (*fileShape, error) {
 }
 
 // asLogged reports whether a file has the columns under the names that the log gives, in types that DuckDB reads right.
-func (s *fileShape) asLogged(columns []scanColumn, config map[string]string) bool {
-	names, _, odd := s.resolve(columns, config)
+func (s *fileShape) asLogged(columns []scanColumn, config map[string]string, utc bool) bool {
+	names, _, odd := s.resolve(columns, config, utc)
 	if odd {
 		return false
 	}
@@ -300,8 +326,9 @@ func (s *fileShape) asLogged(columns []scanColumn, config map[string]string) boo
 	return true
 }
 
-// resolve finds the columns in a file. sign tells apart files whose columns differ in name or type.
-func (s *fileShape) resolve(columns []scanColumn, config map[string]string) (names []string, sign string, odd bool) {
+// resolve finds the columns in a file. sign tells apart files whose columns differ in name or type. utc says whether the
+// file is read in that zone.
+func (s *fileShape) resolve(columns []scanColumn, config map[string]string, utc bool) (names []string, sign string, odd bool) {
 	if s.twins {
 		return nil, "", true
 	}
@@ -320,7 +347,7 @@ func (s *fileShape) resolve(columns []scanColumn, config map[string]string) (nam
 			b.WriteString("-;")
 			continue
 		}
-		if !s.native(n, c.field.Type, mode) {
+		if !s.native(n, c.field.Type, mode, utc) {
 			return nil, "", true
 		}
 		names[i] = n.Name()
@@ -366,9 +393,9 @@ func findNode(g *schema.GroupNode, f delta.Field, mode string) schema.Node {
 }
 
 // native reports whether DuckDB, reading a column and casting it to the type, gives what the protocol says.
-func (s *fileShape) native(n schema.Node, t delta.Type, mode string) bool {
+func (s *fileShape) native(n schema.Node, t delta.Type, mode string, utc bool) bool {
 	if g, ok := n.(*schema.GroupNode); ok {
-		return s.nativeGroup(g, t, mode)
+		return s.nativeGroup(g, t, mode, utc)
 	}
 	p, ok := n.(*schema.PrimitiveNode)
 	if !ok || p.RepetitionType() == parquet.Repetitions.Repeated {
@@ -409,7 +436,8 @@ func (s *fileShape) native(n schema.Node, t delta.Type, mode string) bool {
 			return false // DuckDB's end in 2262
 		}
 		l, ok := logical.(schema.TimestampLogicalType)
-		return ok && !s.legacyDates && l.TimeUnit() != schema.TimeUnitNanos
+		// The cast between wall clocks and instants goes by the zone.
+		return ok && !s.legacyDates && l.TimeUnit() != schema.TimeUnitNanos && (utc || l.IsAdjustedToUTC() == (t == delta.Timestamp))
 	}
 	return false
 }
@@ -424,7 +452,7 @@ func plainInt(l schema.LogicalType) bool {
 	return false
 }
 
-func (s *fileShape) nativeGroup(g *schema.GroupNode, t delta.Type, mode string) bool {
+func (s *fileShape) nativeGroup(g *schema.GroupNode, t delta.Type, mode string, utc bool) bool {
 	_, isList := g.LogicalType().(schema.ListLogicalType)
 	_, isMap := g.LogicalType().(schema.MapLogicalType)
 	switch t := t.(type) {
@@ -436,7 +464,7 @@ func (s *fileShape) nativeGroup(g *schema.GroupNode, t delta.Type, mode string) 
 			f := t.Fields[i]
 			// A cast between structs goes by name.
 			n := findNode(g, f, mode)
-			if n == nil || n.Name() != f.Name || !s.native(n, f.Type, mode) {
+			if n == nil || n.Name() != f.Name || !s.native(n, f.Type, mode, utc) {
 				return false
 			}
 		}
@@ -446,13 +474,13 @@ func (s *fileShape) nativeGroup(g *schema.GroupNode, t delta.Type, mode string) 
 		if !isList || inner == nil || inner.NumFields() != 1 || inner.Name() == "array" || strings.HasSuffix(inner.Name(), "_tuple") {
 			return false
 		}
-		return s.native(inner.Field(0), t.Element, mode)
+		return s.native(inner.Field(0), t.Element, mode, utc)
 	case *delta.Map:
 		inner := onlyRepeated(g)
 		if !isMap || inner == nil || inner.NumFields() != 2 {
 			return false
 		}
-		return s.native(inner.Field(0), t.Key, mode) && s.native(inner.Field(1), t.Value, mode)
+		return s.native(inner.Field(0), t.Key, mode, utc) && s.native(inner.Field(1), t.Value, mode, utc)
 	}
 	return false
 }
