@@ -310,6 +310,12 @@ func (p *pruner) constant(n node, t delta.Type) (v any, ok bool) {
 	}
 	plainText := n["class"] == "CONSTANT"
 	typ, text, isNull, ok := literalValue(n)
+	if !ok && inexact(n) { // as SQL again it would be exact
+		value, _ := n["value"].(node)
+		number, plain := value["value"].(json.Number)
+		f, err := number.Float64()
+		return f, plain && err == nil && n["class"] == "CONSTANT" && exact(t) // the column's values become as inexact
+	}
 	if !ok {
 		if p.asked++; p.asked > askedMax {
 			return nil, false
@@ -358,11 +364,33 @@ func (p *pruner) constant(n node, t delta.Type) (v any, ok bool) {
 	case typ == "BOOLEAN":
 		return text == "true", t == delta.Boolean
 	case slices.Contains(integerTypes, typ), strings.HasPrefix(typ, "DECIMAL"):
-		_, dec := t.(delta.Decimal)
-		whole := t == delta.Long || t == delta.Integer || t == delta.Short || t == delta.Byte
-		return delta.Number(text), dec || whole
+		return delta.Number(text), exact(t)
 	}
 	return nil, false
+}
+
+// exact reports whether a type is one of exact numbers.
+func exact(t delta.Type) bool {
+	_, dec := t.(delta.Decimal)
+	return dec || t == delta.Long || t == delta.Integer || t == delta.Short || t == delta.Byte
+}
+
+// inexact reports whether a tree has a number such as 1e0, of which SQL that is made of the tree makes 1.0.
+func inexact(v any) bool {
+	switch v := v.(type) {
+	case node:
+		if of, _ := v["type"].(node); of["id"] == "DOUBLE" || of["id"] == "FLOAT" {
+			return true
+		}
+		for _, e := range v {
+			if inexact(e) {
+				return true
+			}
+		}
+	case []any:
+		return slices.ContainsFunc(v, inexact)
+	}
+	return false
 }
 
 // literalValue gives the type and text of what a statement says without an expression, as DuckDB would; ok is false for all else.

@@ -114,3 +114,30 @@ func TestPrunesByWhatConstantsMean(t *testing.T) {
 		}
 	}
 }
+
+// What is compared with 1e-1 becomes as inexact as that.
+func TestPrunesByInexactNumbers(t *testing.T) {
+	e := testEngine(t)
+	tab := valuesTable(t, "t", []delta.Field{{Name: "i", Type: delta.Long, Nullable: true}, {Name: "d", Type: delta.Decimal{P: 38, S: 20}, Nullable: true}}, nil,
+		`[{"i": 9007199254740992, "d": "0.1"}]`, `[{"i": 9007199254740993, "d": "0.10000000000000000001"}]`, `[{"i": 9007199254740999, "d": "7"}]`)
+	for _, c := range []struct {
+		where string
+		files int
+	}{
+		{"i = 9007199254740992e0", -1},
+		{"i IN (9007199254740992e0, 5)", -1},
+		{"i <= -(-9007199254740992e0)", -1},
+		{"i = 9007199254740992e0 + 0", -1},
+		{"d = 1e-1", 2},
+		{"d BETWEEN 1e-1 AND 1e-1", 2},
+		{"d > 1e0", 1},
+		{"i < -1e3", 0},
+		{"i = 9007199254740992.0", 1},
+	} {
+		got, opened := firstColumn(t, e, "SELECT i FROM t WHERE "+c.where, tab)
+		want, _ := firstColumn(t, e, "SELECT i FROM t WHERE ("+c.where+") IS TRUE", tab)
+		if !slices.Equal(got, want) || c.files >= 0 && opened != c.files {
+			t.Errorf("%s: %v of %d files, not %v", c.where, got, opened, want)
+		}
+	}
+}
