@@ -257,6 +257,9 @@ func constantText(v any) (string, bool) {
 		case string:
 			return x, true
 		case json.Number:
+			if _, text, _, ok := literalValue(n); ok { // the tree has a decimal's digits and where its point stands
+				return text, true
+			}
 			return x.String(), true
 		case bool:
 			return fmt.Sprint(x), true
