@@ -336,6 +336,12 @@ func gapRows(ctx context.Context, s *Session, add func(...any)) error {
 	return nil
 }
 
+// inFeed tells whether a column of the table's change feed may be seen: those that it adds may, and the table's own as ever.
+func (t *table) inFeed(name string) bool {
+	return t.columns == nil || slices.Contains([]string{delta.ChangeTypeColumn, delta.CommitVersionColumn, delta.CommitTimestampColumn}, name) ||
+		slices.ContainsFunc(t.columns, func(c string) bool { return strings.EqualFold(c, name) })
+}
+
 // changes is the change feed of a table as a relation; without read only its columns.
 func (s *Session) changes(ctx context.Context, t table, o delta.ChangesOptions, read bool) (duckdb.Relation, error) {
 	d, err := s.b.o.Ingest.Catalog().Open(ctx, t.name)
@@ -354,8 +360,7 @@ func (s *Session) changes(ctx context.Context, t table, o delta.ChangesOptions, 
 	var keep []int
 	var fields []arrow.Field
 	for i, f := range feed.Schema.Arrow().Fields() {
-		if t.columns == nil || strings.HasPrefix(f.Name, "_change_") || strings.HasPrefix(f.Name, "_commit_") ||
-			slices.ContainsFunc(t.columns, func(c string) bool { return strings.EqualFold(c, f.Name) }) {
+		if t.inFeed(f.Name) {
 			keep = append(keep, i)
 			fields = append(fields, f)
 		}
