@@ -187,7 +187,7 @@ func (s *scan) group(ctx context.Context, e *Engine, info delta.TableInfo, files
 	// DuckDB leaves out files by filters on hive columns and counts file_index anew over the rest: where file_index is
 	// needed, the values come from the log.
 	byFolder := len(partition) > 0 && !marked && !o.Position && foldersTellPartitions(info, members)
-	source := readParquet(paths, byFolder, partition)
+	source := readParquet(paths, byFolder, partition, names == nil)
 	var items []string
 	for i, c := range columns {
 		typ, name, physical := sqlType(c.field.Type, false), quoteName(c.field.Name), c.physical
@@ -241,13 +241,16 @@ func identity(group []int) bool {
 }
 
 // readParquet is the table function over local files. Its virtual columns file_index and file_row_number tell where a
-// row comes from.
-func readParquet(paths []string, byFolder bool, partition []scanColumn) string {
+// row comes from. text says that columns without a mark are text.
+func readParquet(paths []string, byFolder bool, partition []scanColumn, text bool) string {
 	quoted := make([]string, len(paths))
 	for i, p := range paths {
 		quoted[i] = globEscape.Replace(p)
 	}
 	sql := "read_parquet(" + quoteTexts(quoted) + ", hive_partitioning = " + strconv.FormatBool(byFolder)
+	if text {
+		sql += ", binary_as_string = true"
+	}
 	if byFolder {
 		var types []string
 		for _, c := range partition {

@@ -57,7 +57,8 @@ func plainByLog(f delta.File, columns []scanColumn, utc bool) bool {
 		case *delta.Struct, *delta.Array, *delta.Map:
 			return false
 		}
-		if c.field.Type == delta.Variant || c.field.Metadata["delta.typeChanges"] != nil || reservedColumn(c.physical) {
+		// Bytes and text are one to Parquet but for a mark: readParquet is told to take all for text.
+		if c.field.Type == delta.Variant || c.field.Type == delta.Binary || c.field.Metadata["delta.typeChanges"] != nil || reservedColumn(c.physical) {
 			return false
 		}
 		// A column without any value may not be in the file at all.
