@@ -40,8 +40,9 @@ type ChangeFeed struct {
 
 	table   *Table
 	end     *Snapshot
-	enabled bool // before From
-	mapped  bool // before From
+	enabled bool     // before From
+	mapped  bool     // before From
+	parted  []string // before From: the table's partition columns, by their names at version To
 	times   map[Version]time.Time
 }
 
@@ -105,9 +106,9 @@ func (t *Table) Changes(ctx context.Context, o ChangesOptions) (*ChangeFeed, err
 	if o.From > 0 {
 		// The version before may be gone already; then the first commit with metadata, or the end, tells.
 		if before, err := t.SnapshotAt(ctx, o.From-1); err == nil {
-			f.enabled, f.mapped = on(before.metadata, propChangeFeed), before.mapped()
+			f.enabled, f.mapped, f.parted = on(before.metadata, propChangeFeed), before.mapped(), f.partitioning(before.metadata)
 		} else if first, ferr := t.SnapshotAt(ctx, o.From); ferr == nil {
-			f.enabled, f.mapped = on(first.metadata, propChangeFeed), first.mapped()
+			f.enabled, f.mapped, f.parted = on(first.metadata, propChangeFeed), first.mapped(), f.partitioning(first.metadata)
 		} else {
 			return nil, err
 		}
@@ -115,15 +116,36 @@ func (t *Table) Changes(ctx context.Context, o ChangesOptions) (*ChangeFeed, err
 	return f, nil
 }
 
+// partitioning gives the partition columns of an earlier version by the names that they have at the end: its files lack
+// those, whatever the table is partitioned by later.
+func (f *ChangeFeed) partitioning(m *Metadata) []string {
+	s, err := ParseSchema(m.SchemaString)
+	if err != nil {
+		return f.end.PartitionBy()
+	}
+	var out []string
+	for _, name := range m.PartitionColumns {
+		was, ok := s.Field(name)
+		for _, is := range f.end.schema.Fields {
+			if ok && is.PhysicalName() == was.PhysicalName() {
+				out = append(out, is.Name)
+			}
+		}
+	}
+	return out
+}
+
 const propChangeFeed = "delta.enableChangeDataFeed"
 
 // Batches yields the changes, version by version. A batch must not be kept beyond its iteration step without Retain.
 func (f *ChangeFeed) Batches(ctx context.Context) iter.Seq2[arrow.RecordBatch, error] {
 	return func(yield func(arrow.RecordBatch, error) bool) {
-		enabled, mapped := f.enabled, f.mapped
+		enabled, mapped, parted := f.enabled, f.mapped, f.parted
 		for v := f.From; v <= f.To; v++ {
 			c, _, err := f.table.readCommit(ctx, v)
+			before := parted
 			if err == nil && c.metadata != nil {
+				parted = f.partitioning(c.metadata)
 				enabled, mapped = on(c.metadata, propChangeFeed), mappingOf(c.metadata.Configuration) != mapNone
 			}
 			if err == nil && mapped && !f.end.mapped() {
@@ -136,7 +158,7 @@ func (f *ChangeFeed) Batches(ctx context.Context) iter.Seq2[arrow.RecordBatch, e
 				yield(nil, err)
 				return
 			}
-			if more, err := f.commit(ctx, c, yield); err != nil {
+			if more, err := f.commit(ctx, c, before, parted, yield); err != nil {
 				yield(nil, err)
 				return
 			} else if !more {
@@ -146,9 +168,13 @@ func (f *ChangeFeed) Batches(ctx context.Context) iter.Seq2[arrow.RecordBatch, e
 	}
 }
 
-// commit yields the changes of one version.
-func (f *ChangeFeed) commit(ctx context.Context, c *commit, yield func(arrow.RecordBatch, error) bool) (more bool, err error) {
+// commit yields the changes of one version, whose files are partitioned by the columns after, and those that it removes by
+// the columns before.
+func (f *ChangeFeed) commit(ctx context.Context, c *commit, before, after []string, yield func(arrow.RecordBatch, error) bool) (more bool, err error) {
 	info := f.end.TableInfo()
+	info.PartitionBy = after
+	removed := info
+	removed.PartitionBy = before
 	if len(c.cdc) > 0 {
 		// PROTOCOL.md, "Add CDC File": where a version has cdc files, they are all that counts.
 		files := make([]File, len(c.cdc))
@@ -184,7 +210,7 @@ func (f *ChangeFeed) commit(ctx context.Context, c *commit, yield func(arrow.Rec
 			continue
 		}
 		s := side{path: r.Path, pv: r.PartitionValues, dv: r.DeletionVector}
-		if len(info.PartitionBy) > 0 && r.PartitionValues == nil {
+		if len(removed.PartitionBy) > 0 && r.PartitionValues == nil {
 			return false, fmt.Errorf("%w: version %d: the removed file %s has no partition values, so its rows cannot be told", ErrNoChangeData, c.version, r.Path)
 		}
 		note(gone, s)
@@ -217,13 +243,14 @@ func (f *ChangeFeed) commit(ctx context.Context, c *commit, yield func(arrow.Rec
 			}
 			for _, d := range []struct {
 				kind string
+				info TableInfo
 				rows *roaring64.Bitmap
 				in   File
-			}{{changeDelete, vectorMinus(is.Deleted, was.Deleted), was}, {changeInsert, vectorMinus(was.Deleted, is.Deleted), is}} {
+			}{{changeDelete, removed, vectorMinus(is.Deleted, was.Deleted), was}, {changeInsert, info, vectorMinus(was.Deleted, is.Deleted), is}} {
 				if d.rows.IsEmpty() {
 					continue
 				}
-				if more, err := f.read(ctx, info, []File{d.in}, []*roaring64.Bitmap{d.rows}, d.kind, c.version, yield); err != nil || !more {
+				if more, err := f.read(ctx, d.info, []File{d.in}, []*roaring64.Bitmap{d.rows}, d.kind, c.version, yield); err != nil || !more {
 					return more, err
 				}
 			}
@@ -231,14 +258,15 @@ func (f *ChangeFeed) commit(ctx context.Context, c *commit, yield func(arrow.Rec
 		}
 		for _, d := range []struct {
 			kind  string
+			info  TableInfo
 			sides []side
-		}{{changeDelete, old}, {changeInsert, now}} {
+		}{{changeDelete, removed, old}, {changeInsert, info, now}} {
 			for _, s := range d.sides {
 				fl, err := file(s)
 				if err != nil {
 					return false, err
 				}
-				if more, err := f.read(ctx, info, []File{fl}, nil, d.kind, c.version, yield); err != nil || !more {
+				if more, err := f.read(ctx, d.info, []File{fl}, nil, d.kind, c.version, yield); err != nil || !more {
 					return more, err
 				}
 			}
