@@ -59,7 +59,7 @@ func NewSink(ctx context.Context, c Config, topic string, o SinkOptions) (*Sink,
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		// Publish bounds what is in flight; the client's own bound must not make it wait.
 		kgo.MaxBufferedRecords(2*o.InFlightMax),
-		kgo.ProducerBatchCompression(kgo.Lz4Compression(), kgo.NoCompression()),
+		kgo.WithCompressor(new(lz4Blocks)),
 		// The same hash as the Java client's, so that a key has one partition whoever publishes it.
 		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)),
 		// A broker may be away for as long as it likes. Only a topic that is not there is an error.

@@ -54,6 +54,9 @@ const (
 	// smallRows bounds files whose keys are read when they are first met, with the pure-Go reader, which has the least
 	// to do before the first row: those that micro-batches leave behind.
 	smallRows = 50_000
+	// slowly is how long a table leaves between its calls if it is not worth memory: to read a filter of a million rows takes a
+	// millisecond or two.
+	slowly = 5 * time.Second
 	// unknownSequence stands for a null, and for the one number that is not told from it.
 	unknownSequence = math.MinInt64
 )
@@ -62,7 +65,8 @@ const (
 type Options struct {
 	// Dir is the folder of the segments; it is made when it is needed. "": they are kept in memory.
 	Dir string
-	// BytesMax bounds the memory for what is kept of the segments, some 2 bytes a row; beyond it that is read each time.
+	// BytesMax bounds the memory for what is kept of the segments, some 2 bytes a row; beyond it, and for tables that ask
+	// seldom, that is read each time.
 	// Segments that have no place on disk are kept in memory whole, and are not made beyond it. Default 256 MiB.
 	BytesMax int64
 	// DiskBytesMax bounds Dir, some 26 bytes a row; what was not of use for longest is forgotten first. Default 8 GiB.
@@ -91,7 +95,8 @@ type Index struct {
 // look forgotten.
 type asking struct {
 	calls int64
-	at    time.Time // of the last one
+	at    time.Time     // of the last one
+	pause time.Duration // before it; 0: it is the first
 }
 
 var _ delta.SequenceLocator = (*Index)(nil)
@@ -317,8 +322,11 @@ func (x *Index) known(ctx context.Context, table delta.TableInfo, files []delta.
 		t = new(asking)
 		x.tables[name] = t
 	}
-	t.calls++
-	t.at = time.Now()
+	now := time.Now()
+	if t.calls++; !t.at.IsZero() {
+		t.pause = now.Sub(t.at)
+	}
+	t.at = now
 	for i, f := range files {
 		e := x.files[ids[i]]
 		if e == nil {
@@ -441,7 +449,7 @@ func (x *Index) keep(t *asking, id identity, path string, seg *segment) *segment
 		x.files[id] = e
 	}
 	if e.seg == nil {
-		if seg.body == nil && x.bytes+seg.size() > x.o.BytesMax {
+		if seg.body == nil && (x.bytes+seg.size() > x.o.BytesMax || t.pause > slowly) {
 			seg.filter = nil // it is read each time
 		}
 		e.seg = seg

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/memory"
@@ -317,6 +319,42 @@ func TestTablesDoNotForgetEachOther(t *testing.T) {
 	}
 	if _, n := x.Size(); n != 2 {
 		t.Errorf("%d files are remembered, want one of each table", n)
+	}
+}
+
+// TestFiltersOfSlowTablesStayOnDisk: a table that asks seldom takes no memory for the rows that are added, and finds them all the same.
+func TestFiltersOfSlowTablesStayOnDisk(t *testing.T) {
+	for pause, memory := range map[time.Duration]bool{10 * time.Millisecond: true, 30 * time.Second: false} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx := t.Context()
+			x := index.New(delta.PureGo().Locator, delta.PureGo().Reader, index.Options{Dir: t.TempDir()})
+			tbl, err := delta.Create(ctx, objstore.NewMemory(nil), "t", delta.CreateOptions{Schema: schema}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var bytes []int64
+			for i := range 4 {
+				var rows []row
+				for j := range 1000 {
+					rows = append(rows, row{k: fmt.Sprint(i, "-", j)})
+				}
+				s, files := appended(t, tbl, rows)
+				m, err := x.Locate(index.Repeated(ctx), s.TableInfo(), files, rowsOf(rows[:10]), []string{"k"}, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if n := len(m.Match); n != 10 {
+					t.Errorf("%d of 10 keys are found", n)
+				}
+				m.Release()
+				n, _ := x.Size()
+				bytes = append(bytes, n)
+				time.Sleep(pause)
+			}
+			if grew := bytes[3]-bytes[1] > 2*1000; grew != memory {
+				t.Errorf("calls each %s: the index takes %v bytes", pause, bytes)
+			}
+		})
 	}
 }
 
