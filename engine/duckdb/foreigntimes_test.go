@@ -49,7 +49,10 @@ func TestForeignTimes(t *testing.T) {
 			t.Fatal(err)
 		}
 		w := file.NewParquetWriter(f, root)
-		rg := w.AppendRowGroup()
+		rg, err := w.AppendRowGroupChecked()
+		if err != nil {
+			t.Fatal(err)
+		}
 		c, err := rg.NextColumn()
 		if err != nil {
 			t.Fatal(err)

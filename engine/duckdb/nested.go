@@ -104,7 +104,7 @@ func appendMembers(b []byte, d *json.Decoder, t delta.Type, z *time.Location) ([
 			return nil, false
 		}
 		name, _ := tok.(string)
-		member := t
+		var member delta.Type
 		switch t := t.(type) {
 		case *delta.Struct:
 			i := slices.IndexFunc(t.Fields, func(f delta.Field) bool { return f.Name == name })

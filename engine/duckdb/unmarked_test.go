@@ -45,7 +45,10 @@ func TestTextWithoutAMark(t *testing.T) {
 					t.Fatal(err)
 				}
 				w := file.NewParquetWriter(f, root)
-				rg := w.AppendRowGroup()
+				rg, err := w.AppendRowGroupChecked()
+				if err != nil {
+					t.Fatal(err)
+				}
 				c, err := rg.NextColumn()
 				if err != nil {
 					t.Fatal(err)
