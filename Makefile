@@ -20,7 +20,7 @@ RUN      = $(GO) run ./test/run -tags $(GOTAGS)
 export CAUCE_BIN = $(CURDIR)/bin/cauce
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-full golden test test-short soak sabotage lint bench release pages setup
+.PHONY: help build demo demo-full golden test race test-short soak sabotage lint bench release pages setup
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,8 +37,11 @@ demo-full: setup build ## Kafka, S3, Spark, Airflow, Superset and a notebook aro
 setup: ## install what the tests compare Cauce with into .cache/ (the other targets call it)
 	@sh test/setup.sh
 
-test: lint setup build ## every behaviour and the real peers, counts scaled down; at most an hour on 2 cores
+test: lint setup build race ## every behaviour and the real peers, counts scaled down; at most an hour on 2 cores
 	$(RUN) -size test ./...
+
+race: ## the packages that do several things at once and need no DuckDB, under Go's race detector, counts small
+	$(RUN) -size short -race ./connect/... ./ingest/index ./internal/... ./objstore/... ./schedule
 
 test-short: ## a glance in under two minutes: the packages by themselves, with small counts
 	$(RUN) -size short ./...

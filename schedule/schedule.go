@@ -58,7 +58,7 @@ type Options struct {
 	Dir string       // folder of the run history; "": none is kept
 	Log *slog.Logger // nil: nothing is logged
 	// Notify is told of each run that failed for good, of each that was interrupted, and of the first that succeeded
-	// after one of these. nil: nobody is. Run waits for it.
+	// after one of these, several times at once if need be. nil: nobody is. Run waits for it.
 	Notify func(Event, Run)
 }
 

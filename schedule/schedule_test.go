@@ -306,6 +306,7 @@ func TestAfter(t *testing.T) {
 func TestNotify(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
 		var told []string
 		n := 0
 		task := Task{Name: "nightly", Cron: "0 1 * * *", Retries: 1, Backoff: time.Minute, Run: func(context.Context, *Run) error {
@@ -314,7 +315,11 @@ func TestNotify(t *testing.T) {
 			}
 			return nil
 		}}
-		o := Options{Dir: dir, Notify: func(e Event, r Run) { told = append(told, string(e)+" "+string(r.Status)) }}
+		o := Options{Dir: dir, Notify: func(e Event, r Run) {
+			mu.Lock()
+			defer mu.Unlock()
+			told = append(told, string(e)+" "+string(r.Status))
+		}}
 		runFor(t, o, 24*time.Hour, task)
 		runFor(t, o, 72*time.Hour, task)
 		if want := []string{"failed failed", "failed failed", "recovered ok"}; !slices.Equal(told, want) {

@@ -35,22 +35,26 @@ func main() {
 	size := flag.String("size", "test", "short, test or soak")
 	tags := flag.String("tags", "", "build tags")
 	run := flag.String("run", "", "only tests that match this regular expression")
+	race := flag.Bool("race", false, "with Go's race detector")
 	timeout := flag.Duration("timeout", 45*time.Minute, "bound of one package's tests")
 	flag.Parse()
 	packages := flag.Args()
 	if len(packages) == 0 {
 		packages = []string{"./..."}
 	}
-	os.Exit(mainCode(*size, *tags, *run, *timeout, packages))
+	os.Exit(mainCode(*size, *tags, *run, *race, *timeout, packages))
 }
 
-func mainCode(size, tags, run string, timeout time.Duration, packages []string) int {
+func mainCode(size, tags, run string, race bool, timeout time.Duration, packages []string) int {
 	listed, err := readPrerequisites(filepath.Join(prereq.Root(), "test", "prerequisites.txt"))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "test/run:", err)
 		return 2
 	}
 	base := []string{"test", "-json", "-count=1", "-tags", tags, "-timeout", timeout.String()}
+	if race {
+		base = append(base, "-race")
+	}
 	if run != "" {
 		base = append(base, "-run", run)
 	}
