@@ -109,6 +109,13 @@ func holesText(r *ingest.GapsReport) (out []string) {
 	return out
 }
 
+func statements(r *ingest.GapsReport) (out []string) {
+	for _, d := range r.Days {
+		out = append(out, d.Statement)
+	}
+	return out
+}
+
 // A day lacks its first ids as much as any other, also where what lies before is left out.
 func TestLedgerSinceADayWithoutItsFirstIDs(t *testing.T) {
 	w := newWorld(t, ledgerLake)
@@ -121,11 +128,7 @@ func TestLedgerSinceADayWithoutItsFirstIDs(t *testing.T) {
 	if r.Missing != 2 {
 		t.Errorf("%d missing", r.Missing)
 	}
-	var said []string
-	for _, d := range r.Days {
-		said = append(said, d.Statement)
-	}
-	equal(t, "statements", said, []string{
+	equal(t, "statements", statements(r), []string{
 		"2024-08-19 BTC: incomplete, 1 trades, ids 7..7, some missing before the first",
 		"2024-08-19 ETH: complete, 1 trades, ids 2..2",
 		"2024-08-20 BTC: complete so far, 1 trades, ids 8..8",
@@ -146,12 +149,7 @@ func TestLedgerOfADayWithAnOpenEnd(t *testing.T) {
 	w := newWorld(t, ledgerLake)
 	w.put("a.csv", 0, "symbol,n,price,time", "ETH,1,1,2024-08-18T10:00:00Z", "ETH,2,1,2024-08-18T11:00:00Z")
 	w.batch(ingest.BatchOptions{})
-	said := func() (out []string) {
-		for _, d := range w.gaps(ingest.GapsOptions{}).Days {
-			out = append(out, d.Statement)
-		}
-		return out
-	}
+	said := func() []string { return statements(w.gaps(ingest.GapsOptions{})) }
 	s := &partitioned{}
 	trade := func(id int64, at string) {
 		day, err := time.Parse(time.RFC3339, at)
@@ -195,11 +193,7 @@ func TestLedgerNamesHolesAndTheirOwners(t *testing.T) {
 	}
 	r := w.gaps(ingest.GapsOptions{})
 	equal(t, "holes", holesText(r), []string{"BTC 3-3 source", "BTC 5-5 ours", "BTC 9-9 ours", "BTC 11-12 ours"})
-	var said []string
-	for _, d := range r.Days {
-		said = append(said, d.Statement)
-	}
-	equal(t, "statements", said, []string{
+	equal(t, "statements", statements(r), []string{
 		"2024-08-19 BTC: incomplete, 4 trades, ids 1..6, 1 missing, 1 ids that the source itself lacks",
 		"2024-08-19 ETH: complete, 2 trades, ids 10..11",
 		"2024-08-20 BTC: incomplete, 5 trades, ids 7..14, 3 missing",

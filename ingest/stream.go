@@ -76,8 +76,7 @@ type streamRun struct {
 	ahead  *prepared          // the next micro-batch, or its beginning; nil: none
 	ends   map[int32]int64    // with AvailableNow
 	rivals rivalry
-	empty  bool // the source was asked and gave nothing …
-	short  bool // … or less than a micro-batch may have
+	low    bool // the source was asked and gave less than a micro-batch may have; a Queue: nothing
 	met    int  // gaps that reading has met since the last records
 
 	work sync.WaitGroup // maintenance
@@ -226,7 +225,7 @@ func (r *streamRun) place(ctx context.Context, found *GapError) error {
 func (r *streamRun) seek(ctx context.Context, found *GapError) error {
 	r.drop()
 	was, before := r.log, r.state
-	r.log, r.empty, r.short = nil, false, false
+	r.log, r.low = nil, false
 	var snap *delta.Snapshot
 	for tries := map[int32]int{}; ; {
 		inc, err := r.in.Incarnation(ctx)
@@ -374,10 +373,7 @@ func (r *streamRun) reachedEnd(ctx context.Context) (bool, error) {
 		return false, nil
 	case r.queue == nil && r.covered():
 		return true, nil
-	case r.ahead != nil: // what is read ahead has the source
-		return false, nil
-	case r.empty, r.short && r.queue == nil:
-	default:
+	case r.ahead != nil, !r.low: // what is read ahead has the source
 		return false, nil
 	}
 	// That nothing comes proves nothing: the source may be out of reach. Nor does it prove anything that something comes, which
@@ -405,7 +401,7 @@ func (r *streamRun) epoch(ctx context.Context, due time.Time) (full bool, err er
 	if err := r.gather(ctx, b, due, nil); err != nil {
 		return false, err
 	}
-	r.empty, r.short = b.rows == 0, !r.full(b)
+	r.low = b.rows == 0 || r.queue == nil && !r.full(b)
 	switch {
 	case b.rows == 0 && b.gap != nil:
 		return false, b.gap

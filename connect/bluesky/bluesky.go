@@ -228,11 +228,16 @@ func (c *Client) save(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if err := c.persist(ctx); err != nil && ctx.Err() == nil {
-				// The cursor on disk only gets older: more is replayed after a restart, nothing is lost.
-				c.o.Log.Warn("cursor is not saved", "error", err)
-			}
+			c.tryPersist(ctx)
 		}
+	}
+}
+
+// tryPersist is persist where a failure is no end: it is tried again each SaveEvery.
+func (c *Client) tryPersist(ctx context.Context) {
+	if err := c.persist(ctx); err != nil && ctx.Err() == nil {
+		// What stands on disk only gets older: more is replayed after a restart, nothing is lost.
+		c.o.Log.Warn("cursor is not saved", "error", err)
 	}
 }
 
@@ -506,9 +511,7 @@ func (c *Client) begin(ctx context.Context, us int64) {
 		// what a slow clock shows: from there all comes again, and more.
 		c.newest.Store(time.Now().UnixMicro())
 	}
-	if err := c.persist(ctx); err != nil && ctx.Err() == nil {
-		c.o.Log.Warn("cursor is not saved", "error", err) // it is tried again each SaveEvery
-	}
+	c.tryPersist(ctx)
 }
 
 // handled moves the cursor.

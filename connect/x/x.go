@@ -173,10 +173,15 @@ func (c *Client) save(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if err := c.persist(ctx); err != nil && ctx.Err() == nil {
-				c.o.Log.Warn("state is not saved", "error", err)
-			}
+			c.tryPersist(ctx)
 		}
+	}
+}
+
+// tryPersist is persist where a failure is no end: it is tried again each SaveEvery.
+func (c *Client) tryPersist(ctx context.Context) {
+	if err := c.persist(ctx); err != nil && ctx.Err() == nil {
+		c.o.Log.Warn("state is not saved", "error", err)
 	}
 }
 
@@ -299,9 +304,7 @@ func (c *Client) stream(ctx context.Context) (got bool, err error) {
 	} else {
 		// A process that died without a state would be followed by one that asks for no backfill and misses nothing that it knows of.
 		c.heard.CompareAndSwap(0, now.UnixNano())
-		if err := c.persist(ctx); err != nil && ctx.Err() == nil {
-			c.o.Log.Warn("state is not saved", "error", err) // it is tried again each SaveEvery
-		}
+		c.tryPersist(ctx)
 	}
 	lines := bufio.NewReaderSize(resp.Body, 64<<10)
 	for {

@@ -178,21 +178,11 @@ func (p *pruner) condition(n node) delta.Predicate {
 }
 
 // collated reports whether a tree names a collation.
-func collated(v any) bool {
-	switch v := v.(type) {
-	case node:
-		if name, _ := v["collation"].(string); v["class"] == "COLLATE" || name != "" {
-			return true
-		}
-		for _, e := range v {
-			if collated(e) {
-				return true
-			}
-		}
-	case []any:
-		return slices.ContainsFunc(v, collated)
-	}
-	return false
+func collated(tree node) bool {
+	return anyNode(tree, func(n node) bool {
+		name, _ := n["collation"].(string)
+		return n["class"] == "COLLATE" || name != ""
+	})
 }
 
 // column finds the column of the pruned table that n names.
@@ -376,21 +366,11 @@ func exact(t delta.Type) bool {
 }
 
 // inexact reports whether a tree has a number such as 1e0, of which SQL that is made of the tree makes 1.0.
-func inexact(v any) bool {
-	switch v := v.(type) {
-	case node:
-		if of, _ := v["type"].(node); of["id"] == "DOUBLE" || of["id"] == "FLOAT" {
-			return true
-		}
-		for _, e := range v {
-			if inexact(e) {
-				return true
-			}
-		}
-	case []any:
-		return slices.ContainsFunc(v, inexact)
-	}
-	return false
+func inexact(tree node) bool {
+	return anyNode(tree, func(n node) bool {
+		of, _ := n["type"].(node)
+		return of["id"] == "DOUBLE" || of["id"] == "FLOAT"
+	})
 }
 
 // literalValue gives the type and text of what a statement says without an expression, as DuckDB would; ok is false for all else.

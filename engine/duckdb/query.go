@@ -514,7 +514,7 @@ func (w *refWalker) query(n node, ctes map[string]bool) error {
 			value, _ := entry["value"].(node)
 			inner := scope
 			// A recursive WITH names itself.
-			if hasRecursive(value) {
+			if anyNode(value, func(n node) bool { return n["type"] == "RECURSIVE_CTE_NODE" }) {
 				inner = with(scope, name)
 			}
 			if err := w.value(value, inner, nil); err != nil {
@@ -563,23 +563,21 @@ func with(scope map[string]bool, name string) map[string]bool {
 	return out
 }
 
-func hasRecursive(v any) bool {
-	switch v := v.(type) {
+// anyNode reports whether one of a tree's nodes is such a one.
+func anyNode(tree any, is func(node) bool) bool {
+	below := func(e any) bool { return anyNode(e, is) }
+	switch v := tree.(type) {
 	case node:
-		if v["type"] == "RECURSIVE_CTE_NODE" {
+		if is(v) {
 			return true
 		}
 		for _, e := range v {
-			if hasRecursive(e) {
+			if below(e) {
 				return true
 			}
 		}
 	case []any:
-		for _, e := range v {
-			if hasRecursive(e) {
-				return true
-			}
-		}
+		return slices.ContainsFunc(v, below)
 	}
 	return false
 }
