@@ -60,6 +60,9 @@ func (b *bench) freshness(ctx context.Context, rate, rows int, lasts, trigger ti
 	}
 	work := filepath.Join(b.dir, "fresh")
 	lake := filepath.Join(work, "lake")
+	if err := os.RemoveAll(work); err != nil { // what a run that was killed has left: its stop file would end the reader at once
+		return err
+	}
 	if err := kafkaLake(lake, history, broker.Addr, fmt.Sprintf("stream: {trigger: %dms}\n", trigger.Milliseconds())); err != nil {
 		return err
 	}
