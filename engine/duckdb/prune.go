@@ -310,7 +310,7 @@ func (p *pruner) constant(n node, t delta.Type) (v any, ok bool) {
 		if p.asked++; p.asked > askedMax {
 			return nil, false
 		}
-		sql, err := p.text(n)
+		sql, err := p.conn.expression(p.ctx, n)
 		if err != nil {
 			p.failed = true
 			return nil, false
@@ -540,8 +540,8 @@ func constantTree(v any, named func(name string) bool) bool {
 }
 
 // cheapFunctions are what cheapTree lets pass: functions that make a value no larger than their arguments.
-var cheapFunctions = []string{"+", "-", "now", "date_trunc", "to_days", "to_hours", "to_minutes", "to_seconds", "to_months", "to_years", "to_weeks",
-	"to_date", "make_date", "today", "current_date", "current_timestamp", "get_current_timestamp", "current_localtimestamp", "date_part", "timezone", "lower", "upper"}
+var cheapFunctions = []string{"+", "-", "now", "date_trunc", "to_days", "to_hours", "to_minutes", "to_seconds", "to_months", "to_quarters", "to_years", "to_weeks", "trunc",
+	"strptime", "to_timestamp", "date_add", "last_day", "make_date", "make_timestamp", "today", "current_date", "current_timestamp", "get_current_timestamp", "current_localtimestamp", "date_part", "timezone", "lower", "upper"}
 
 // cheapTree reports whether a constant may be evaluated in this process for a statement that is not trusted: it calls
 // nothing that could take long or much.
@@ -571,22 +571,4 @@ func cheapTree(v any) bool {
 		return len(v) < 10_000
 	}
 	return true
-}
-
-// text gives the SQL of an expression's tree.
-func (p *pruner) text(n node) (string, error) {
-	b, err := json.Marshal(map[string]any{"error": false, "statements": []any{map[string]any{"node": map[string]any{
-		"type": "SELECT_NODE", "modifiers": []any{}, "cte_map": map[string]any{"map": []any{}}, "select_list": []any{n},
-		"from_table":         map[string]any{"type": "EMPTY", "alias": "", "sample": nil},
-		"aggregate_handling": "STANDARD_HANDLING", "group_expressions": []any{}, "group_sets": []any{},
-	}}}})
-	if err != nil {
-		return "", err
-	}
-	row, err := p.conn.one(p.ctx, "SELECT json_deserialize_sql("+quoteText(string(b))+"::JSON)::VARCHAR")
-	if err != nil {
-		return "", err
-	}
-	s, _ := row[0].(string)
-	return "(" + s + "\n)", nil
 }

@@ -124,6 +124,25 @@ func TestPrunesByWhatConstantsMean(t *testing.T) {
 	}
 }
 
+// What clients write of the last days leaves out the files of earlier ones, also in statements that are not trusted.
+func TestPrunesServedStatements(t *testing.T) {
+	e := testEngine(t)
+	tab := valuesTable(t, "t", []delta.Field{{Name: "day", Type: delta.Date, Nullable: true}, {Name: "ts", Type: delta.Timestamp, Nullable: true}}, nil,
+		`[{"day": "2024-01-01", "ts": "2024-01-01T00:00:00Z"}]`, `[{"day": "2024-01-02", "ts": "2024-01-02T00:00:00Z"}]`)
+	r := seen{"t": {Snapshot: tab.Snapshot}}
+	for _, where := range []string{
+		"day >= current_date - 7", "day >= current_date - INTERVAL 7 DAY", "day >= current_date - INTERVAL '7 days'", "day >= current_date - INTERVAL '1' MONTH", "day >= (now() - INTERVAL 2 WEEKS)::DATE",
+		"day >= today() - 1", "day = DATE '2024-02-01'", "day BETWEEN '2024-02-01' AND '2024-02-28'", "day >= CAST('2024-02-01' AS DATE)", "day IN (current_date, current_date - 1)",
+		"day >= date_trunc('month', current_date)", "day >= date_add(current_date, INTERVAL (-3) DAY)", "day >= make_date(2024, 2, 1)", "day >= CAST(strptime('2024-02-01', '%Y-%m-%d') AS DATE)", "day > last_day(DATE '2024-02-01')", "ts >= make_timestamp(2024, 2, 1, 0, 0, 0)",
+		"ts >= now() - INTERVAL 1 HOUR", "ts >= now() - INTERVAL '1 hour'", "ts >= current_timestamp - INTERVAL 90 MINUTE", "ts >= date_trunc('day', now())", "ts >= localtimestamp - INTERVAL 30 SECOND",
+		"ts >= TIMESTAMP '2024-02-01 00:00:00'", "ts >= to_timestamp(1706745600)", "ts > timezone('UTC', now()) - INTERVAL 1 YEAR", "ts >= now() AT TIME ZONE 'UTC' - INTERVAL 1 QUARTER", "ts >= date_trunc('week', now() - INTERVAL 1 WEEK)", "ts >= strptime('2024-02-01', '%Y-%m-%d')",
+	} {
+		if got, opened := shippedColumn(t, e, "SELECT day FROM t WHERE "+where, "UTC", r); got != "" || opened != 0 {
+			t.Errorf("%s: %q of %d files", where, got, opened)
+		}
+	}
+}
+
 // What is compared with 1e-1 becomes as inexact as that.
 func TestPrunesByInexactNumbers(t *testing.T) {
 	e := testEngine(t)

@@ -155,7 +155,7 @@ func (e *Engine) query(ctx context.Context, sql string, tables []QueryTable, res
 	}
 	var names *resolving
 	if resolver != nil {
-		names = &resolving{ctx: ctx, r: resolver, names: new(int)}
+		names = &resolving{ctx: ctx, conn: c, r: resolver, names: new(int)}
 	}
 	q, err := parseQuery(ctx, c, sql, names)
 	if err != nil {
@@ -259,6 +259,16 @@ func (c *conn) deserialize(ctx context.Context, n node) (string, error) {
 	}
 	sql, _ := row[0].(string)
 	return sql, nil
+}
+
+// expression makes SQL of the tree of an expression that names no table's columns.
+func (c *conn) expression(ctx context.Context, n node) (string, error) {
+	sql, err := c.deserialize(ctx, node{
+		"type": "SELECT_NODE", "modifiers": []any{}, "cte_map": node{"map": []any{}}, "select_list": []any{n},
+		"from_table":         node{"type": "EMPTY", "alias": "", "sample": nil},
+		"aggregate_handling": "STANDARD_HANDLING", "group_expressions": []any{}, "group_sets": []any{},
+	})
+	return "(" + sql + "\n)", err
 }
 
 // materialise makes a table of a relation's rows.

@@ -171,6 +171,7 @@ type shippedName struct {
 // resolving keeps what a resolver answered during one statement.
 type resolving struct {
 	ctx       context.Context
+	conn      *conn
 	r         Resolver
 	inside    bool // a view
 	names     *int // given to relations so far
@@ -178,7 +179,7 @@ type resolving struct {
 }
 
 // table puts what stands for a table into its place in the tree, and gives its name there; "": the worker knows it.
-func (w *resolving) table(n node) (string, error) {
+func (w *resolving) table(n node) (_ string, err error) {
 	name := Name{}
 	name.Table, _ = n["table_name"].(string)
 	name.Schema, _ = n["schema_name"].(string)
@@ -186,17 +187,40 @@ func (w *resolving) table(n node) (string, error) {
 	if at, ok := n["at_clause"].(node); ok {
 		name.AtUnit, _ = at["unit"].(string)
 		name.AtUnit = strings.ToLower(name.AtUnit)
-		text, ok := constantText(at["expr"])
-		if !ok {
-			return "", fmt.Errorf("%w: AT (…) on table %s wants a constant: AT (VERSION => 3) or AT (TIMESTAMP => '2024-08-20 12:00:00')", ErrStatement, name.Table)
+		if name.At, err = w.moment(at["expr"]); err != nil {
+			return "", err
 		}
-		name.At = text
+		if name.At == "" {
+			return "", fmt.Errorf("%w: AT (…) on table %s wants a constant: AT (VERSION => 3), AT (TIMESTAMP => '2024-08-20 12:00:00') or AT (TIMESTAMP => now() - INTERVAL 1 DAY)", ErrStatement, name.Table)
+		}
 	}
 	rel, err := w.r.Table(w.ctx, name)
 	if err != nil {
 		return "", err
 	}
 	return w.put(n, name.Table, rel), nil
+}
+
+// moment gives the text of an AT (…) as DuckDB evaluates it in the session's zone; "": it is no constant, or NULL.
+func (w *resolving) moment(expr any) (string, error) {
+	n, _ := expr.(node)
+	if n["class"] == "CONSTANT" {
+		text, _ := constantText(n)
+		return text, nil
+	}
+	if !constantTree(n, func(string) bool { return false }) || !cheapTree(n) {
+		return "", nil
+	}
+	sql, err := w.conn.expression(w.ctx, n)
+	if err != nil {
+		return "", err
+	}
+	row, err := w.conn.one(w.ctx, "SELECT "+sql+"::VARCHAR")
+	if err != nil {
+		return "", &StatementError{err}
+	}
+	text, _ := row[0].(string)
+	return text, nil
 }
 
 func (w *resolving) function(n, fn node) (bool, error) {
@@ -296,7 +320,7 @@ func (e *Engine) Ship(ctx context.Context, sql, zone string, r Resolver) (_ *Shi
 	if err := c.exec(ctx, "BEGIN TRANSACTION"); err != nil {
 		return nil, err
 	}
-	q, err := parseQuery(ctx, c, sql, &resolving{ctx: ctx, r: r, names: &out.names})
+	q, err := parseQuery(ctx, c, sql, &resolving{ctx: ctx, conn: c, r: r, names: &out.names})
 	if err != nil {
 		return nil, err
 	}
@@ -347,7 +371,7 @@ func (e *Engine) shipQuery(ctx context.Context, c *conn, out *Shipped, q *parsed
 // rows that the view leaves out: what such a condition fails on, it tells. DuckDB 1.5 does not move conditions that can fail
 // below others, as far as was tried; nothing promises that.
 func (e *Engine) shipView(ctx context.Context, c *conn, out *Shipped, s shippedName) error {
-	q, err := parseQuery(ctx, c, s.relation.View, &resolving{ctx: ctx, r: s.relation.Names, inside: true, names: &out.names})
+	q, err := parseQuery(ctx, c, s.relation.View, &resolving{ctx: ctx, conn: c, r: s.relation.Names, inside: true, names: &out.names})
 	if err != nil {
 		return err
 	}

@@ -103,7 +103,10 @@ func TestSQLOverTheWire(t *testing.T) {
 		}
 		at := one(t, c, `SELECT committed_at::text FROM lake.versions WHERE "table" = 'unified_events' AND version = 1`)
 		l.JSON(&v, "query", "SELECT count(*) AS n FROM unified_events", "--as-of", "1")
-		for _, sql := range []string{"AT (TIMESTAMP => '" + at + "')", "TIMESTAMP AS OF '" + at + "' e"} {
+		for _, sql := range []string{
+			"AT (TIMESTAMP => '" + at + "')", "TIMESTAMP AS OF '" + at + "' e",
+			"AT (TIMESTAMP => CAST('" + at + "' AS TIMESTAMPTZ))", "AT (TIMESTAMP => TIMESTAMPTZ '" + at + "' + INTERVAL 1 DAY - INTERVAL 24 HOURS)", "AT (VERSION => 3 - 2)",
+		} {
 			if got := count(t, c, "SELECT count(*) FROM unified_events "+sql); got != v.Rows[0].N {
 				t.Errorf("%s: %d rows, want %d", sql, got, v.Rows[0].N)
 			}
@@ -114,6 +117,20 @@ func TestSQLOverTheWire(t *testing.T) {
 		}
 		if _, err := c.Exec(ctx, "SELECT * FROM unified_events VERSION AS OF 999"); code(err) != "22023" {
 			t.Errorf("a version that is not: %v", err)
+		}
+		if got := count(t, c, "SELECT count(*) FROM unified_events AT (TIMESTAMP => now())"); got != int64(want) {
+			t.Errorf("%d rows now, want %d", got, want)
+		}
+		// A date is its midnight, when there was no table yet.
+		if _, err := c.Exec(ctx, "SELECT * FROM unified_events AT (TIMESTAMP => CAST('"+at+"' AS DATE))"); code(err) != "22023" {
+			t.Errorf("before the table: %v", err)
+		}
+		for _, sql := range []string{"AT (TIMESTAMP => CAST('noon' AS TIMESTAMP))", "AT (TIMESTAMP => NULL)", "AT (VERSION => (SELECT 1))", "AT (VERSION => e.n)", "AT (VERSION => random())"} {
+			if _, err := c.Exec(ctx, "SELECT * FROM unified_events "+sql); code(err)[:2] != "42" && code(err)[:2] != "22" && code(err) != "0A000" {
+				t.Errorf("%s: %v", sql, err)
+			} else {
+				t.Log(sql, err)
+			}
 		}
 	})
 	t.Run("what the log tells", func(t *testing.T) {
