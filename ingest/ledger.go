@@ -191,18 +191,9 @@ func (l *Lake) tableGaps(ctx context.Context, t *pipeline.Table, snap *delta.Sna
 	if !ok {
 		return fmt.Errorf("BUG: the engine %T reads no ledger", l.engine)
 	}
-	// Whether a day has its first ids is told by the last ones before it.
-	since := o.Since
-	if first, err := time.Parse(time.DateOnly, since); err == nil {
-		since = first.AddDate(0, 0, -1).Format(time.DateOnly)
-	}
-	days, ranges, err := engine.Ledger(ctx, t, snap, since)
+	days, ranges, err := ledgerSince(ctx, engine, t, snap, o)
 	if err != nil {
 		return err
-	}
-	if o.Series != "" {
-		days = slices.DeleteFunc(days, func(d pipeline.LedgerDay) bool { return d.Series != o.Series })
-		ranges = slices.DeleteFunc(ranges, func(g pipeline.LedgerRange) bool { return g.Series != o.Series })
 	}
 	holes := holesOf(t.Name, ranges, asked)
 	days = slices.DeleteFunc(days, func(d pipeline.LedgerDay) bool { return d.Day < o.Since })
@@ -248,6 +239,35 @@ func (l *Lake) tableGaps(ctx context.Context, t *pipeline.Table, snap *delta.Sna
 		r.Days = append(r.Days, s)
 	}
 	return nil
+}
+
+// ledgerSince is the ledger from a day on, or from before it: whether a day has its first ids is told by the last ones that its
+// series has before it. As a rule those are of the day before.
+func ledgerSince(ctx context.Context, engine LedgerEngine, t *pipeline.Table, snap *delta.Snapshot, o GapsOptions) ([]pipeline.LedgerDay, []pipeline.LedgerRange, error) {
+	first, err := time.Parse(time.DateOnly, o.Since)
+	sinces := []string{first.AddDate(0, 0, -1).Format(time.DateOnly), first.AddDate(0, 0, -31).Format(time.DateOnly), ""}
+	if err != nil { // no day: everything
+		sinces = sinces[2:]
+	}
+	for ; ; sinces = sinces[1:] {
+		days, ranges, err := engine.Ledger(ctx, t, snap, sinces[0])
+		if err != nil {
+			return nil, nil, err
+		}
+		if o.Series != "" {
+			days = slices.DeleteFunc(days, func(d pipeline.LedgerDay) bool { return d.Series != o.Series })
+			ranges = slices.DeleteFunc(ranges, func(g pipeline.LedgerRange) bool { return g.Series != o.Series })
+		}
+		before := map[string]bool{}
+		for _, d := range days {
+			if d.Day < o.Since {
+				before[d.Series] = true
+			}
+		}
+		if len(sinces) == 1 || !slices.ContainsFunc(days, func(d pipeline.LedgerDay) bool { return !before[d.Series] }) {
+			return days, ranges, nil
+		}
+	}
 }
 
 // say puts a statement into words: 2024-08-20 BTCUSDT: complete, 1,203,441 trades, ids 1 to 1203441.

@@ -119,26 +119,28 @@ func statements(r *ingest.GapsReport) (out []string) {
 // A day lacks its first ids as much as any other, also where what lies before is left out.
 func TestLedgerSinceADayWithoutItsFirstIDs(t *testing.T) {
 	w := newWorld(t, ledgerLake)
-	w.put("a.csv", 0, "symbol,n,price,time", "BTC,1,1,2024-08-17T10:00:00Z", "BTC,3,1,2024-08-17T10:00:00Z", "BTC,4,1,2024-08-18T10:00:00Z", "ETH,1,1,2024-08-18T10:00:00Z")
-	w.put("b.csv", 0, "symbol,n,price,time", "BTC,7,1,2024-08-19T10:00:00Z", "ETH,2,1,2024-08-19T10:00:00Z")
-	w.put("c.csv", 0, "symbol,n,price,time", "BTC,8,1,2024-08-20T10:00:00Z", "ETH,3,1,2024-08-20T10:00:00Z")
+	w.put("a.csv", 0, "symbol,n,price,time", "BTC,1,1,2024-08-17T10:00:00Z", "BTC,3,1,2024-08-17T10:00:00Z", "BTC,4,1,2024-08-18T10:00:00Z", "ETH,1,1,2024-08-18T10:00:00Z", "XRP,1,1,2024-08-16T10:00:00Z", "SOL,1,1,2024-06-01T10:00:00Z")
+	w.put("b.csv", 0, "symbol,n,price,time", "BTC,7,1,2024-08-19T10:00:00Z", "ETH,2,1,2024-08-19T10:00:00Z", "XRP,3,1,2024-08-19T10:00:00Z")
+	w.put("c.csv", 0, "symbol,n,price,time", "BTC,8,1,2024-08-20T10:00:00Z", "ETH,3,1,2024-08-20T10:00:00Z", "SOL,4,1,2024-08-20T10:00:00Z")
 	w.batch(ingest.BatchOptions{})
 	r := w.gaps(ingest.GapsOptions{Since: "2024-08-19"})
-	equal(t, "holes", holesText(r), []string{"BTC 5-6 ours"})
-	if r.Missing != 2 {
+	equal(t, "holes", holesText(r), []string{"BTC 5-6 ours", "SOL 2-3 ours", "XRP 2-2 ours"})
+	if r.Missing != 5 {
 		t.Errorf("%d missing", r.Missing)
 	}
 	equal(t, "statements", statements(r), []string{
 		"2024-08-19 BTC: incomplete, 1 trades, ids 7..7, some missing before the first",
 		"2024-08-19 ETH: complete, 1 trades, ids 2..2",
+		"2024-08-19 XRP: incomplete, 1 trades, ids 3..3, some missing before the first",
 		"2024-08-20 BTC: complete so far, 1 trades, ids 8..8",
 		"2024-08-20 ETH: complete so far, 1 trades, ids 3..3",
+		"2024-08-20 SOL: incomplete, 1 trades, ids 4..4, some missing before the first",
 	})
 	x := &exchange{has: ids(1, 8)}
 	if _, err := w.Repair(context.Background(), ingest.RepairOptions{Source: "live", Fetcher: x, GapsOptions: ingest.GapsOptions{Since: "2024-08-19"}}); err != nil {
 		t.Fatal(err)
 	}
-	if len(x.asked) != 1 || x.asked[0] != [2]int64{4, 7} {
+	if !slices.Equal(x.asked, [][2]int64{{4, 7}, {1, 4}, {1, 3}}) {
 		t.Errorf("asked for %v", x.asked)
 	}
 }
