@@ -187,17 +187,24 @@ func (l *Lake) newEpoch(ctx context.Context, plan *pipeline.Plan) (Epoch, time.T
 }
 
 // finish ends the computation of an epoch for a table. Rows that the table would refuse are bad rows like those that break a rule
-// of the plan. The rules are those of the last look at the table: a rule that came since is kept by the commit.
+// of the plan. A rule that came since the last look at the table is kept by the commit; whether one has gone since, where the
+// source has waited, another look tells.
 func (l *Lake) finish(ctx context.Context, e Epoch, t *delta.Table) (*EpochResult, error) {
-	if k, ok := e.(pipeline.TableRuler); ok {
-		if s := t.Latest(); s != nil {
-			rules, err := s.RowRules()
-			if err != nil {
-				return nil, err
-			}
-			k.KeepRules(rules)
+	k, ok := e.(pipeline.TableRuler)
+	s := t.Latest()
+	if !ok || s == nil {
+		return e.Finish(ctx)
+	}
+	rules, err := s.RowRules()
+	if err == nil && rules.Concern(s.Schema().Arrow()) {
+		if s, err = t.Snapshot(ctx); err == nil {
+			rules, err = s.RowRules()
 		}
 	}
+	if err != nil {
+		return nil, err
+	}
+	k.KeepRules(rules)
 	return e.Finish(ctx)
 }
 

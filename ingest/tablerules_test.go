@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cauce-data/cauce/delta"
 	"github.com/cauce-data/cauce/engine/duckdb"
@@ -63,13 +64,29 @@ func TestRowsThatTheTableRefuses(t *testing.T) {
 		`check:low: price = "501.0000": price < 500 is not true`,
 	})
 
-	// Without the constraint a retry brings the rows in.
-	if _, err := table.DropConstraint(t.Context(), "low", false); err != nil {
-		t.Fatal(err)
+	// Without the constraint what comes later is judged, also by a stream that runs and waits, whoever has dropped it; and a retry
+	// brings the rows in.
+	w.reopen()
+	ctx, stop := context.WithCancel(t.Context())
+	trade(p, "g", "2", 3)
+	var later []ingest.StreamReport
+	err = w.RunStream(ctx, p.reader(), ingest.StreamOptions{Source: "live", NoMaintenance: true, Trigger: time.Millisecond, OnEpoch: func(r ingest.StreamReport) {
+		if later = append(later, r); len(later) > 1 {
+			stop()
+			return
+		}
+		if _, err := table.DropConstraint(ctx, "low", false); err != nil { // of another process
+			t.Error(err)
+			stop()
+		}
+		trade(p, "h", "502", 4)
+	}})
+	if err != nil || len(later) != 2 || later[1].RowsInserted != 1 {
+		t.Errorf("stream: %+v, %v", later, err)
 	}
 	retried, err := w.QuarantineRetry(t.Context(), ingest.QuarantineFilter{Rule: "check:low"}, false)
 	if err != nil || retried.Tried != 2 || retried.Resolved != 2 {
 		t.Errorf("retry: %+v, %v", retried, err)
 	}
-	equal(t, "rows after the retry", w.rows("trades", "id", "price"), []string{"a 600", "e 5", "f 501"})
+	equal(t, "rows after the retry", w.rows("trades", "id", "price"), []string{"a 600", "e 5", "f 501", "g 2", "h 502"})
 }

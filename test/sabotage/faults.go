@@ -68,6 +68,11 @@ var faults = []fault{
 		pkg:   "./ingest", test: "^TestLedgerOfADayWithAnOpenEnd$",
 	},
 	{
+		name: "waiting-stream-knows-old-rules", what: "a stream that waited judges rows by a constraint that was dropped meanwhile",
+		edits: []edit{{"ingest/epoch.go", "if err == nil && rules.Concern(s.Schema().Arrow()) {", "if false {"}},
+		pkg:   "./ingest", test: "^TestRowsThatTheTableRefuses$",
+	},
+	{
 		name: "since-forgets-first-ids", what: "the ledger since a day does not see that the day lacks its first ids, behind days that are missing whole",
 		edits: []edit{{"ingest/ledger.go", "if d.Day < o.Since {", "if true {"}},
 		pkg:   "./ingest", test: "^TestLedgerSinceADayWithoutItsFirstIDs$",
