@@ -22,7 +22,7 @@ import (
 // ErrNoRun is returned (wrapped, with the id) for a run that the history does not have.
 var ErrNoRun = errors.New("no such run")
 
-// runsMax bounds the history: older runs are forgotten.
+// runsMax bounds the history: older runs are forgotten, but for the last of each task.
 const runsMax = 1000
 
 // Status is how a run stands.
@@ -143,13 +143,19 @@ func files(dir string) ([]string, error) {
 	return out, nil
 }
 
-// forget removes what lies beyond runsMax.
+// forget removes what lies beyond runsMax. The last run of a task, which may not have ended yet, says what its next one is due
+// for, however often others run.
 func forget(dir string) error {
 	all, err := files(dir)
 	if err != nil || len(all) <= runsMax {
 		return err
 	}
+	last := map[string]bool{}
 	for _, name := range all[runsMax:] {
+		if r, err := read(dir, name); err == nil && !last[r.Task] && (r.Command == "" || r.unfinished()) {
+			last[r.Task] = r.Command == ""
+			continue
+		}
 		for _, end := range []string{".log", ".json"} {
 			if err := os.Remove(filepath.Join(dir, name+end)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return fmt.Errorf("run history: %w", err)

@@ -222,6 +222,31 @@ func TestCatchUpAfterPartOfIt(t *testing.T) {
 	})
 }
 
+// A task that runs seldom is not forgotten beside one that runs each minute.
+func TestCatchUpBesideManyRuns(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		nightly := Task{Name: "nightly", Cron: "0 1 * * *", CatchUp: true, Run: func(context.Context, *Run) error { n++; return nil }}
+		often := Task{Name: "often", Run: func(context.Context, *Run) error { return nil }}
+		o := Options{Dir: dir}
+		runFor(t, o, 24*time.Hour, nightly)
+		for range runsMax + 2 {
+			if _, err := Do(t.Context(), often, DoOptions{Dir: dir}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Minute)
+		}
+		time.Sleep(24 * time.Hour)
+		if runFor(t, o, time.Minute, nightly); n != 2 {
+			t.Errorf("%d runs: what was missed does not run", n)
+		}
+		if all, err := files(dir); err != nil || len(all) > runsMax+2 {
+			t.Errorf("%d runs are kept, %v", len(all), err)
+		}
+	})
+}
+
 func TestCatchUp(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
