@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -291,10 +292,11 @@ func isNumber(t arrow.DataType) bool {
 	return arrow.IsInteger(t.ID()) || arrow.IsFloating(t.ID()) || arrow.IsDecimal(t.ID())
 }
 
-// printable shows control characters escaped, so that data cannot move the terminal's cursor.
+// printable shows control characters, those of 8-bit terminals and those that turn the direction of writing among them, escaped,
+// so that data cannot move the terminal's cursor or look like other data.
 func printable(s string) string {
 	for _, r := range s {
-		if r < ' ' || r == 0x7f || r == utf8.RuneError {
+		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == utf8.RuneError {
 			q := strconv.Quote(s)
 			return q[1 : len(q)-1]
 		}

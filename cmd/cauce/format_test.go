@@ -126,3 +126,15 @@ func TestUniqueNames(t *testing.T) {
 		t.Errorf("names: %s", got)
 	}
 }
+
+// Data cannot steer the terminal that shows it.
+func TestPrintable(t *testing.T) {
+	for in, want := range map[string]string{
+		"a\tb": `a\tb`, "\x1b[2J": `\x1b[2J`, "\u009b2J": `\u009b2J`, "x\u202egnp.exe": `x\u202egnp.exe`, "a\xff": `a\xff`,
+		"é 語 🎉": "é 語 🎉", `C:\x "y"`: `C:\x "y"`, "عربي": "عربي",
+	} {
+		if got := printable(in); got != want {
+			t.Errorf("%q: %s, want %s", in, got, want)
+		}
+	}
+}
