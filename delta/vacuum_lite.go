@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/cauce-data/cauce/objstore"
@@ -76,6 +77,10 @@ func (t *Table) removedBefore(ctx context.Context, s *Snapshot, cutoff time.Time
 	var doomed []objstore.Info
 	for _, key := range sortedKeys(gone) {
 		if keep[key] {
+			continue
+		}
+		// Files of another table, from which this one was cloned, are that table's to delete.
+		if name, below := strings.CutPrefix(key, joinKey(t.path, "")); !below || hiddenFile(name) {
 			continue
 		}
 		info, err := t.store.Stat(ctx, key)

@@ -1303,4 +1303,9 @@ var faults = []fault{
 		edits: []edit{{"cmd/cauce/querypast.go", "t.SnapshotAt(ctx, delta.Version(v))", "t.Snapshot(ctx)"}},
 		pkg:   "./cmd/cauce", test: "^TestScript$/^query$",
 	},
+	{
+		name: "clone-vacuums-its-origin", what: "a lite vacuum of a shallow clone deletes files of the table that it was cloned from",
+		edits: []edit{{"delta/vacuum_lite.go", "joinKey(t.path, \"\")); !below || hiddenFile(name) {", "joinKey(t.path, \"\")); below && hiddenFile(name) {"}},
+		pkg:   "./delta", test: "^TestVacuumOfACloneSparesItsOrigin$",
+	},
 }
