@@ -2,6 +2,7 @@ package delta
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -24,8 +25,9 @@ type CleanupResult struct {
 }
 
 // CleanupLog deletes log entries that have outlived the retention and that no younger version needs: those before the
-// newest checkpoint whose successors alone are to be kept. The commit of that checkpoint stays (PROTOCOL.md, "Metadata
-// Cleanup"). Older versions cannot be read afterwards. If there is no such checkpoint, nothing is deleted.
+// newest checkpoint that can be read and whose successors alone are to be kept. The commit of that checkpoint stays
+// (PROTOCOL.md, "Metadata Cleanup"). Older versions cannot be read afterwards. If there is no such checkpoint, nothing is
+// deleted.
 // Checksums, compacted commits and sidecars that no checkpoint left names go with them.
 func (t *Table) CleanupLog(ctx context.Context, o CleanupOptions) (*CleanupResult, error) {
 	// Spark cuts at the start of a day, so that readers of "the last 30 days" have whole days; so is it here.
@@ -62,9 +64,18 @@ func (t *Table) cleanupLog(ctx context.Context, o CleanupOptions, unit time.Dura
 	}
 	keep := Version(-1)
 	for _, files := range seg.completeCheckpoints() {
-		if v := files[0].version; v <= newest {
+		v := files[0].version
+		if v > newest {
+			continue
+		}
+		// Of one that cannot be read the commits before it are all that is left.
+		_, err := t.replay(ctx, files, nil)
+		if err == nil {
 			keep = v
 			break
+		}
+		if !errors.Is(err, ErrCorrupt) && !isNotFound(err) {
+			return nil, err
 		}
 	}
 	if keep <= 0 {

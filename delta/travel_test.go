@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -204,6 +205,34 @@ func TestCleanupLog(t *testing.T) {
 	}
 	if again, err := tab.CleanupLog(ctx, CleanupOptions{}); err != nil || len(again.Deleted) != 0 {
 		t.Fatal(again, err)
+	}
+}
+
+// Behind a checkpoint that cannot be read the commits are all that is left of the table.
+func TestCleanupLogKeepsWhatABrokenCheckpointStandsFor(t *testing.T) {
+	ctx := context.Background()
+	tab, now := clockedTable(t, map[string]string{"delta.checkpointInterval": "3", "delta.logRetentionDuration": "interval 10 days"})
+	for i := range 8 { // a version a day
+		*now = now.Add(24 * time.Hour)
+		appendFile(t, tab, fmt.Sprint("f", i))
+	}
+	if err := tab.Store().Put(ctx, tab.checkpointKey(6), strings.NewReader("PAR1 cut"), objstore.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	want := stateText(mustSnapshot(t, reopen(t, tab)))
+	*now = now.Add(20 * 24 * time.Hour)
+	res, err := reopen(t, tab).CleanupLog(ctx, CleanupOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fresh := reopen(t, tab)
+	if s, err := fresh.Snapshot(ctx); err != nil {
+		t.Fatalf("%v; deleted were %v", err, res.Deleted)
+	} else if got := stateText(s); got != want {
+		t.Fatalf("state\n%s, want\n%s", got, want)
+	}
+	if res.Earliest != 3 {
+		t.Errorf("version %d is the earliest, want that of the checkpoint before", res.Earliest)
 	}
 }
 

@@ -1308,4 +1308,9 @@ var faults = []fault{
 		edits: []edit{{"delta/vacuum_lite.go", "joinKey(t.path, \"\")); !below || hiddenFile(name) {", "joinKey(t.path, \"\")); below && hiddenFile(name) {"}},
 		pkg:   "./delta", test: "^TestVacuumOfACloneSparesItsOrigin$",
 	},
+	{
+		name: "cleanup-trusts-a-broken-checkpoint", what: "the commits behind a checkpoint that cannot be read are deleted, and the table with them",
+		edits: []edit{{"delta/cleanup.go", "\t\tif err == nil {\n\t\t\tkeep = v\n", "\t\tif err == nil || v >= 0 {\n\t\t\tkeep = v\n"}},
+		pkg:   "./delta", test: "^TestCleanupLogKeepsWhatABrokenCheckpointStandsFor$",
+	},
 }
