@@ -272,6 +272,41 @@ func TestClustering(t *testing.T) {
 	optimize(OptimizeOptions{Full: true}, 2)
 }
 
+// A restored table is clustered as it was then, also where a column that it is clustered by now did not exist yet.
+func TestRestoreBringsTheClusteringBack(t *testing.T) {
+	ctx := context.Background()
+	tab, err := Create(ctx, tempStore(t), "items", CreateOptions{Schema: itemSchema(), ClusterBy: []string{"val"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustMerge(t, tab, itemMerge(), item{ID: "a", Val: "v"})
+	clustered := snap(t, tab).Version()
+	if _, err := tab.SetClusterBy(ctx, nil, AlterOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	plain := snap(t, tab).Version()
+	if _, err := tab.AddColumns(ctx, []NewColumn{{Path: []string{"more"}, Type: String}}, AlterOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tab.SetClusterBy(ctx, []string{"more"}, AlterOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, to := range []struct {
+		version Version
+		by      []string
+	}{{plain, nil}, {clustered, []string{"val"}}, {plain, nil}, {0, []string{"val"}}} {
+		if _, err := tab.Restore(ctx, to.version, RestoreOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if by, err := snap(t, reopen(t, tab)).ClusterBy(); err != nil || !slices.Equal(by, to.by) {
+			t.Fatalf("restored to version %d: clustered by %q, %v; want %q", to.version, by, err, to.by)
+		}
+		if _, err := tab.Optimize(ctx, OptimizeOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // The log is cleaned of UUID-named checkpoints and of sidecars that no checkpoint left names, of nothing else.
 func TestCleanupSidecars(t *testing.T) {
 	ctx := context.Background()

@@ -21,7 +21,7 @@ type RestoreOptions struct {
 	Hook         func(phase string)
 }
 
-// Restore makes the table what it was at a version, in a new commit: rows, schema and properties. The protocol and the
+// Restore makes the table what it was at a version, in a new commit: rows, schema, properties and clustering. The protocol and the
 // progress of applications (txn) stay as they are. ErrFilesMissing if Vacuum has deleted files of that version.
 func (t *Table) Restore(ctx context.Context, v Version, o RestoreOptions) (*Result, error) {
 	return t.restore(ctx, o, map[string]string{"version": strconv.FormatInt(int64(v), 10)}, func(ctx context.Context) (*Snapshot, error) {
@@ -101,14 +101,25 @@ func (t *Table) restoreOnce(ctx context.Context, target *Snapshot, o RestoreOpti
 		}
 		meta.Configuration[propMaxColumnID] = last
 	}
-	metaSame := actionText(s.metadata) == actionText(&meta)
-	if !metaSame {
+	same := actionText(s.metadata) == actionText(&meta)
+	protocol := s.protocol
+	if !same {
 		tx.SetMetadata(meta)
-		if up := s.protocol.raisedFor(&meta, target.schema); up != nil {
-			tx.SetProtocol(*up) // a feature has been dropped since
+		if up := protocol.raisedFor(&meta, target.schema); up != nil {
+			protocol = up
 		}
 	}
-	if res.FilesAdded == 0 && res.FilesRemoved == 0 && metaSame {
+	if d, differs := s.clusteringAt(target); differs {
+		tx.SetDomain(d)
+		if up := protocol.raised(featureOf("clustering")); up != nil {
+			protocol = up
+		}
+		same = false
+	}
+	if protocol != s.protocol {
+		tx.SetProtocol(*protocol) // a feature has been dropped since
+	}
+	if res.FilesAdded == 0 && res.FilesRemoved == 0 && same {
 		return res, nil
 	}
 	if o.DryRun {
@@ -128,6 +139,17 @@ func (t *Table) restoreOnce(ctx context.Context, target *Snapshot, o RestoreOpti
 	}
 	res.Version, res.Committed, res.CheckpointErr = done.Version, true, done.CheckpointErr
 	return res, nil
+}
+
+// clusteringAt is the domain that has the table clustered as it was in another version, and whether it is clustered otherwise.
+// Other domains stay as they are.
+func (s *Snapshot) clusteringAt(target *Snapshot) (was DomainMetadata, differs bool) {
+	is, now := s.Domain(clusteringDomain)
+	was, then := target.Domain(clusteringDomain)
+	if !then {
+		was, _ = clusteringOf(nil, nil, nil) // of no columns, which cannot fail
+	}
+	return was, (now || then) && is.Configuration != was.Configuration
 }
 
 // present makes sure that a file and its deletion vector exist.
