@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"strings"
 	"sync"
 
@@ -233,25 +232,15 @@ func (c *Catalog) conform(ctx context.Context, t *delta.Table, path string, want
 		if err != nil || len(add) == 0 {
 			return err
 		}
-		fields := append(append([]delta.Field(nil), s.Schema().Fields...), add...)
-		meta := s.Metadata()
-		meta.SchemaString = (&delta.Schema{Fields: fields}).JSON()
-		meta.Configuration = maps.Clone(meta.Configuration)
-		tx := t.Begin(s)
-		tx.SetMetadata(meta)
-		names := make([]string, len(add))
+		columns := make([]delta.NewColumn, len(add))
 		for i, f := range add {
-			names[i] = f.Name
+			columns[i] = delta.NewColumn{Path: []string{f.Name}, Type: f.Type, Comment: f.Comment()}
 		}
-		_, err = tx.Commit(ctx, delta.CommitOptions{
-			Operation:  "ADD COLUMNS",
-			Parameters: map[string]string{"columns": strings.Join(names, ",")},
-		})
+		_, err = t.AddColumns(ctx, columns, delta.AlterOptions{})
 		if err == nil {
 			return nil
 		}
-		var conflict *delta.ConflictError
-		if !errors.As(err, &conflict) || try == tries {
+		if !errors.Is(err, delta.ErrConflict) && !errors.Is(err, delta.ErrAlter) || try == tries {
 			return fmt.Errorf("add columns to table %s: %w", want.name, err)
 		}
 	}

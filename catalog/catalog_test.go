@@ -3,8 +3,14 @@ package catalog
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
 
 	"github.com/cauce-data/cauce/delta"
 	"github.com/cauce-data/cauce/objstore"
@@ -86,5 +92,67 @@ func TestEnsure(t *testing.T) {
 		if _, ok := s.Schema().Field(col); !ok {
 			t.Errorf("column %s was not added", col)
 		}
+	}
+}
+
+// Columns that are added to a table whose columns are mapped are mapped as well, and the protocol knows their types.
+func TestEnsureAddsColumnsAsTheTableNeedsThem(t *testing.T) {
+	ctx := context.Background()
+	for _, mode := range []string{"name", "id"} {
+		t.Run(mode, func(t *testing.T) {
+			store := objstore.NewMemory(nil)
+			had := lake(nil).Tables[0]
+			if _, err := delta.Create(ctx, store, had.Location, delta.CreateOptions{
+				Schema: had.DeltaSchema(), PartitionBy: had.PartitionBy, Config: map[string]string{"delta.columnMapping.mode": mode},
+			}, nil); err != nil {
+				t.Fatal(err)
+			}
+			tab, err := New(lake(func(t *pipeline.Table) {
+				t.Columns = append(t.Columns, pipeline.Column{Name: "venue", Type: delta.String, Comment: "where"}, pipeline.Column{Name: "wall", Type: delta.TimestampNTZ})
+				t.Evolve = pipeline.EvolveAddColumns
+			}), store, nil).Ensure(ctx, "trades")
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, err := tab.Snapshot(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			seen := map[string]bool{}
+			for _, f := range s.Schema().Fields {
+				id := fmt.Sprint(f.Metadata["delta.columnMapping.id"])
+				if f.Metadata["delta.columnMapping.physicalName"] == nil || seen[id] {
+					t.Errorf("column %s is mapped as %v", f.Name, f.Metadata)
+				}
+				seen[id] = true
+			}
+			if f, _ := s.Schema().Field("venue"); f.Comment() != "where" {
+				t.Errorf("the comment of column %s is %q", f.Name, f.Comment())
+			}
+			if p := s.Protocol(); !slices.Contains(p.Features(), "timestampNtz") {
+				t.Errorf("the protocol has %v", p.Features())
+			}
+			schema := arrow.NewSchema([]arrow.Field{{Name: "id", Type: arrow.BinaryTypes.String}, {Name: "venue", Type: arrow.BinaryTypes.String}}, nil)
+			b := array.NewRecordBuilder(memory.DefaultAllocator, schema)
+			defer b.Release()
+			b.Field(0).(*array.StringBuilder).Append("a")
+			b.Field(1).(*array.StringBuilder).Append("here")
+			rows := delta.NewRows(schema, b.NewRecordBatch())
+			defer rows.Close()
+			if _, err := tab.Append(ctx, rows, delta.AppendOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if s, err = tab.Snapshot(ctx); err != nil {
+				t.Fatal(err)
+			}
+			for b, err := range tab.Scan(ctx, s, delta.ScanOptions{Columns: []string{"venue"}}) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := b.Column(0).ValueStr(0); got != "here" {
+					t.Errorf("read %s of what was written", got)
+				}
+			}
+		})
 	}
 }

@@ -1313,4 +1313,9 @@ var faults = []fault{
 		edits: []edit{{"delta/cleanup.go", "\t\tif err == nil {\n\t\t\tkeep = v\n", "\t\tif err == nil || v >= 0 {\n\t\t\tkeep = v\n"}},
 		pkg:   "./delta", test: "^TestCleanupLogKeepsWhatABrokenCheckpointStandsFor$",
 	},
+	{
+		name: "added-columns-are-not-mapped", what: "a column that is added to a table whose columns are mapped gets no id, and what is written into it is lost",
+		edits: []edit{{"delta/evolve.go", "\tif s.mapped() {\n\t\tto =", "\tif s.mapped() && len(changed) > 0 {\n\t\tto ="}},
+		pkg:   "./catalog", test: "^TestEnsureAddsColumnsAsTheTableNeedsThem$",
+	},
 }
