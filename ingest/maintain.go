@@ -151,7 +151,7 @@ type partitionWork struct {
 // rewriting costs more than readers gain. Which of them are packed is for Optimize to choose.
 func worthCompacting(s *delta.Snapshot, filesMin int, target int64) []partitionWork {
 	byKey := map[string]*partitionWork{}
-	by := s.PartitionBy()
+	by := s.TableInfo().PhysicalPartitionBy()
 	for _, a := range s.Adds() {
 		if a.Size*2 > target && a.DeletionVector == nil {
 			continue
@@ -219,12 +219,13 @@ func (l *Lake) compact(ctx context.Context, name string, t *delta.Table, m *Tabl
 // partitionPredicate selects exactly one partition; nil for a table without partitions.
 func partitionPredicate(s *delta.Snapshot, values map[string]*string) (delta.Predicate, error) {
 	var all []delta.Predicate
-	for _, c := range s.PartitionBy() {
+	physical := s.TableInfo().PhysicalPartitionBy()
+	for i, c := range s.PartitionBy() {
 		f, ok := s.Schema().Field(c)
 		if !ok {
 			return nil, fmt.Errorf("BUG: partition column %s is not in the schema", c)
 		}
-		v, err := delta.ParsePartitionValue(f.Type, values[c])
+		v, err := delta.ParsePartitionValue(f.Type, values[physical[i]])
 		if err != nil {
 			return nil, err
 		}

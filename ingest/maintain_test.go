@@ -1,6 +1,7 @@
 package ingest_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -44,4 +45,34 @@ func TestMaintenanceKeepsTheTablesRetention(t *testing.T) {
 			}
 		}
 	}
+}
+
+// The values of partitions stand in the log under the names that the columns have in files, which are others where columns
+// are mapped.
+func TestMaintenanceOfAMappedTable(t *testing.T) {
+	w := newWorld(t, tradesLake+"maintenance: {files_min: 2}\n")
+	decl := w.lake.Table("trades")
+	if _, err := delta.Create(t.Context(), w.store, decl.Location, delta.CreateOptions{
+		Schema: decl.DeltaSchema(), PartitionBy: decl.PartitionBy,
+		Config: map[string]string{"delta.columnMapping.mode": "name", "delta.enableDeletionVectors": "true"},
+	}, nil); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 4 {
+		w.put(fmt.Sprintf("trades_%d.csv", i), i, "id,price,note,time", fmt.Sprintf("a%d,1,x,2024-08-20T10:00:00Z", i), fmt.Sprintf("b%d,1,x,2024-08-21T10:00:00Z", i))
+		w.batch(ingest.BatchOptions{})
+	}
+	rows := w.rows("trades", "id", "event_date")
+	size, err := w.Size(t.Context(), "trades")
+	if err != nil || size.Files != 8 || size.PartitionFilesMax != 4 {
+		t.Fatalf("%+v, %v", size, err)
+	}
+	r, err := w.Maintain(t.Context(), ingest.MaintainOptions{Tables: []string{"trades"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := r.Tables["trades"]; m.Partitions != 2 || m.FilesRemoved != 8 || m.FilesAdded != 2 {
+		t.Errorf("%+v", m)
+	}
+	equal(t, "rows", w.rows("trades", "id", "event_date"), rows)
 }

@@ -168,7 +168,7 @@ func (l *Lake) Size(ctx context.Context, table string) (*TableSize, error) {
 		return nil, err
 	}
 	t := &TableSize{Version: s.Version()}
-	by, files := s.PartitionBy(), map[string]int{}
+	by, files := s.TableInfo().PhysicalPartitionBy(), map[string]int{}
 	for _, a := range s.Adds() {
 		t.Files++
 		t.Bytes += a.Size
@@ -179,7 +179,7 @@ func (l *Lake) Size(ctx context.Context, table string) (*TableSize, error) {
 	return t, nil
 }
 
-// partitionKey tells the partitions of a snapshot apart.
+// partitionKey tells the partitions of a snapshot apart, by the names that their columns have in the log.
 func partitionKey(by []string, a *delta.Add) string {
 	key := ""
 	for _, c := range by {
@@ -193,7 +193,7 @@ func partitionKey(by []string, a *delta.Add) string {
 
 func describe(t *TableStatus, s *delta.Snapshot) {
 	t.Exists, t.Version, t.Time = true, s.Version(), s.Time()
-	by := s.PartitionBy()
+	by := s.TableInfo().PhysicalPartitionBy()
 	partitions := map[string]bool{}
 	for _, a := range s.Adds() {
 		t.Files++
