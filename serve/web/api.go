@@ -289,10 +289,11 @@ func (s *server) table(ctx context.Context, r *http.Request) (any, error) {
 	parts := map[string]*partition{}
 	for _, a := range snap.Adds() {
 		rows, deleted := liveRows(a)
-		key := partitionKey(out.PartBy, a.PartitionValues)
+		values := partitionValues(snap, a)
+		key := partitionKey(out.PartBy, values)
 		p := parts[key]
 		if p == nil {
-			p = &partition{Values: a.PartitionValues}
+			p = &partition{Values: values}
 			parts[key] = p
 			out.Partitions = append(out.Partitions, p)
 		}
@@ -301,7 +302,7 @@ func (s *server) table(ctx context.Context, r *http.Request) (any, error) {
 		p.Deleted += deleted
 		add(&p.Rows, rows)
 		add(&out.Rows, rows)
-		out.List = append(out.List, file{a.Path, a.PartitionValues, a.Size, rows, deleted, time.UnixMilli(a.ModificationTime).UTC()})
+		out.List = append(out.List, file{a.Path, values, a.Size, rows, deleted, time.UnixMilli(a.ModificationTime).UTC()})
 	}
 	slices.SortFunc(out.Partitions, func(a, b *partition) int {
 		return strings.Compare(partitionKey(out.PartBy, a.Values), partitionKey(out.PartBy, b.Values))
@@ -318,6 +319,16 @@ func add(sum *int64, n int64) {
 		return
 	}
 	*sum += n
+}
+
+// partitionValues are a file's by the names of the columns; the log has them by those that the columns have in files.
+func partitionValues(s *delta.Snapshot, a *delta.Add) map[string]*string {
+	out := map[string]*string{}
+	physical := s.TableInfo().PhysicalPartitionBy()
+	for i, c := range s.PartitionBy() {
+		out[c] = a.PartitionValues[physical[i]]
+	}
+	return out
 }
 
 func partitionKey(columns []string, values map[string]*string) string {
@@ -450,7 +461,7 @@ func filesOf(s *delta.Snapshot) (map[string]file, int64) {
 	for _, a := range s.Adds() {
 		rows, deleted := liveRows(a)
 		add(&sum, rows)
-		out[a.Path] = file{a.Path, a.PartitionValues, a.Size, rows, deleted, time.UnixMilli(a.ModificationTime).UTC()}
+		out[a.Path] = file{a.Path, partitionValues(s, a), a.Size, rows, deleted, time.UnixMilli(a.ModificationTime).UTC()}
 	}
 	return out, sum
 }
