@@ -587,3 +587,40 @@ func TestSchemaChangesBesideWriters(t *testing.T) {
 		t.Errorf("%s is not %s", got, want)
 	}
 }
+
+// A new column may get the name that another had before it was renamed, and in files still has.
+func TestNewColumnWithTheNameOfARenamedOne(t *testing.T) {
+	ctx := context.Background()
+	for _, typ := range []Type{String, Long, Integer} {
+		for how, add := range map[string]func(tab *Table) error{
+			"added": func(tab *Table) error {
+				return second(tab.AddColumns(ctx, []NewColumn{{Path: []string{"a"}, Type: typ}}, AlterOptions{}))
+			},
+			"evolved": func(tab *Table) error {
+				rows := rowsIn(t, &Schema{Fields: []Field{{Name: "id", Type: Long, Nullable: true}, {Name: "a", Type: typ, Nullable: true}}}, `[]`)
+				return second(tab.Append(ctx, rows, AppendOptions{Evolve: true}))
+			},
+		} {
+			t.Run(fmt.Sprint(typ, " ", how), func(t *testing.T) {
+				tab := alterTable(t, "id: BIGINT, a: INT", CreateOptions{Config: map[string]string{propTypeWidening: "true"}}, nil)
+				appendJSON(t, tab, `[{"id": 1, "a": 7}]`)
+				if _, err := tab.SetProperties(ctx, byNames, AlterOptions{}); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := tab.RenameColumn(ctx, []string{"a"}, "b", AlterOptions{}); err != nil {
+					t.Fatal(err)
+				}
+				if err := add(tab); err != nil {
+					t.Fatal(err)
+				}
+				f, _ := mustSnapshot(t, tab).Schema().Field("a")
+				if f.Type != typ || f.Metadata[metaTypeChanges] != nil || f.PhysicalName() == "a" {
+					t.Errorf("the new column is %s with %v", f.Type, f.Metadata)
+				}
+				if got, want := tableText(t, tab), "1 7 -"; got != want {
+					t.Errorf("%q, want %q", got, want)
+				}
+			})
+		}
+	}
+}

@@ -151,12 +151,15 @@ type typeChange struct {
 }
 
 // typeChanges gives the fields of a new schema with the record of how their types differ from those of the old one. A
-// field is the same if its physical name is. changed lists what was recorded.
+// field is the same if its physical name is; one that has none yet is new, also where another has its name as its physical
+// one. changed lists what was recorded.
 func typeChanges(old, to []Field, above ...string) (out []Field, changed []typeChange, err error) {
 	out = slices.Clone(to)
 	for i := range out {
 		f := &out[i]
-		at := slices.IndexFunc(old, func(o Field) bool { return o.PhysicalName() == f.PhysicalName() })
+		at := slices.IndexFunc(old, func(o Field) bool {
+			return o.PhysicalName() == f.PhysicalName() && (o.Metadata[metaPhysicalName] == nil) == (f.Metadata[metaPhysicalName] == nil)
+		})
 		if at < 0 {
 			continue
 		}
