@@ -223,7 +223,12 @@ func appendBytes(b, v []byte) []byte {
 	return append(hex.AppendEncode(append(b, '"'), v), '"')
 }
 
+// appendText leaves what is no UTF-8 as it is, so that whoever reads the record refuses it: JSON would have one replacement for
+// all of it, and two texts, keys among them, would become one.
 func appendText(b []byte, s string) []byte {
+	if !utf8.ValidString(s) {
+		return append(append(append(b, '"'), s...), '"')
+	}
 	text, err := json.Marshal(s)
 	if err != nil {
 		return append(b, `""`...)

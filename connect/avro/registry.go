@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"time"
+	"unicode/utf8"
 
 	"github.com/twmb/avro"
 	"github.com/twmb/franz-go/pkg/sr"
@@ -228,7 +229,11 @@ func (d *Decoder) fetch(ctx context.Context, id uint32) (*schema, error) {
 		if len(rest) > 0 {
 			return nil, fmt.Errorf("%d bytes follow the value", len(rest))
 		}
-		return bytes.Clone(appendValue(nil, v)), nil
+		text := appendValue(nil, v)
+		if !utf8.Valid(text) {
+			return nil, errors.New("a string is no valid UTF-8")
+		}
+		return bytes.Clone(text), nil
 	}}, nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/twmb/avro"
 	"github.com/twmb/franz-go/pkg/sr"
@@ -209,6 +210,34 @@ func FuzzMessage(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Texts that are no UTF-8 are told apart and not mended: of a message nothing is read, and a file's record is one that engines refuse.
+func TestTextsThatAreNoUTF8(t *testing.T) {
+	reg := srfake.New()
+	t.Cleanup(reg.Close)
+	id, _, err := reg.RegisterSchema("trades-value", sr.Schema{Schema: tradeSchema})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ts := avro.MustParse(tradeSchema)
+	message := func(s string) []byte {
+		return framed(id, encode(t, ts, map[string]any{"s": s, "t": int64(1), "p": "1.0000", "T": time.UnixMilli(0).UTC(), "m": nil}))
+	}
+	recs := []pipeline.Record{{Value: message("caf\xe9")}, {Value: message("café")}}
+	if err := decoder(t, RegistryOptions{URL: reg.URL()}).Decode(t.Context(), recs); err != nil {
+		t.Fatal(err)
+	}
+	if r := recs[0]; r.Text != nil || !strings.Contains(r.Bad, "UTF-8") {
+		t.Errorf("text %q, bad %q", r.Text, r.Bad)
+	}
+	if r := recs[1]; !strings.Contains(string(r.Text), `"s":"café"`) || r.Bad != "" {
+		t.Errorf("text %q, bad %q", r.Text, r.Bad)
+	}
+	one, two := appendValue(nil, "caf\xe8"), appendValue(nil, "caf\xe9")
+	if utf8.Valid(one) || bytes.Equal(one, two) {
+		t.Errorf("two texts become %q and %q", one, two)
+	}
 }
 
 // Ids that no registry knows, as any message may name them, do not pile up.
