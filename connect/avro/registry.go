@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"net/http"
 	"os"
 	"time"
@@ -121,6 +122,9 @@ func (d *Decoder) decode(ctx context.Context, in []byte) (text []byte, bad strin
 		return nil, "the message does not begin with a zero byte and the id of a schema, as those of a schema registry do", nil
 	}
 	id := binary.BigEndian.Uint32(in[1:headBytes])
+	if id > math.MaxInt32 { // servers whose ids are of 31 bits refuse the question itself
+		return nil, fmt.Sprintf("no registry gives a schema the id %d", id), nil
+	}
 	s, err := d.schema(ctx, id)
 	if err != nil {
 		return nil, "", err

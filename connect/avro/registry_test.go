@@ -240,6 +240,25 @@ func TestTextsThatAreNoUTF8(t *testing.T) {
 	}
 }
 
+// A message whose head is no id is bad, and does not stop those behind it where the registry refuses to be asked for it.
+func TestHeadThatIsNoID(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/schemas/ids/7" {
+			http.Error(w, `{"error_code":40002,"message":"no 32-bit integer"}`, http.StatusBadRequest)
+			return
+		}
+		_, _ = w.Write([]byte(`{"schema":"\"long\""}`))
+	}))
+	t.Cleanup(srv.Close)
+	recs := []pipeline.Record{{Value: []byte("\x00\xff\xfe\xfd\xfc garbage")}, {Value: framed(7, []byte{4})}}
+	if err := decoder(t, RegistryOptions{URL: srv.URL}).Decode(t.Context(), recs); err != nil {
+		t.Fatal(err)
+	}
+	if recs[0].Bad == "" || recs[0].Text != nil || string(recs[1].Text) != "2" {
+		t.Errorf("%+v", recs)
+	}
+}
+
 // Ids that no registry knows, as any message may name them, do not pile up.
 func TestUnknownSchemasAreForgotten(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
