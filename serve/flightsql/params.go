@@ -161,9 +161,9 @@ func valueText(a arrow.Array, i int) (string, error) {
 	case *array.StringView:
 		return a.Value(i), nil
 	case *array.Binary:
-		return hex.EncodeToString(a.Value(i)), nil
+		return `\x` + hex.EncodeToString(a.Value(i)), nil
 	case *array.LargeBinary:
-		return hex.EncodeToString(a.Value(i)), nil
+		return `\x` + hex.EncodeToString(a.Value(i)), nil
 	case *array.Timestamp:
 		t := a.DataType().(*arrow.TimestampType)
 		zone := ""

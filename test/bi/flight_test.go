@@ -202,6 +202,10 @@ func TestFlightSQL(t *testing.T) {
 	t.Run("parameters", func(t *testing.T) {
 		nulls := array.NewNull(1)
 		number := array.NewInt64Data(array.NewData(arrow.PrimitiveTypes.Int64, 1, []*memory.Buffer{nil, memory.NewBufferBytes([]byte{7, 0, 0, 0, 0, 0, 0, 0})}, nil, 0, 0))
+		bytes := array.NewListBuilder(memory.DefaultAllocator, arrow.BinaryTypes.Binary)
+		bytes.Append(true)
+		bytes.ValueBuilder().(*array.BinaryBuilder).AppendValues([][]byte{[]byte("ab"), {0xff}, {}}, nil)
+		list := bytes.NewArray()
 		for _, q := range []struct {
 			sql    string
 			values []arrow.Array
@@ -210,6 +214,7 @@ func TestFlightSQL(t *testing.T) {
 			{"SELECT (? IS NULL)::text, coalesce(?, 'none'), '?'", []arrow.Array{nulls, nulls}, "true|none|?"},
 			{"SELECT coalesce($2, $1)::text", []arrow.Array{number, nulls}, "7"},
 			{"SELECT count(*)::text FROM unified_events WHERE trade_id = ? AND symbol = ?", []arrow.Array{number, nulls}, "0"},
+			{"SELECT hex(($1::bytea[])[1]), hex(($1::bytea[])[2]), hex(($1::bytea[])[3]), hex($2::bytea)", []arrow.Array{list, list.(*array.List).ListValues()}, "6162|FF||6162"},
 			{"SELECT ?::text || $1", []arrow.Array{number}, "SQLSTATE 42P02"},
 			{"SELECT ?::text, ?::text", []arrow.Array{number}, "SQLSTATE 08P01"},
 			{"SELECT $1::text", []arrow.Array{number, number}, "SQLSTATE 08P01"},
