@@ -390,8 +390,9 @@ func (w *proc) reset() error {
 
 // Pinned is a worker that belongs to one session, because it holds the session's temporary tables.
 type Pinned struct {
-	p *Pool
-	w *proc
+	p    *Pool
+	w    *proc
+	last *Result // nil: there was none
 }
 
 // Pin takes a worker for one session; it fails (KindBusy) when too many sessions have one. Close gives it back.
@@ -415,12 +416,25 @@ func (n *Pinned) Lost() bool { return n.w.dead.Load() }
 
 // Close gives the worker back.
 func (n *Pinned) Close() {
+	if n.last != nil {
+		n.last.cancel()
+		<-n.last.done
+	}
 	n.p.give(n.w)
 	<-n.p.pinned
 }
 
-// Run runs a statement on the session's worker.
-func (n *Pinned) Run(ctx context.Context, r *Request) (*Result, error) {
+// Run runs a statement on the session's worker, when the one before it has ended: its rows, which a cursor may still ask for,
+// have then all been taken from the worker, and are not mixed with these.
+func (n *Pinned) Run(ctx context.Context, r *Request) (out *Result, err error) {
+	if n.last != nil {
+		select {
+		case <-n.last.done:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	defer func() { n.last = out }()
 	done := make(chan struct{})
 	behind := time.AfterFunc(longAfter, func() {
 		defer close(done)

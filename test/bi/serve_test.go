@@ -352,6 +352,46 @@ func TestSQLOverTheWire(t *testing.T) {
 			}
 		}
 	})
+	t.Run("cursors beside other statements", func(t *testing.T) {
+		const rows = 1_000_000
+		tmp := s.connect("default_query_exec_mode=simple_protocol")
+		for _, sql := range []string{fmt.Sprintf("CREATE TEMP TABLE numbers AS SELECT i::int AS i, repeat('x', 100) AS x FROM range(%d) t(i)", rows), "BEGIN", "DECLARE c CURSOR FOR SELECT i, x FROM numbers ORDER BY i"} {
+			if _, err := tmp.Exec(ctx, sql); err != nil {
+				t.Fatalf("%s: %v", sql, err)
+			}
+		}
+		next := 0
+		fetch := func(n string) {
+			t.Helper()
+			got, err := tmp.Query(ctx, "FETCH "+n+" FROM c")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer got.Close()
+			for got.Next() {
+				var i int
+				if err := got.Scan(&i, nil); err != nil || i != next {
+					t.Fatalf("the cursor gives %d, %v; want %d", i, err, next)
+				}
+				next++
+			}
+			if err := got.Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		fetch("10")
+		if got := one(t, tmp, "SELECT 'another'"); got != "another" {
+			t.Errorf("a statement beside the cursor gives %s", got)
+		}
+		fetch("10")
+		if got := count(t, tmp, "SELECT count(*) FROM numbers"); got != rows {
+			t.Errorf("the table beside the cursor has %d rows", got)
+		}
+		fetch("ALL")
+		if next != rows {
+			t.Errorf("the cursor gave %d rows, want %d", next, rows)
+		}
+	})
 	t.Run("cancel and time-out", func(t *testing.T) {
 		endless := "SELECT count(*) FROM range(10000000000) a, range(10000000000) b"
 		short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)

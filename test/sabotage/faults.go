@@ -1321,4 +1321,9 @@ var faults = []fault{
 		edits: []edit{{"connect/avro/avro.go", "\tif !utf8.ValidString(s) {\n", "\tif s == \"\\xff\" {\n"}},
 		pkg:   "./connect/avro", test: "^TestTextsThatAreNoUTF8$",
 	},
+	{
+		name: "rows-of-two-statements", what: "a session with temporary tables gets the rows of its cursor as those of another statement",
+		edits: []edit{{"serve/worker/pool.go", "\tif n.last != nil {\n\t\tselect {\n", "\tif n.last != nil && r == nil {\n\t\tselect {\n"}},
+		pkg:   "./test/bi", test: "^TestSQLOverTheWire$/^cursors_beside_other_statements$",
+	},
 }
