@@ -162,7 +162,27 @@ func parseCopy(st *sqltext.Statement) (query string, o copyOptions, err error) {
 	default:
 		return "", o, &serve.Error{Code: serve.CodeInvalidParameter, Message: sprintf("COPY format %q not recognized: it is text, csv or binary", o.format)}
 	}
-	return query, o, nil
+	return query, o, o.check()
+}
+
+// check refuses, as PostgreSQL does, marks by which nobody could tell values from what stands between them.
+func (o copyOptions) check() error {
+	wrong := ""
+	switch delimiter := string([]byte{o.delimiter}); {
+	case o.format == "binary":
+	case strings.ContainsAny(delimiter, "\r\n"), o.format == "text" && strings.ContainsAny(delimiter, `\.abcdefghijklmnopqrstuvwxyz0123456789`):
+		wrong = sprintf("the delimiter cannot be %q", delimiter)
+	case strings.ContainsAny(o.null, "\r\n"+delimiter):
+		wrong = sprintf("the text of null, %q, cannot have the delimiter or the end of a line in it", o.null)
+	case o.format == "csv" && o.delimiter == o.quote:
+		wrong = "delimiter and quote must be different"
+	case o.format == "csv" && strings.IndexByte(o.null, o.quote) >= 0:
+		wrong = sprintf("the text of null, %q, cannot have the quote in it", o.null)
+	}
+	if wrong == "" {
+		return nil
+	}
+	return &serve.Error{Code: serve.CodeInvalidParameter, Message: "COPY: " + wrong}
 }
 
 // closing gives the place of the bracket that closes the one at i.

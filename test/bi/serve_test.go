@@ -199,7 +199,10 @@ func TestSQLOverTheWire(t *testing.T) {
 			{"DECLARE c CURSOR FOR SELECT 1", "25P01"}, {"SET nosuch = 1", "42704"}, {"SET TimeZone = 'Nowhere'", "22023"}, {"SHOW nosuch", "42704"},
 			{"SELECT * FROM read_text('/etc/passwd')", "42501"}, {"SELECT * FROM json_array_elements('[1,2]')", "42883"}, {"SELECT 1e400::float8", "22003"}, {"SELECT 5 BETWEEN SYMMETRIC 10 AND 1", "0A000"},
 			{"PIVOT unified_events ON symbol USING count(*)", "0A000"}, {"EXPLAIN (FORMAT json) SELECT 1", "0A000"},
-			{"COPY (SELECT 1) TO STDOUT (FORMAT csv, ENCODING 'latin1')", "0A000"}, {"COPY (SELECT 1) TO STDOUT (FORMAT 'xml')", "22023"}, {"EXECUTE nosuch", "25006"}, {"ROLLBACK TO SAVEPOINT x", "25P01"},
+			{"COPY (SELECT 1) TO STDOUT (FORMAT csv, ENCODING 'latin1')", "0A000"}, {"COPY (SELECT 1) TO STDOUT (FORMAT 'xml')", "22023"},
+			{"COPY (SELECT 'a\\nb', NULL) TO STDOUT (DELIMITER 'n')", "22023"}, {"COPY (SELECT 1, 2) TO STDOUT (DELIMITER E'\\n')", "22023"}, {"COPY (SELECT NULL, 1) TO STDOUT (NULL E'a\\tb')", "22023"},
+			{"COPY (SELECT 1) TO STDOUT CSV DELIMITER ';' QUOTE ';'", "22023"}, {"COPY (SELECT 1) TO STDOUT CSV NULL '\"'", "22023"},
+			{"EXECUTE nosuch", "25006"}, {"ROLLBACK TO SAVEPOINT x", "25P01"},
 		} {
 			fresh := s.connect("default_query_exec_mode=simple_protocol")
 			if _, err := fresh.Exec(ctx, c.sql); code(err) != c.code {
