@@ -52,6 +52,9 @@ func (s *Session) Close() {
 // Begin starts a transaction: from its first statement on that reads a table, it sees one version of each.
 func (s *Session) Begin() { s.tx = map[string]*delta.Snapshot{} }
 
+// InTransaction tells whether there is one.
+func (s *Session) InTransaction() bool { return s.tx != nil }
+
 // End ends the transaction, if there is one. What it changed of temporary tables stays, or is undone.
 func (s *Session) End(ctx context.Context, rollback bool) error {
 	if s.tx == nil {

@@ -204,7 +204,7 @@ func (c *conn) transactionModes(st *sqltext.Statement, at int) error {
 func (c *conn) endTransaction(ctx context.Context, p *portal, rollback bool) error {
 	if c.state == idle {
 		c.notice(serve.CodeNoTransaction, "there is no transaction in progress")
-		return nil
+		return c.session.End(ctx, rollback) // but there may be that of several statements in one message
 	}
 	if c.state == failed {
 		p.tag, rollback = "ROLLBACK", true

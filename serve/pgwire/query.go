@@ -116,13 +116,11 @@ func (c *conn) query(ctx context.Context, text string) error {
 	if len(list) == 0 {
 		c.send(&pgproto3.EmptyQueryResponse{})
 	}
-	// Several statements are one transaction, unless they say otherwise.
-	implicit := len(list) > 1 && c.state == idle
-	if implicit {
-		c.session.Begin()
-	}
 	var err error
 	for _, st := range list {
+		if len(list) > 1 && c.state == idle && !c.session.InTransaction() { // several statements are one, unless they say otherwise
+			c.session.Begin()
+		}
 		p := &portal{st: st}
 		err = c.timed(ctx, st.SQL, func(ctx context.Context) error {
 			if err := c.begin(ctx, p); err != nil {

@@ -326,6 +326,8 @@ func TestSQLOverTheWire(t *testing.T) {
 			{"BEGIN; DROP TABLE y; ROLLBACK", "SELECT sum(a)::text FROM y", "7"},
 			{"BEGIN; DROP TABLE y; CREATE TEMP TABLE y AS SELECT 5 AS a; COMMIT", "SELECT sum(a)::text FROM y", "5"},
 			{"INSERT INTO y VALUES (6); SELECT nosuch", "SELECT sum(a)::text FROM y", "5"}, // several statements are one transaction
+			{"INSERT INTO y VALUES (6); ROLLBACK", "SELECT sum(a)::text FROM y", "5"},
+			{"INSERT INTO y VALUES (6); ROLLBACK; BEGIN; COMMIT; INSERT INTO y VALUES (7); SELECT nosuch", "SELECT sum(a)::text FROM y", "5"}, // and so are those behind its end
 			{"BEGIN; SAVEPOINT s; INSERT INTO y VALUES (8); DISCARD TEMP", "SELECT count(*) FROM y", "42P01"},
 			{"ROLLBACK TO s; INSERT INTO y VALUES (9); ROLLBACK TO s", "SELECT sum(a)::text FROM y", "5"},
 			{"COMMIT", "SELECT sum(a)::text FROM y", "5"},
