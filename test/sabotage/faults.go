@@ -1317,6 +1317,8 @@ var faults = []fault{
 		name: "added-columns-are-not-mapped", what: "a column that is added to a table whose columns are mapped gets no id, and what is written into it is lost",
 		edits: []edit{{"delta/evolve.go", "\tif s.mapped() {\n\t\tto =", "\tif s.mapped() && len(changed) > 0 {\n\t\tto ="}},
 		pkg:   "./catalog", test: "^TestEnsureAddsColumnsAsTheTableNeedsThem$",
+	},
+	{
 		name: "avro-mends-texts", what: "texts of Avro that are no UTF-8 are mended, so that two keys become one",
 		edits: []edit{{"connect/avro/avro.go", "\tif !utf8.ValidString(s) {\n", "\tif s == \"\\xff\" {\n"}},
 		pkg:   "./connect/avro", test: "^TestTextsThatAreNoUTF8$",
