@@ -201,7 +201,8 @@ func (w *resolving) table(n node) (_ string, err error) {
 	return w.put(n, name.Table, rel), nil
 }
 
-// moment gives the text of an AT (…) as DuckDB evaluates it in the session's zone; "": it is no constant, or NULL.
+// moment gives the text of an AT (…) as DuckDB evaluates it in the session's zone, instants in ISO 8601; "": it is no constant, or
+// NULL.
 func (w *resolving) moment(expr any) (string, error) {
 	n, _ := expr.(node)
 	if n["class"] == "CONSTANT" {
@@ -215,7 +216,7 @@ func (w *resolving) moment(expr any) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	row, err := w.conn.one(w.ctx, "SELECT "+sql+"::VARCHAR")
+	row, err := w.conn.one(w.ctx, "SELECT CASE WHEN typeof(v) = 'TIMESTAMP WITH TIME ZONE' THEN strftime(v::TIMESTAMPTZ AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%S.%fZ') ELSE v::VARCHAR END FROM (SELECT "+sql+"\n AS v)")
 	if err != nil {
 		return "", &StatementError{err}
 	}
