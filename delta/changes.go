@@ -31,22 +31,25 @@ var ErrNoChangeData = errors.New("change data was not recorded")
 type ChangesOptions struct {
 	From Version // the first version whose changes are wanted
 	To   Version // the last one; below 0: the newest
+	// As is the version whose schema the rows have; nil: To.
+	As *Snapshot
 }
 
 // ChangeFeed is the change feed of some versions of a table.
 type ChangeFeed struct {
-	Schema   *Schema // the columns of the table at version To, then those of the feed
+	Schema   *Schema // the columns of the table at version To, or as ChangesOptions.As has them, then those of the feed
 	From, To Version
 
 	table   *Table
 	end     *Snapshot
 	enabled bool     // before From
 	mapped  bool     // before From
-	parted  []string // before From: the table's partition columns, by their names at version To
+	parted  []string // before From: the table's partition columns, by their names in Schema
 	times   map[Version]time.Time
 }
 
-// Changes opens the change feed of the table (PROTOCOL.md, "Add CDC File"). Rows have the schema of the last version.
+// Changes opens the change feed of the table (PROTOCOL.md, "Add CDC File"). Rows have the schema of the last version, unless
+// ChangesOptions.As is another.
 // ErrNoChangeData (when the feed is read) for a version without delta.enableChangeDataFeed; VersionError for versions that do not exist or
 // whose log entries are gone.
 func (t *Table) Changes(ctx context.Context, o ChangesOptions) (*ChangeFeed, error) {
@@ -88,6 +91,13 @@ func (t *Table) Changes(ctx context.Context, o ChangesOptions) (*ChangeFeed, err
 	if err != nil {
 		return nil, err
 	}
+	times, err := t.commitTimes(ctx, end, segment{commits: commits})
+	if err != nil {
+		return nil, err
+	}
+	if o.As != nil {
+		end = o.As
+	}
 	f := &ChangeFeed{From: o.From, To: o.To, table: t, end: end, times: map[Version]time.Time{}, Schema: &Schema{}}
 	for _, c := range []string{ChangeTypeColumn, CommitVersionColumn, CommitTimestampColumn} {
 		if _, taken := end.schema.Field(c); taken {
@@ -96,10 +106,6 @@ func (t *Table) Changes(ctx context.Context, o ChangesOptions) (*ChangeFeed, err
 	}
 	f.Schema.Fields = append(append(f.Schema.Fields, end.schema.Fields...),
 		Field{Name: ChangeTypeColumn, Type: String}, Field{Name: CommitVersionColumn, Type: Long}, Field{Name: CommitTimestampColumn, Type: Timestamp})
-	times, err := t.commitTimes(ctx, end, segment{commits: commits})
-	if err != nil {
-		return nil, err
-	}
 	for _, e := range times {
 		f.times[e.version] = e.at
 	}

@@ -173,6 +173,7 @@ func (s *Server) changes(w http.ResponseWriter, r *http.Request, who *Recipient)
 			v = &from
 		}
 		a.head(first, &from, v)
+		a.at(first)
 	} else {
 		a.head(end, &from, nil) // all files are to be read with the schema of the end
 	}
@@ -286,13 +287,13 @@ func (a *answer) feed(ctx context.Context, table *delta.Table, c delta.Actions) 
 	if direct {
 		return a.files(ctx, c, of)
 	}
-	info := a.copyInfo()
+	info, as := a.copyInfo(), a.snap
 	schema := *info.Schema
 	schema.Fields = append(append([]delta.Field{}, schema.Fields...), delta.Field{Name: delta.ChangeTypeColumn, Type: delta.String, Nullable: true})
 	info.Schema = &schema
 	id := copyID("changes", a.info.Path, strconv.FormatInt(int64(c.Version), 10), c.Time.UTC().Format(time.RFC3339Nano), a.format, info.Schema.JSON())
 	files, err := a.s.copies.get(ctx, a.table.name, id, info, func(ctx context.Context) (delta.Rows, error) {
-		return newChangeRows(ctx, table, c.Version, &a.table)
+		return newChangeRows(ctx, table, c.Version, as, &a.table)
 	})
 	if err != nil {
 		return err
@@ -335,14 +336,28 @@ type changeRows struct {
 	lostPost, lostPre map[string]bool
 }
 
-func newChangeRows(ctx context.Context, table *delta.Table, v delta.Version, t *shared) (*changeRows, error) {
-	feed, err := table.Changes(ctx, delta.ChangesOptions{From: v, To: v})
+// newChangeRows are the changes of a version with the schema that the table has in another one.
+func newChangeRows(ctx context.Context, table *delta.Table, v delta.Version, as *delta.Snapshot, t *shared) (*changeRows, error) {
+	feed, err := table.Changes(ctx, delta.ChangesOptions{From: v, To: v, As: as})
 	if err != nil {
 		return nil, err
 	}
-	c := &changeRows{feed: feed, key: t.key, lostPost: map[string]bool{}, lostPre: map[string]bool{}}
-	if len(c.key) == 0 {
-		c.key = []string{pipeline.ColumnOrigin, pipeline.ColumnPosition}
+	latest, err := table.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := &changeRows{feed: feed, lostPost: map[string]bool{}, lostPre: map[string]bool{}}
+	key := t.key
+	if len(key) == 0 {
+		key = []string{pipeline.ColumnOrigin, pipeline.ColumnPosition}
+	}
+	for _, k := range key { // as the newest version names it
+		is, _ := latest.Schema().Field(k)
+		for _, was := range as.Schema().Fields {
+			if was.PhysicalName() == is.PhysicalName() {
+				c.key = append(c.key, was.Name)
+			}
+		}
 	}
 	_, has := feed.Schema.Field(pipeline.ColumnDeleted)
 	c.hide = t.deletes && has

@@ -90,6 +90,7 @@ type answer struct {
 	caps   capabilities
 	// logical is the schema of rewritten files in the parquet format, whose clients know nothing of mapped names.
 	logical *delta.Schema
+	snap    *delta.Snapshot // of which the answer speaks
 	info    delta.TableInfo
 	plain   bool // data files without marked rows can be read by clients that know no reader feature
 	expires time.Time
@@ -113,7 +114,7 @@ func (s *Server) newAnswer(r *http.Request, who *Recipient, t shared, snap *delt
 
 // at makes the answer speak of the files of a version.
 func (a *answer) at(snap *delta.Snapshot) {
-	a.info = snap.TableInfo()
+	a.snap, a.info = snap, snap.TableInfo()
 	a.logical = withoutMetadata(snap.Schema())
 	a.plain = true
 	for _, f := range needs(readable(snap.Protocol()), false) {

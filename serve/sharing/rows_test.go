@@ -279,6 +279,67 @@ func TestFilesSinceAVersion(t *testing.T) {
 	}
 }
 
+// Changes are read with the schema of the last version that was asked for, whatever the columns were called before.
+func TestChangesBeforeARename(t *testing.T) {
+	f := newFixture(t, nil, map[string]string{"delta.columnMapping.mode": "name"})
+	f.upsert(row{id: 1, seq: 1, price: 1, day: 1})
+	f.upsert(row{id: 1, seq: 2, price: 5, day: 1})
+	f.upsert(row{id: 1, seq: 3, price: 5, day: 1, deleted: true})
+	for from, to := range map[string]string{"id": "key", "name": "label"} {
+		if _, err := f.table.RenameColumn(t.Context(), []string{from}, to, delta.AlterOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.lake.Table("events").Key = []string{"key"}
+	for query, names := range map[string][2]string{
+		"startingVersion=1":                                {"key", "label"},
+		"startingVersion=1&endingVersion=3":                {"id", "name"},
+		"startingVersion=1&includeHistoricalMetadata=true": {"id", "name"},
+	} {
+		var rows []string
+		for _, l := range f.lines(f.do("GET", tablePath+"/changes?"+query, "")) {
+			cdf, ok := l[lineCDF]
+			if !ok {
+				continue
+			}
+			pf, err := file.NewParquetReader(bytes.NewReader(f.body(f.doAs("", "GET", cdf["url"].(string), ""))))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := pqarrow.NewFileReader(pf, pqarrow.ArrowReadProperties{}, memory.DefaultAllocator)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all, err := r.ReadTable(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			tr := array.NewTableReader(all, 0)
+			for tr.Next() {
+				b := tr.RecordBatch()
+				for i := range int(b.NumRows()) {
+					var row []string
+					for _, c := range []string{names[0], names[1], delta.ChangeTypeColumn} {
+						v := "no such column"
+						if at := b.Schema().FieldIndices(c); len(at) == 1 {
+							v = b.Column(at[0]).ValueStr(i)
+						}
+						row = append(row, v)
+					}
+					rows = append(rows, strings.Join(row, " "))
+				}
+			}
+			tr.Release()
+			all.Release()
+			_ = pf.Close()
+		}
+		slices.Sort(rows)
+		if want := []string{"1 n1 delete", "1 n1 insert", "1 n1 update_postimage", "1 n1 update_preimage"}; !slices.Equal(rows, want) {
+			t.Errorf("%s: %q, not %q", query, rows, want)
+		}
+	}
+}
+
 func TestLimitHint(t *testing.T) {
 	f := newFixture(t, nil, nil)
 	for day := range 5 {

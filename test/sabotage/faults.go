@@ -1328,4 +1328,9 @@ var faults = []fault{
 		edits: []edit{{"serve/worker/pool.go", "\tif n.last != nil {\n\t\tselect {\n", "\tif n.last != nil && r == nil {\n\t\tselect {\n"}},
 		pkg:   "./test/bi", test: "^TestSQLOverTheWire$/^cursors_beside_other_statements$",
 	},
+	{
+		name: "shared-changes-of-older-names", what: "recipients read nulls for changes from before a column was renamed",
+		edits: []edit{{"serve/sharing/changes.go", "delta.ChangesOptions{From: v, To: v, As: as}", "delta.ChangesOptions{From: v, To: v}"}},
+		pkg:   "./serve/sharing", test: "^TestChangesBeforeARename$",
+	},
 }
