@@ -624,3 +624,34 @@ func TestNewColumnWithTheNameOfARenamedOne(t *testing.T) {
 		}
 	}
 }
+
+// Spark and Delta's kernel read the mode of column mapping in any case.
+func TestMappingModeInAnyCase(t *testing.T) {
+	ctx := context.Background()
+	for mode, mapped := range map[string]bool{"Name": true, "ID": true, "None": false} {
+		config := map[string]string{propMappingMode: strings.ToLower(mode)}
+		tab := alterTable(t, "id: BIGINT, v: STRING", CreateOptions{Config: config}, nil)
+		appendJSON(t, tab, `[{"id": 1, "v": "a"}]`)
+		x := tab.Begin(mustSnapshot(t, tab))
+		meta := x.Base().Metadata()
+		meta.Configuration = maps.Clone(meta.Configuration)
+		meta.Configuration[propMappingMode] = mode
+		c := &commit{version: x.Base().Version() + 1, metadata: &meta}
+		data, err := c.encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tab.Store().PutIfAbsent(ctx, tab.commitKey(c.version), data); err != nil {
+			t.Fatal(err)
+		}
+		s, err := tab.Snapshot(ctx)
+		if err != nil {
+			t.Errorf("mode %s: %v", mode, err)
+			continue
+		}
+		appendJSON(t, tab, `[{"id": 2, "v": "b"}]`)
+		if got := tableText(t, tab); got != "1 a\n2 b" || s.mapped() != mapped {
+			t.Errorf("mode %s: mapped %v, rows %q", mode, s.mapped(), got)
+		}
+	}
+}

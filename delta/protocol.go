@@ -52,12 +52,12 @@ func checkRead(p *Protocol, m *Metadata) error {
 }
 
 // columnMappingMode is the mode that a reader must honour: without support in the protocol the property says nothing
-// (PROTOCOL.md, "Column Mapping").
+// (PROTOCOL.md, "Column Mapping"). Spark keeps it in the case in which it was set.
 func columnMappingMode(p *Protocol, m *Metadata) string {
 	if m == nil || !p.hasReaderFeature("columnMapping") {
 		return "none"
 	}
-	switch mode := m.Configuration[propMappingMode]; mode {
+	switch mode := strings.ToLower(m.Configuration[propMappingMode]); mode {
 	case "", "none":
 		return "none"
 	default:
