@@ -68,6 +68,11 @@ func (t *Table) restoreOnce(ctx context.Context, target *Snapshot, o RestoreOpti
 	tx := t.Begin(s)
 	tx.oldRows = true
 	tx.ReadWhole()
+	mark, err := target.rowIDMark()
+	if err != nil {
+		return nil, err
+	}
+	tx.rowIDs = mark + 1 // the table forgets them if row tracking is dropped
 	res := &Result{Version: s.Version()}
 	var removedBytes int64
 	for _, x := range target.Adds() {

@@ -69,7 +69,7 @@ func (x *Tx) trackRows(c *commit, p *Protocol, m *Metadata) error {
 	if err != nil {
 		return err
 	}
-	next := mark
+	next := max(mark, x.rowIDs-1)
 	suspended := on(m, propRowTrackingSuspended)
 	adds := make([]*Add, len(c.adds))
 	for i, a := range c.adds {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -667,4 +668,44 @@ func TestRowIDsStayWhileTheSchemaGrows(t *testing.T) {
 			checkIDsUnique(t, tab)
 		})
 	}
+}
+
+// A table that another engine has freed from row tracking has no mark of the ids that were given out. A version from
+// before, restored, has its ids again, and no row that comes later may have one of them.
+func TestRestoredRowIDsAreNotGivenAgain(t *testing.T) {
+	ctx := context.Background()
+	tab := alterTable(t, "id: BIGINT, v: STRING", CreateOptions{Config: map[string]string{propRowTracking: "true"}}, nil)
+	appendJSON(t, tab, `[{"id": 1, "v": "a"}, {"id": 2, "v": "b"}]`)
+	if _, err := tab.Update(ctx, UpdateOptions{Where: expr.Eq(expr.Col("id"), expr.Lit(1)), Set: []Assignment{{Column: "v", Value: expr.Lit("c")}}}); err != nil {
+		t.Fatal(err)
+	}
+	tracked := mustSnapshot(t, tab)
+	before := trackedRowsOf(t, tab, tracked, "id")
+
+	// What Spark's DROP FEATURE leaves, and an overwrite.
+	d, _ := tracked.Domain(rowTrackingDomain)
+	d.Removed = true
+	p, meta := tracked.Protocol(), tracked.Metadata()
+	p.WriterFeatures = slices.DeleteFunc(slices.Clone(p.WriterFeatures), func(f string) bool { return f == featureRowTracking })
+	meta.Configuration = map[string]string{}
+	c := &commit{version: tracked.Version() + 1, protocol: &p, metadata: &meta, domains: []DomainMetadata{d}}
+	data, err := c.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tab.Store().PutIfAbsent(ctx, tab.commitKey(c.version), data); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tab.Overwrite(ctx, rowsIn(t, tracked.Schema(), `[{"id": 3, "v": "d"}]`), OverwriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+
+	if _, err := tab.Restore(ctx, tracked.Version(), RestoreOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := trackedRowsOf(t, tab, mustSnapshot(t, tab), "id"); !maps.Equal(got, before) {
+		t.Errorf("restored are %v, not %v", got, before)
+	}
+	appendJSON(t, tab, `[{"id": 4, "v": "e"}, {"id": 5, "v": "f"}]`)
+	trackedRowsOf(t, tab, mustSnapshot(t, tab), "id")
 }

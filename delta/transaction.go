@@ -34,6 +34,8 @@ type Tx struct {
 	recommit   bool // what is added are files of the table, described anew
 	rowIDsLost bool // rows were written again without their row ids
 	done       bool
+	// rowIDs is how many row ids, from 0, the transaction knows to be given out; the table may know of more.
+	rowIDs int64
 }
 
 // CommitOptions describe a commit.

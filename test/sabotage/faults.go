@@ -1333,4 +1333,9 @@ var faults = []fault{
 		edits: []edit{{"serve/sharing/changes.go", "delta.ChangesOptions{From: v, To: v, As: as}", "delta.ChangesOptions{From: v, To: v}"}},
 		pkg:   "./serve/sharing", test: "^TestChangesBeforeARename$",
 	},
+	{
+		name: "restored-row-ids-come-again", what: "new rows get the row ids of restored ones where row tracking had been dropped",
+		edits: []edit{{"delta/rowtracking.go", "next := max(mark, x.rowIDs-1)", "next := max(mark, -1)"}},
+		pkg:   "./delta", test: "^TestRestoredRowIDsAreNotGivenAgain$",
+	},
 }
