@@ -40,8 +40,7 @@ func (m columnMapping) find(fields []arrow.Field, f Field) int {
 	if m != mapNone && f.Metadata[byNameKey] != nil {
 		m = mapName
 	}
-	switch m {
-	case mapID:
+	if m == mapID {
 		want, ok := fieldID(f)
 		if !ok {
 			return -1
@@ -52,21 +51,19 @@ func (m columnMapping) find(fields []arrow.Field, f Field) int {
 			}
 		}
 		return -1
-	case mapName:
-		for i := range fields {
-			if fields[i].Name == f.PhysicalName() {
-				return i
-			}
-		}
-		return -1
+	}
+	want := f.Name
+	if m == mapName {
+		want = f.PhysicalName()
 	}
 	for i := range fields {
-		if fields[i].Name == f.Name {
+		if fields[i].Name == want {
 			return i
 		}
 	}
+	// Writers need not spell names in files as the table does.
 	for i := range fields {
-		if strings.EqualFold(fields[i].Name, f.Name) {
+		if strings.EqualFold(fields[i].Name, want) {
 			return i
 		}
 	}

@@ -610,3 +610,57 @@ func emptyPartitionIsNullAt(rows []map[string]any, name string) []map[string]any
 	}
 	return rows
 }
+
+// A writer may spell columns in its files in another case than the table. Both readers find them, also when the table has been
+// upgraded to column mapping, which makes of the table's names those that columns have in files.
+func TestNamesInFilesAreOfAnyCase(t *testing.T) {
+	ctx := context.Background()
+	e := testEngine(t)
+	store, err := objstore.NewLocal(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := func(id, s, x string) *delta.Schema {
+		return &delta.Schema{Fields: []delta.Field{
+			{Name: id, Type: delta.Long, Nullable: true}, {Name: s, Type: &delta.Struct{Fields: []delta.Field{{Name: x, Type: delta.String, Nullable: true}}}, Nullable: true},
+		}}
+	}
+	tab, err := delta.Create(ctx, store, "t", delta.CreateOptions{Schema: fields("id", "s", "x")}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	snap, err := tab.Snapshot(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info := snap.TableInfo()
+	info.Schema = fields("ID", "S", "X")
+	rows := rowsOf(t, info.Schema, []map[string]any{{"ID": 7, "S": map[string]any{"X": "seven"}}})
+	written, err := delta.PureGo().FileWriter.Write(ctx, info, delta.WriteRequest{Rows: rows})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := tab.Begin(snap)
+	x.AddFile(&delta.Add{Path: written[0].Path, PartitionValues: map[string]*string{}, Size: written[0].Size, DataChange: true})
+	if _, err := x.Commit(ctx, delta.CommitOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, mode := range []string{"none", "name"} {
+		if _, err := tab.SetProperties(ctx, map[string]string{"delta.columnMapping.mode": mode}, delta.AlterOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		for name, o := range map[string]*delta.Options{"go": nil, "duckdb": {Engine: e.Delta()}} {
+			reader, err := delta.Open(ctx, store, "t", o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if snap, err = reader.Snapshot(ctx); err != nil {
+				t.Fatal(err)
+			}
+			want := lines([]map[string]any{{"id": 7, "s": map[string]any{"x": "seven"}}})
+			if got := lines(readRows(t, reader, snap)); !slices.Equal(got, want) {
+				t.Errorf("mode %s: %s reads %s, not %s", mode, name, got, want)
+			}
+		}
+	}
+}

@@ -383,11 +383,9 @@ func findNode(g *schema.GroupNode, f delta.Field, mode string) schema.Node {
 			return n
 		}
 	}
-	if mode == "" {
-		for i := range g.NumFields() {
-			if n := g.Field(i); strings.EqualFold(n.Name(), want) {
-				return n
-			}
+	for i := range g.NumFields() {
+		if n := g.Field(i); strings.EqualFold(n.Name(), want) {
+			return n
 		}
 	}
 	return nil
