@@ -113,7 +113,7 @@ func (c *fileChunk) rowsOf(path string, hash uint64) iter.Seq[int] {
 		mask := uint64(len(c.index) - 1)
 		for h := hash & mask; c.index[h] != 0; h = (h + 1) & mask {
 			i := int(c.index[h] - 1)
-			if p := c.paths.at(i); (p == path || canonicalPath(p) == path) && !yield(i) {
+			if canonicalPath(c.paths.at(i)) == path && !yield(i) {
 				return
 			}
 		}

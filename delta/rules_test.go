@@ -119,6 +119,14 @@ func TestSpellingsOfAPathAreOneFile(t *testing.T) {
 	if n := snap(t, tab).NumFiles(); n != 1 {
 		t.Errorf("decoded twice: %d files", n)
 	}
+	// And so it is beside a file whose path in the log reads as that name. Where they lie in the index is left to chance.
+	for i := range 200 {
+		blank, percent := fmt.Sprintf("%d%%20x", i), fmt.Sprintf("%d%%2520x", i)
+		tab := rawTable(t, rawHead(t, oldProtocol, nil, "a long")+add(blank)+add(percent), remove(percent))
+		if got := paths(snap(t, tab)); !slices.Equal(got, []string{blank}) {
+			t.Fatalf("%s removed: %v is left", percent, got)
+		}
+	}
 }
 
 // PROTOCOL.md, "Partition Value Serialization": values come from partitionValues, whatever the folder is called; the empty

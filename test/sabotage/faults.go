@@ -1343,4 +1343,9 @@ var faults = []fault{
 		edits: []edit{{"delta/arrow.go", "\t\tif strings.EqualFold(fields[i].Name, want) {", "\t\tif m == mapNone && strings.EqualFold(fields[i].Name, want) {"}},
 		pkg:   "./engine/duckdb", test: "^TestNamesInFilesAreOfAnyCase$",
 	},
+	{
+		name: "path-taken-for-anothers-name", what: "a file goes with another one whose name is what the first one's path looks like",
+		edits: []edit{{"delta/fileset.go", "if canonicalPath(c.paths.at(i)) == path && !yield(i) {", "if p := c.paths.at(i); (p == path || canonicalPath(p) == path) && !yield(i) {"}},
+		pkg:   "./delta", test: "^TestSpellingsOfAPathAreOneFile$",
+	},
 }
