@@ -74,7 +74,8 @@ func (s *Server) stream(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	return a.send(w, from)
 }
 
-// historical adds the metadata and the protocol that a version after the first one set, and has the answer speak of it.
+// historical adds the metadata and the protocol that a version after the first one set. Of whose metadata the client is told the
+// answer speaks from then on.
 func (a *answer) historical(ctx context.Context, table *delta.Table, c delta.Actions, from delta.Version, metadata, protocol bool) error {
 	if c.Version == from || c.Metadata == nil && c.Protocol == nil {
 		return nil
@@ -83,7 +84,9 @@ func (a *answer) historical(ctx context.Context, table *delta.Table, c delta.Act
 	if err != nil {
 		return err
 	}
-	a.at(snap)
+	if metadata {
+		a.at(snap)
+	}
 	if c.Metadata != nil && metadata {
 		a.metadata(c.Metadata, &c.Version, nil, nil)
 	}
@@ -167,14 +170,19 @@ func (s *Server) changes(w http.ResponseWriter, r *http.Request, who *Recipient)
 	}
 	q := r.URL.Query()
 	metadata, protocol := isTrue(q.Get("includeHistoricalMetadata")), isTrue(q.Get("includeHistoricalProtocol"))
-	if metadata || protocol {
+	switch {
+	case metadata:
 		var v *delta.Version
 		if protocol {
 			v = &from
 		}
 		a.head(first, &from, v)
 		a.at(first)
-	} else {
+	case protocol:
+		a.protocol(first.Protocol(), &from)
+		m, size, n := end.Metadata(), end.Bytes(), end.NumFiles()
+		a.metadata(&m, &from, &size, &n)
+	default:
 		a.head(end, &from, nil) // all files are to be read with the schema of the end
 	}
 	recorded := changeFeed(first.Metadata().Configuration)

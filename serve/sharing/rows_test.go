@@ -295,9 +295,14 @@ func TestChangesBeforeARename(t *testing.T) {
 		"startingVersion=1":                                {"key", "label"},
 		"startingVersion=1&endingVersion=3":                {"id", "name"},
 		"startingVersion=1&includeHistoricalMetadata=true": {"id", "name"},
+		"startingVersion=1&includeHistoricalProtocol=true": {"key", "label"},
 	} {
 		var rows []string
-		for _, l := range f.lines(f.do("GET", tablePath+"/changes?"+query, "")) {
+		lines := f.lines(f.do("GET", tablePath+"/changes?"+query, ""))
+		if schema, _ := lines[1]["metaData"]["schemaString"].(string); !strings.Contains(schema, `"name":"`+names[1]+`"`) {
+			t.Errorf("%s: the client is told %s", query, schema)
+		}
+		for _, l := range lines {
 			cdf, ok := l[lineCDF]
 			if !ok {
 				continue
