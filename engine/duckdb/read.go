@@ -34,7 +34,7 @@ func (r reader) Read(ctx context.Context, table delta.TableInfo, files []delta.F
 			yield(nil, err)
 			return
 		}
-		fields := append(schema.Fields(), arrow.Field{Name: fileIndexColumn, Type: arrow.PrimitiveTypes.Int32}, arrow.Field{Name: rowColumn, Type: arrow.PrimitiveTypes.Int64})
+		fields := append(schema.Fields(), arrow.Field{Name: "_file_index", Type: arrow.PrimitiveTypes.Int32}, arrow.Field{Name: "_row", Type: arrow.PrimitiveTypes.Int64})
 		job := &readJob{e: r.e, table: table, columns: columns, schema: arrow.NewSchema(fields, nil), withPosition: opts.WithPosition, yield: yield}
 		err = r.e.with(ctx, func(c *conn) error {
 			job.c = c

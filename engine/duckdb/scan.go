@@ -23,17 +23,18 @@ import (
 // fileShift puts a file's index above its row numbers in one BIGINT: no Parquet file has 2^40 rows.
 const fileShift = 40
 
-// Names of the positions that a scan gives with its rows.
+// Names of the positions that the SQL of a scan gives with its rows. They are none that a column of a table is likely to
+// have, as _row is.
 const (
-	fileIndexColumn = "_file_index"
-	rowColumn       = "_row"
+	fileIndexColumn = "_cauce_file_index_"
+	rowColumn       = "_cauce_row_"
 )
 
 // scanOptions say what a scan gives.
 type scanOptions struct {
 	Ship     *Shipped // take along what the SQL names, for another process
 	Columns  []string // logical names, nil: all of the table
-	Position bool     // add _file_index INTEGER (into the files given) and _row BIGINT (physical row number)
+	Position bool     // add fileIndexColumn INTEGER (into the files given) and rowColumn BIGINT (physical row number)
 	Deleted  bool     // keep the rows that deletion vectors mark
 }
 

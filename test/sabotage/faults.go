@@ -1348,4 +1348,9 @@ var faults = []fault{
 		edits: []edit{{"delta/fileset.go", "if canonicalPath(c.paths.at(i)) == path && !yield(i) {", "if p := c.paths.at(i); (p == path || canonicalPath(p) == path) && !yield(i) {"}},
 		pkg:   "./delta", test: "^TestSpellingsOfAPathAreOneFile$",
 	},
+	{
+		name: "positions-named-as-columns", what: "UPDATE and MERGE write other rows than those that they mark where a table has a column _row",
+		edits: []edit{{"engine/duckdb/scan.go", "\"_cauce_row_\"", "\"_row\""}},
+		pkg:   "./engine/duckdb", test: "^TestColumnsNamedAsPositions$",
+	},
 }
