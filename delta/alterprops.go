@@ -180,10 +180,7 @@ func (t *Table) SetClusterBy(ctx context.Context, columns []string, o AlterOptio
 		if len(s.metadata.PartitionColumns) > 0 {
 			return nil, &AlterError{Class: "DELTA_ALTER_TABLE_CLUSTER_BY_ON_PARTITIONED_TABLE_NOT_ALLOWED", Reason: "a table is partitioned or clustered, not both"}
 		}
-		old, err := s.ClusterBy()
-		if err != nil {
-			return nil, err
-		}
+		old, unknown := s.ClusterBy() // what cannot be read is replaced
 		d, err := clusteringOf(s.stored, nil, columns)
 		if err != nil {
 			return nil, err
@@ -193,7 +190,7 @@ func (t *Table) SetClusterBy(ctx context.Context, columns []string, o AlterOptio
 			f, _ := s.schema.Field(c)
 			names = append(names, f.Name)
 		}
-		if _, is := s.Domain(clusteringDomain); slices.Equal(names, old) && (is || len(columns) == 0) {
+		if _, is := s.Domain(clusteringDomain); unknown == nil && slices.Equal(names, old) && (is || len(columns) == 0) {
 			return &alteration{}, nil
 		}
 		return &alteration{operation: "CLUSTER BY", domain: &d, protocol: s.protocol.raised(featureOf("clustering")),

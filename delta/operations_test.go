@@ -272,6 +272,31 @@ func TestClustering(t *testing.T) {
 	optimize(OptimizeOptions{Full: true}, 2)
 }
 
+// A table that is said to be clustered by a column that it does not have, or in a way that is not known here, can be clustered
+// otherwise.
+func TestClusteringThatCannotBeReadIsReplaced(t *testing.T) {
+	ctx := context.Background()
+	for _, was := range []string{`{"clusteringColumns":[["gone"]]}`, `{"clusteringColumns":[["val","inner"]]}`, `{`} {
+		for _, by := range [][]string{nil, {"seq"}} {
+			tab, err := Create(ctx, tempStore(t), "items", CreateOptions{Schema: itemSchema(), ClusterBy: []string{"val"}}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			x := tab.Begin(snap(t, tab))
+			x.SetDomain(DomainMetadata{Domain: clusteringDomain, Configuration: was})
+			if _, err := x.Commit(ctx, CommitOptions{Operation: "CLUSTER BY"}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := tab.SetClusterBy(ctx, by, AlterOptions{}); err != nil {
+				t.Fatalf("%s: %v", was, err)
+			}
+			if is, err := snap(t, tab).ClusterBy(); err != nil || !slices.Equal(is, by) {
+				t.Errorf("%s: clustered by %q, %v; want %q", was, is, err, by)
+			}
+		}
+	}
+}
+
 // A restored table is clustered as it was then, also where a column that it is clustered by now did not exist yet.
 func TestRestoreBringsTheClusteringBack(t *testing.T) {
 	ctx := context.Background()
