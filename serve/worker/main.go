@@ -31,7 +31,8 @@ const socketFD = 3
 // batchRowsMax bounds one reply; larger batches are cut.
 const batchRowsMax = 64 << 10
 
-// cataloguesMax bounds the catalogues that a worker has; there is another one for each set of temporary tables.
+// cataloguesMax bounds the catalogues that a worker has; there is another one for each set of temporary tables. The pool counts
+// them, for it sends those that a worker has not.
 const cataloguesMax = 20
 
 // Main is the whole life of a worker process; it gives the exit code. Its configuration comes from the pool.
@@ -197,15 +198,15 @@ func (w *process) send(r reply) error {
 
 func (w *process) statement(ctx context.Context, r *Request) error {
 	s := w.session
-	if r.Key != "" && !w.installed[r.Key] {
-		if len(w.installed) >= cataloguesMax {
-			for key := range w.installed {
-				if err := s.Exec(ctx, "DROP SCHEMA "+key+" CASCADE"); err != nil {
-					return fmt.Errorf("catalogue: %w", err)
-				}
-				delete(w.installed, key)
+	if r.Forget {
+		for key := range w.installed {
+			if err := s.Exec(ctx, "DROP SCHEMA "+key+" CASCADE"); err != nil {
+				return fmt.Errorf("catalogue: %w", err)
 			}
+			delete(w.installed, key)
 		}
+	}
+	if r.Key != "" && !w.installed[r.Key] {
 		for _, sql := range r.Install {
 			if err := s.Exec(ctx, sql); err != nil {
 				return fmt.Errorf("catalogue: %w: %s", err, sql)

@@ -174,8 +174,8 @@ type proc struct {
 	id      atomic.Uint64 // of the last statement
 	dead    atomic.Bool   // it has been killed or is not to be used again
 	why     atomic.Pointer[Error]
-	keys    map[string]bool
-	used    bool // something of a session's is in it
+	keys    map[string]bool // catalogues that it was told to install; true: it has
+	used    bool            // something of a session's is in it
 
 	pace   sync.Mutex
 	behind bool // it gives way to others on the processors
@@ -664,8 +664,12 @@ func (p *Pool) run(ctx context.Context, w *proc, r *Request, done func()) (*Resu
 	ctx, cancel := context.WithCancel(ctx)
 	out := &Result{spool: newSpool(p.o.Dir, p.o.TempBytes), cancel: cancel, done: make(chan struct{})}
 	q := *r
-	if w.keys[q.Key] {
+	switch has, known := w.keys[q.Key]; {
+	case has:
 		q.Install = nil
+	case q.Key != "" && !known && len(w.keys) >= cataloguesMax:
+		q.Forget = true
+		clear(w.keys)
 	}
 	head := make(chan error, 1)
 	ended := make(chan struct{})

@@ -13,6 +13,7 @@ type Request struct {
 	// Install is run once in each worker's process for each Key, before the statement; "" is none.
 	Key     string
 	Install []string
+	Forget  bool // what was installed before; the pool sets it
 
 	Zone     string        // time zone of the statement; "": as before
 	Steps    []duckdb.Step // undone after the statement

@@ -1353,4 +1353,9 @@ var faults = []fault{
 		edits: []edit{{"engine/duckdb/scan.go", "\"_cauce_row_\"", "\"_row\""}},
 		pkg:   "./engine/duckdb", test: "^TestColumnsNamedAsPositions$",
 	},
+	{
+		name: "forgotten-catalogues", what: "a catalogue that a worker has forgotten is not sent again, to whoever asks",
+		edits: []edit{{"serve/worker/pool.go", "\t\tclear(w.keys)\n", ""}},
+		pkg:   "./serve/worker", test: "^TestCataloguesComeBack$",
+	},
 }
