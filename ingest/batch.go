@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sync/errgroup"
 
@@ -442,6 +443,9 @@ func (b *batchRun) tryEpoch(ctx context.Context, files []objstore.Info) (again b
 
 // open makes a file of a source ready for reading, with the generation that the source gives it.
 func (l *Lake) open(ctx context.Context, f objstore.Info, src *pipeline.Source) (*pipeline.RawFile, error) {
+	if err := nameable(f.Key); err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Key, err)
+	}
 	raw, err := l.opener.Open(ctx, l.store, f, src)
 	if err != nil || src.Generation == "" {
 		return raw, err
@@ -454,6 +458,15 @@ func (l *Lake) open(ctx context.Context, f objstore.Info, src *pipeline.Source) 
 		return nil, err
 	}
 	return raw, nil
+}
+
+// nameable refuses names that progress and quarantine, which hold texts, could not keep: several files would have one name there,
+// and none its own, so that a re-issue would be read as another file beside its predecessor.
+func nameable(key string) error {
+	if utf8.ValidString(key) {
+		return nil
+	}
+	return fmt.Errorf("its name %q is no valid UTF-8; rename it", path.Base(key))
 }
 
 // intake collects the files of one epoch.

@@ -144,6 +144,35 @@ func TestBatchGoesOnWithoutBadFiles(t *testing.T) {
 	}
 }
 
+// A file whose name progress could not keep is not read, so that a re-issue of it does not stand beside its predecessor; under
+// another name it is.
+func TestBatchNamesThatAreNoUTF8(t *testing.T) {
+	w := newWorld(t, tradesLake)
+	put := func(name string, minute int, lines ...string) {
+		w.put("lines_"+name+".csv", minute, append([]string{"text,n"}, lines...)...)
+	}
+	put("caf\xe9", 0, "a,1")
+	put("café", 0, "b,1")
+	for minute := range 2 {
+		r := w.batch(ingest.BatchOptions{})
+		if len(r.FailedFiles) != 1 || !strings.Contains(r.FailedFiles[0].Error, "UTF-8") {
+			t.Errorf("failed: %+v", r.FailedFiles)
+		}
+		if p, err := w.Plan(t.Context(), ingest.PlanOptions{}); err != nil || len(p.Warnings) == 0 || !strings.Contains(p.Warnings[0], "UTF-8") {
+			t.Errorf("plan: %+v, %v", p, err)
+		}
+		put("caf\xe9", minute+1, "a,1", "c,1")
+	}
+	if got := strings.Join(w.rows("lines", "text"), " "); got != "b" {
+		t.Errorf("rows: %s", got)
+	}
+	put("renamed", 3, "a,1", "c,1")
+	w.batch(ingest.BatchOptions{})
+	if got := strings.Join(w.rows("lines", "text"), " "); got != "a b c" {
+		t.Errorf("rows under another name: %s", got)
+	}
+}
+
 func TestBatchFailRule(t *testing.T) {
 	w := newWorld(t, strings.Replace(tradesLake, "on_fail: quarantine", "on_fail: fail", 1))
 	w.put("trades_1.csv", 0, header, "a,-1,x,2024-08-19T10:00:00Z")

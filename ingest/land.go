@@ -97,6 +97,9 @@ func (l *Lake) landFile(ctx context.Context, file, key string) (*Landed, error) 
 	if Ignored(filepath.Base(file)) {
 		return nil, fmt.Errorf("%s: files of that name are never read (hidden, unfinished or a checksum); rename it", file)
 	}
+	if err := nameable(key); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, err

@@ -71,7 +71,7 @@ func TestLand(t *testing.T) {
 	if _, err := w.store.Stat(ctx, "raw/batch/trades_3.csv"); err == nil {
 		t.Error("a file with a wrong checksum has landed")
 	}
-	for _, name := range []string{"x.tmp", ".hidden.csv", "y.csv.part"} {
+	for _, name := range []string{"x.tmp", ".hidden.csv", "y.csv.part", "trades_caf\xe9.csv"} {
 		if _, err := land(write(name, first, 0)); err == nil {
 			t.Errorf("%s: landed although nobody would read it", name)
 		}

@@ -164,6 +164,9 @@ func (l *Lake) Plan(ctx context.Context, o PlanOptions) (*PlanReport, error) {
 // foresee says what a run would do with a file.
 func (b *batchRun) foresee(ctx context.Context, f objstore.Info) (FilePlan, error) {
 	p := FilePlan{File: f.Key, Bytes: f.Size, Reason: "new"}
+	if err := nameable(f.Key); err != nil {
+		return p, err
+	}
 	sum, err := hashObject(ctx, b.l.store, f.Key)
 	if err != nil {
 		return p, err

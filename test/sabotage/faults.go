@@ -1358,4 +1358,9 @@ var faults = []fault{
 		edits: []edit{{"serve/worker/pool.go", "\t\tclear(w.keys)\n", ""}},
 		pkg:   "./serve/worker", test: "^TestCataloguesComeBack$",
 	},
+	{
+		name: "names-that-progress-cannot-keep", what: "a re-issued file whose name is no UTF-8 stands beside its predecessor",
+		edits: []edit{{"ingest/batch.go", "\tif utf8.ValidString(key) {\n", "\tif utf8.ValidString(key) || key != \"\" {\n"}},
+		pkg:   "./ingest", test: "^TestBatchNamesThatAreNoUTF8$",
+	},
 }
