@@ -482,9 +482,13 @@ func (c *conn) message(ctx context.Context, msg pgproto3.FrontendMessage) error 
 		c.skipping = false
 		return c.query(ctx, m.String)
 	case *pgproto3.Sync:
+		failed := c.skipping
 		c.skipping = false
 		if c.state == idle {
 			c.closePortals()
+			if err := c.session.End(ctx, failed); err != nil {
+				c.failedStatement(err)
+			}
 		}
 		c.report()
 		return c.ready()

@@ -402,6 +402,9 @@ func (c *conn) execute(ctx context.Context, m *pgproto3.Execute) error {
 		c.send(&pgproto3.EmptyQueryResponse{})
 		return nil
 	}
+	if c.state == idle && kindOf(p.st) == kindTable && !c.session.InTransaction() { // what comes until Sync is one transaction
+		c.session.Begin()
+	}
 	return c.timed(ctx, p.st.SQL, func(ctx context.Context) error {
 		run := ctx
 		if !p.started && m.MaxRows > 0 { // its rows may be asked for piece by piece, after this message

@@ -357,6 +357,34 @@ func TestSQLOverTheWire(t *testing.T) {
 			}
 		}
 	})
+	t.Run("batches into temporary tables", func(t *testing.T) {
+		tmp := s.connect()
+		if _, err := tmp.Exec(ctx, "CREATE TEMP TABLE y (a int)"); err != nil {
+			t.Fatal(err)
+		}
+		for _, step := range []struct {
+			statements []string
+			fails      bool
+			want       int64
+		}{
+			{[]string{"INSERT INTO y VALUES (1)", "INSERT INTO y VALUES (2)"}, false, 2},
+			{[]string{"INSERT INTO y VALUES (3)", "INSERT INTO y VALUES ('x')"}, true, 2}, // what is sent together is one transaction
+			{[]string{"INSERT INTO y VALUES (3)", "COMMIT", "INSERT INTO y VALUES ('x')"}, true, 3},
+			{[]string{"BEGIN", "INSERT INTO y VALUES (4)"}, false, 4},
+			{[]string{"ROLLBACK", "INSERT INTO y VALUES (5)"}, false, 4},
+		} {
+			b := &pgx.Batch{}
+			for _, sql := range step.statements {
+				b.Queue(sql)
+			}
+			if err := tmp.SendBatch(ctx, b).Close(); (err != nil) != step.fails {
+				t.Errorf("%v: %v", step.statements, err)
+			}
+			if got := count(t, tmp, "SELECT count(*) FROM y"); got != step.want {
+				t.Errorf("%v: %d rows, want %d", step.statements, got, step.want)
+			}
+		}
+	})
 	t.Run("cursors beside other statements", func(t *testing.T) {
 		const rows = 1_000_000
 		tmp := s.connect("default_query_exec_mode=simple_protocol")
