@@ -3,6 +3,7 @@ package pgwire
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,11 +22,13 @@ type prepared struct {
 	st        *sqltext.Statement // nil: empty
 	oids      []uint32           // of parameters, as the client said; 0: it did not
 	described *serve.Rows        // types, once somebody asked
+	told      bool               // the client was
 }
 
 // portal is a statement with its parameters, running or about to.
 type portal struct {
 	st      *sqltext.Statement
+	from    *prepared // nil: the statement came without
 	params  []serve.Param
 	formats []int16
 
@@ -202,13 +205,9 @@ func (c *conn) typesOf(ctx context.Context, p *prepared) (*serve.Rows, error) {
 	var err error
 	switch kindOf(p.st) {
 	case kindQuery:
-		types := make([]string, len(p.oids))
-		for i, oid := range p.oids {
-			types[i] = describedType(oid)
-		}
 		err = c.timed(ctx, p.st.SQL, func(ctx context.Context) error {
 			var err error
-			d, err = c.session.Describe(ctx, p.st, types)
+			d, err = c.session.Describe(ctx, p.st, p.types())
 			return err
 		})
 	case kindShow:
@@ -226,6 +225,36 @@ func (c *conn) typesOf(ctx context.Context, p *prepared) (*serve.Rows, error) {
 	}
 	p.described = d
 	return d, nil
+}
+
+// types are DuckDB's names of the types that the client gave to parameters.
+func (p *prepared) types() []string {
+	types := make([]string, len(p.oids))
+	for i, oid := range p.oids {
+		types[i] = describedType(oid)
+	}
+	return types
+}
+
+// unchanged refuses rows whose columns are others than those that the client was told when it prepared the statement, for it would
+// take one column's values for another's: what the statement reads has changed.
+func (c *conn) unchanged(ctx context.Context, p *portal) error {
+	query := kindOf(p.st) == kindQuery
+	same := func(now []serve.Column) bool {
+		return slices.EqualFunc(p.from.described.Columns, now, func(a, b serve.Column) bool {
+			return (a.Name == b.Name || !query) && columnType(a).OID == columnType(b).OID // one FETCH is for cursors over anything
+		})
+	}
+	if p.from == nil || !p.from.told || same(p.rows.Columns) {
+		return nil
+	}
+	if query { // the values of parameters may give other types than were foreseen
+		d, err := c.session.Describe(ctx, p.st, p.from.types())
+		if err != nil || same(d.Columns) {
+			return err
+		}
+	}
+	return refusal(serve.CodeNotSupported, "cached plan must not change result type")
 }
 
 // typed tells whether the client gave a parameter a type.
@@ -286,7 +315,7 @@ func (c *conn) bind(ctx context.Context, m *pgproto3.Bind) error {
 			}
 		}
 	}
-	out := &portal{st: p.st, formats: append([]int16(nil), m.ResultFormatCodes...)}
+	out := &portal{st: p.st, from: p, formats: append([]int16(nil), m.ResultFormatCodes...)}
 	for _, f := range out.formats {
 		if f != pgtype.TextFormatCode && f != pgtype.BinaryFormatCode {
 			return refusal(serve.CodeInvalidParameter, "unsupported format code: %d", f)
@@ -338,6 +367,7 @@ func (c *conn) describe(ctx context.Context, m *pgproto3.Describe) error {
 		}
 		c.send(&pgproto3.ParameterDescription{ParameterOIDs: oids})
 		c.sendFields(&portal{rows: d})
+		p.told = true
 		return nil
 	}
 	p := c.portals[m.Name]
@@ -540,7 +570,7 @@ func (c *conn) begin(ctx context.Context, p *portal) error {
 		if p.st.Word(0) == "EXPLAIN" {
 			p.tag = "EXPLAIN"
 		}
-		return nil
+		return c.unchanged(ctx, p)
 	case kindCopy:
 		query, o, err := parseCopy(p.st)
 		if err != nil {
@@ -557,6 +587,9 @@ func (c *conn) begin(ctx context.Context, p *portal) error {
 	err := c.command(ctx, p)
 	if errors.Is(err, errUnknownCommand) {
 		p.tag, err = c.session.Execute(ctx, p.st, p.params)
+	}
+	if err == nil && p.rows != nil {
+		err = c.unchanged(ctx, p)
 	}
 	return err
 }

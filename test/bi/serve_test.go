@@ -357,6 +357,57 @@ func TestSQLOverTheWire(t *testing.T) {
 			}
 		}
 	})
+	t.Run("prepared statements and tables that change", func(t *testing.T) {
+		tmp := s.connect() // it keeps statements with the columns that it was told
+		ask := func(sql string, args ...any) (string, error) {
+			rows, err := tmp.Query(ctx, sql, args...)
+			if err != nil {
+				return "", err
+			}
+			values, err := pgx.CollectOneRow(rows, pgx.RowToMap)
+			return fmt.Sprint(values), err
+		}
+		for _, c := range []struct{ sql, want string }{{"SELECT 'x' AS a", "map[a:x]"}, {"SELECT 'y' AS b", "map[a:y]"}, {"SELECT 1 AS b", "0A000"}} {
+			tx, err := tmp.Begin(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := tx.Exec(ctx, "DECLARE c CURSOR FOR "+c.sql); err != nil {
+				t.Fatal(err)
+			}
+			got, err := ask("FETCH 1 FROM c")
+			if err != nil {
+				got = code(err)
+			}
+			if got != c.want {
+				t.Errorf("a cursor over %s: %s, want %s", c.sql, got, c.want)
+			}
+			if err := tx.Rollback(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		queries := map[string][]any{"SELECT * FROM y": nil, "SELECT * FROM y WHERE a = $1": {"a"}, "SELECT a FROM y": nil, "SELECT $1::int AS n, a FROM y": {nil}}
+		for i, columns := range []string{"'a' AS a, 'b' AS b", "'b' AS b, 'a' AS a", "'a' AS a", "'a' AS a, 1 AS b", "'a' AS a, 1::bigint AS b"} {
+			for _, do := range []string{"DROP TABLE IF EXISTS y", "CREATE TEMP TABLE y AS SELECT " + columns} {
+				if _, err := tmp.Exec(ctx, do); err != nil {
+					t.Fatalf("%s: %v", do, err)
+				}
+			}
+			for sql, args := range queries {
+				got, err := ask(sql, args...)
+				if changed := i > 0 && strings.Contains(sql, "*"); changed != (code(err) == "0A000") {
+					t.Errorf("%s: %s: %s, %v", columns, sql, got, err)
+				}
+				want, err := ask(sql, append([]any{pgx.QueryExecModeDescribeExec}, args...)...)
+				if err != nil {
+					t.Fatalf("%s: %s: %v", columns, sql, err)
+				}
+				if got, err = ask(sql, args...); err != nil || got != want { // it has been prepared again
+					t.Errorf("%s: %s: %s, %v; want %s", columns, sql, got, err, want)
+				}
+			}
+		}
+	})
 	t.Run("batches into temporary tables", func(t *testing.T) {
 		tmp := s.connect()
 		if _, err := tmp.Exec(ctx, "CREATE TEMP TABLE y (a int)"); err != nil {
