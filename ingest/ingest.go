@@ -80,7 +80,8 @@ type Queue interface {
 	Release()
 }
 
-// Decoder makes JSON of the messages of a stream that carry another format.
+// Decoder makes JSON of the messages of a stream that carry another format. It is safe for concurrent use: quarantine may be retried
+// while the stream runs.
 type Decoder interface {
 	// Decode fills Text of each record that it can decode, and Bad of each that nobody can. What it needs for that and
 	// does not get, such as a schema, it waits for until ctx ends; an error is one that waiting does not mend.

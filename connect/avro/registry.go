@@ -13,6 +13,7 @@ import (
 	"math"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -35,14 +36,15 @@ type RegistryOptions struct {
 }
 
 // Decoder decodes messages in Confluent's wire format: a zero byte, the id of a schema in a registry as four bytes, most
-// significant first, and the value. Each schema is fetched once. It implements ingest.Decoder and is not safe for
-// concurrent use.
+// significant first, and the value. Each schema is fetched once. It implements ingest.Decoder and is safe for concurrent use.
 //
 // A schema may be an Avro one or, for values that are JSON already, a JSON Schema. A message that begins with '{' has no
 // such head and is JSON as it is.
 type Decoder struct {
-	o       RegistryOptions
-	cl      *sr.Client
+	o  RegistryOptions
+	cl *sr.Client
+
+	mu      sync.Mutex
 	schemas map[uint32]*schema
 	unknown int // of schemas
 }
@@ -141,7 +143,10 @@ func (d *Decoder) decode(ctx context.Context, in []byte) (text []byte, bad strin
 
 // schema gives the schema of an id, and asks the registry until that answers.
 func (d *Decoder) schema(ctx context.Context, id uint32) (*schema, error) {
-	if s := d.schemas[id]; s != nil && (s.until.IsZero() || time.Now().Before(s.until)) {
+	d.mu.Lock()
+	s := d.schemas[id]
+	d.mu.Unlock()
+	if s != nil && (s.until.IsZero() || time.Now().Before(s.until)) {
 		return s, nil
 	}
 	pause := registryPause
@@ -175,6 +180,8 @@ func (d *Decoder) schema(ctx context.Context, id uint32) (*schema, error) {
 
 // remember keeps what the registry said of an id. Any message may name an id that there is not: of those few are kept.
 func (d *Decoder) remember(id uint32, s *schema) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if had := d.schemas[id]; had != nil && !had.until.IsZero() {
 		d.unknown--
 	}

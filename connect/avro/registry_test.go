@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -257,6 +258,47 @@ func TestHeadThatIsNoID(t *testing.T) {
 	if recs[0].Bad == "" || recs[0].Text != nil || string(recs[1].Text) != "2" {
 		t.Errorf("%+v", recs)
 	}
+}
+
+// A stream and a retry of quarantine in one process have one decoder.
+func TestDecoderOfSeveral(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "7") {
+			http.Error(w, `{"error_code":40403,"message":"Schema not found"}`, http.StatusNotFound)
+			return
+		}
+		_, _ = w.Write([]byte(`{"schema":"\"long\""}`))
+	}))
+	t.Cleanup(srv.Close)
+	d := decoder(t, RegistryOptions{URL: srv.URL})
+	decode := func(id int) {
+		recs := []pipeline.Record{{Value: framed(id, []byte{4})}}
+		if err := d.Decode(t.Context(), recs); err != nil {
+			t.Error(err)
+		}
+		if known := id%10 != 7; known != (string(recs[0].Text) == "2") || known != (recs[0].Bad == "") {
+			t.Errorf("id %d: %+v", id, recs[0])
+		}
+	}
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 3 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+					decode(0)
+				}
+			}
+		})
+	}
+	for id := range 300 {
+		decode(id)
+	}
+	close(done)
+	wg.Wait()
 }
 
 // Ids that no registry knows, as any message may name them, do not pile up.
