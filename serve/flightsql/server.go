@@ -35,6 +35,7 @@ import (
 // Bounds of the server.
 const (
 	messageBytesMax = 16 << 20         // that a client may send at once
+	unpackedMax     = 64 << 20         // that compressed values which a client sends may take
 	batchBytesMax   = 4 << 20          // that a client is sent at once, where rows are not larger
 	streamsMax      = 100              // calls at the same time on one connection
 	ticketLifetime  = time.Minute      // until a result is asked for
@@ -95,7 +96,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		options = append(options, grpc.Creds(credentials.NewTLS(s.o.TLS)))
 	}
 	server := grpc.NewServer(options...)
-	flight.RegisterFlightServiceServer(server, guarded{fsql.NewFlightServer(s)})
+	flight.RegisterFlightServiceServer(server, guarded{fsql.NewFlightServer(s), s})
 	var work sync.WaitGroup
 	defer work.Wait()
 	defer s.closeAll()
@@ -155,11 +156,41 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 }
 
 // guarded is a Flight server that is spared messages which the library takes for granted.
-type guarded struct{ flight.FlightServer }
+type guarded struct {
+	flight.FlightServer
+	s *Server
+}
 
 // DoPut implements flight.FlightServer.
 func (g guarded) DoPut(stream flight.FlightService_DoPutServer) error {
-	return g.FlightServer.DoPut(&described{FlightService_DoPutServer: stream})
+	call := fsql.NewFlightServerWithAllocator(g.s, &bounded{memory.DefaultAllocator, unpackedMax})
+	return call.DoPut(&described{FlightService_DoPutServer: stream})
+}
+
+// bounded is memory for what a client sends in one call. Compressed values say themselves how many bytes they will be, and without
+// a bound the library believes it: Go ends a process that cannot have the memory it asks for.
+type bounded struct {
+	memory.Allocator
+	left int
+}
+
+// Allocate implements memory.Allocator.
+func (b *bounded) Allocate(size int) []byte {
+	b.take(size)
+	return b.Allocator.Allocate(size)
+}
+
+// Reallocate implements memory.Allocator.
+func (b *bounded) Reallocate(size int, old []byte) []byte {
+	b.take(size - len(old))
+	return b.Allocator.Reallocate(size, old)
+}
+
+// take panics where too much is wanted; the library's reader makes an error of it.
+func (b *bounded) take(n int) {
+	if b.left -= max(n, 0); b.left < 0 {
+		panic(&serve.Error{Code: serve.CodeLimit, Message: fmt.Sprintf("the values take more than %d bytes", unpackedMax)})
+	}
 }
 
 // described is a stream whose first message has a descriptor, which the later ones have too.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -18,6 +20,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/flight"
 	fsql "github.com/apache/arrow-go/v18/arrow/flight/flightsql"
 	pb "github.com/apache/arrow-go/v18/arrow/flight/gen/flight"
+	"github.com/apache/arrow-go/v18/arrow/ipc"
 	"github.com/apache/arrow-go/v18/arrow/memory"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -25,6 +28,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/cauce-data/cauce/internal/loopback"
 	"github.com/cauce-data/cauce/internal/prereq"
@@ -315,6 +320,28 @@ func TestFlightSQL(t *testing.T) {
 	stop()
 }
 
+// messages collects what a writer sends.
+type messages []*flight.FlightData
+
+func (m *messages) Send(d *flight.FlightData) error {
+	*m = append(*m, proto.Clone(d).(*flight.FlightData))
+	return nil
+}
+
+// preparedDescriptor is what the parameters of a prepared statement are sent for.
+func preparedDescriptor(t *testing.T, p *fsql.PreparedStatement) *flight.FlightDescriptor {
+	t.Helper()
+	var command anypb.Any
+	if err := command.MarshalFrom(&pb.CommandPreparedStatementQuery{PreparedStatementHandle: p.Handle()}); err != nil {
+		t.Fatal(err)
+	}
+	cmd, err := proto.Marshal(&command)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &flight.FlightDescriptor{Type: flight.DescriptorCMD, Cmd: cmd}
+}
+
 // What forges, guesses or breaks the protocol of Flight SQL is refused; roles see what the lake file gives them.
 func TestFlightSQLRefuses(t *testing.T) {
 	l := newLake(t, `roles:
@@ -477,6 +504,39 @@ serve: {tls: {cert: server.crt, key: server.key}, workers: 2, memory_limit: 128M
 			})
 		}
 		wg.Wait()
+	})
+	t.Run("parameters that say they are large", func(t *testing.T) {
+		p, err := c.Prepare(all, "SELECT $1::bigint")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := array.NewRecordBuilder(memory.DefaultAllocator, arrow.NewSchema([]arrow.Field{{Name: "n", Type: arrow.PrimitiveTypes.Int64}}, nil))
+		b.Field(0).(*array.Int64Builder).Append(7)
+		for _, size := range []uint64{8, 1 << 20, 1 << 34, 1 << 44, 1 << 62} {
+			var sent messages
+			w := flight.NewRecordWriter(&sent, ipc.WithSchema(b.Schema()), ipc.WithZstd())
+			batch := array.NewRecordBatch(b.Schema(), []arrow.Array{array.NewInt64Data(array.NewData(arrow.PrimitiveTypes.Int64, 1, []*memory.Buffer{nil, memory.NewBufferBytes([]byte{7, 0, 0, 0, 0, 0, 0, 0})}, nil, 0, 0))}, 1)
+			if err := errors.Join(w.Write(batch), w.Close()); err != nil {
+				t.Fatal(err)
+			}
+			binary.LittleEndian.PutUint64(sent[1].DataBody, size) // of what the values are when they are decompressed
+			sent[0].FlightDescriptor = preparedDescriptor(t, p)
+			stream, err := c.Client.DoPut(all)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range sent {
+				if err := stream.Send(m); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_ = stream.CloseSend()
+			want := map[uint64]codes.Code{8: codes.OK, 1 << 34: codes.ResourceExhausted, 1 << 44: codes.ResourceExhausted, 1 << 62: codes.ResourceExhausted}
+			_, err = stream.Recv()
+			if code, known := want[size]; known && status.Code(err) != code || !known && err == nil {
+				t.Errorf("values of %d bytes: %v", size, err)
+			}
+		}
 	})
 	t.Run("broken messages", func(t *testing.T) {
 		raw := c.Client

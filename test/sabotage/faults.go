@@ -1368,4 +1368,9 @@ var faults = []fault{
 		edits: []edit{{"serve/pgwire/query.go", "\tif p.from == nil || !p.from.told ||", "\tif p.from == nil || p.from.told ||"}},
 		pkg:   "./test/bi", test: "^TestSQLOverTheWire$/^prepared_statements_and_tables_that_change$",
 	},
+	{
+		name: "parameters-without-a-bound", what: "a parameter that says it is huge when it is decompressed ends the server",
+		edits: []edit{{"serve/flightsql/server.go", "&bounded{memory.DefaultAllocator, unpackedMax}", "memory.DefaultAllocator"}},
+		pkg:   "./test/bi", test: "^TestFlightSQLRefuses$/^parameters_that_say_they_are_large$",
+	},
 }
