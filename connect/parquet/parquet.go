@@ -70,6 +70,9 @@ func open(path string) (_ *pqarrow.FileReader, _ *arrow.Schema, err error) {
 	if err != nil {
 		return nil, nil, errors.Join(err, in.Close())
 	}
+	if err := fits(p, in); err != nil {
+		return nil, nil, errors.Join(err, p.Close())
+	}
 	r, err := pqarrow.NewFileReader(p, pqarrow.ArrowReadProperties{BatchSize: batchRows}, memory.DefaultAllocator)
 	if err != nil {
 		return nil, nil, errors.Join(err, p.Close())
@@ -79,6 +82,28 @@ func open(path string) (_ *pqarrow.FileReader, _ *arrow.Schema, err error) {
 		return nil, nil, errors.Join(err, p.Close())
 	}
 	return r, s, nil
+}
+
+// fits tells that no column is larger than the file: the library asks for as much memory as the footer says, and Go ends a process
+// that cannot have it.
+func fits(p *file.Reader, in *os.File) error {
+	st, err := in.Stat()
+	if err != nil {
+		return err
+	}
+	for g := range p.NumRowGroups() {
+		group := p.MetaData().RowGroup(g)
+		for c := range group.NumColumns() {
+			chunk, err := group.ColumnChunk(c)
+			if err != nil {
+				return err
+			}
+			if n := chunk.TotalCompressedSize(); n < 0 || n > st.Size() {
+				return fmt.Errorf("%w: column %d of row group %d has %d bytes, the file %d", ErrCorrupt, c, g, n, st.Size())
+			}
+		}
+	}
+	return nil
 }
 
 func recoverCorrupt(err *error) {
@@ -104,7 +129,7 @@ func rows(ctx context.Context, f *pipeline.RawFile, positions []int64, some bool
 			return
 		}
 		defer r.ParquetReader().Close()
-		rec, err := r.GetRecordReader(ctx, nil, nil)
+		rec, err := records(ctx, r)
 		if err != nil {
 			fail(err)
 			return
@@ -131,7 +156,10 @@ func rows(ctx context.Context, f *pipeline.RawFile, positions []int64, some bool
 						continue
 					}
 				}
-				text = rowjson.Append(text[:0], schema, batch, i)
+				if text, err = appendRow(text[:0], schema, batch, i); err != nil {
+					fail(fmt.Errorf("record %d: %w", position, err))
+					return
+				}
 				row := pipeline.RawRow{
 					Position: position, Values: []string{string(text)},
 					Raw: string(text[:min(len(text), pipeline.RawBytesMax)]), RawBytes: int64(len(text)),
@@ -145,6 +173,18 @@ func rows(ctx context.Context, f *pipeline.RawFile, positions []int64, some bool
 			yield(pipeline.RawRow{}, err)
 		}
 	}
+}
+
+// records reads a file from its beginning.
+func records(ctx context.Context, r *pqarrow.FileReader) (_ pqarrow.RecordReader, err error) {
+	defer recoverCorrupt(&err)
+	return r.GetRecordReader(ctx, nil, nil)
+}
+
+// appendRow is rowjson.Append for columns that need not be what their lengths say.
+func appendRow(b []byte, schema *arrow.Schema, batch arrow.RecordBatch, i int) (_ []byte, err error) {
+	defer recoverCorrupt(&err)
+	return rowjson.Append(b, schema, batch, i), nil
 }
 
 // next gives the next batch, which lives until the next call; nil at the end.

@@ -1373,4 +1373,9 @@ var faults = []fault{
 		edits: []edit{{"serve/flightsql/server.go", "&bounded{memory.DefaultAllocator, unpackedMax}", "memory.DefaultAllocator"}},
 		pkg:   "./test/bi", test: "^TestFlightSQLRefuses$/^parameters_that_say_they_are_large$",
 	},
+	{
+		name: "damaged-parquet-ends-the-process", what: "a damaged Parquet file among those of a source ends the program, at each start",
+		edits: []edit{{"connect/parquet/parquet.go", "\tdefer recoverCorrupt(&err)\n\treturn rowjson.Append", "\treturn rowjson.Append"}},
+		pkg:   "./connect/parquet", test: "^TestDamagedFiles$",
+	},
 }
