@@ -9,9 +9,10 @@ import (
 // forParser writes what PostgreSQL's grammar has and DuckDB's parser refuses, or reads otherwise, so that the tree keeps its
 // meaning: OPERATOR(pg_catalog.~), COLLATE pg_catalog.default, types with a schema, and ~, which DuckDB's parser takes for a
 // match of the whole text, Spark's VERSION AS OF, and key words that are values. Names without quotes are put in lower case, and
-// types that DuckDB's parser takes for others get names of their own.
+// types that DuckDB's parser takes for others get names of their own. Comments go: of those that nest that parser takes a time that
+// grows with the square of their depth, and nothing can end it.
 func forParser(sql string) string {
-	st := sqltext.One(sqltext.TimeTravel(sql))
+	st := sqltext.One(sqltext.TimeTravel(sqltext.WithoutComments(sql)))
 	n := len(st.Tokens)
 	drop := make([]bool, n)
 	with := map[int]string{}

@@ -12,6 +12,8 @@ func TestForParser(t *testing.T) {
 		"SELECT x::pg_catalog.float, x::float(53), x::float[]":               "select x::double, x::float(53), x::double[]",
 		"SELECT x::varchar(3), x::character varying(3), x::char, 'a'::text":  "select x::cauce_varchar(3), x::cauce_varchar (3), x::cauce_bpchar, 'a'::text",
 		`SELECT Price, "Price", 'Price', É FROM "T" Where A ~ 'X'`:           `select price, "Price", 'Price', É from "T" where a ~@ 'X'`,
+		"/* a /* b */\n*/ SELECT '/*' -- /*\n, 1/*c*/+ 2":                    "            \n   select '/*'      \n, 1     + 2",
+		"SELECT 1 /* a */ /* b /* c */":                                      "select 1 /* a */ /* b /* c */",
 		"SELECT '{1}'::oid[], '{}'::jsonb":                                   "select '{1}'::cauce_oid[], '{}'::json",
 	} {
 		if got := forParser(sql); got != want {

@@ -152,6 +152,26 @@ func One(sql string) *Statement {
 	}
 }
 
+// WithoutComments writes blanks for comments, so that everything else stays in its place. One that does not end stays.
+func WithoutComments(sql string) string {
+	if !strings.Contains(sql, "/*") {
+		return sql
+	}
+	out, at := []byte(sql), 0
+	for _, t := range append(One(sql).Tokens, Token{Start: len(sql)}) {
+		gap := lexer{s: sql[at:t.Start] + ";"} // which is a token only where no comment goes on
+		if next, ok := gap.next(); ok && next.Start == t.Start-at {
+			for i := at; i < t.Start; i++ {
+				if out[i] != '\n' {
+					out[i] = ' '
+				}
+			}
+		}
+		at = t.End
+	}
+	return string(out)
+}
+
 type lexer struct {
 	s  string
 	at int
