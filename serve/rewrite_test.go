@@ -13,7 +13,7 @@ func TestForParser(t *testing.T) {
 		"SELECT x::varchar(3), x::character varying(3), x::char, 'a'::text":  "select x::cauce_varchar(3), x::cauce_varchar (3), x::cauce_bpchar, 'a'::text",
 		`SELECT Price, "Price", 'Price', É FROM "T" Where A ~ 'X'`:           `select price, "Price", 'Price', É from "T" where a ~@ 'X'`,
 		"/* a /* b */\n*/ SELECT '/*' -- /*\n, 1/*c*/+ 2":                    "            \n   select '/*'      \n, 1     + 2",
-		"SELECT 1 /* a */ /* b /* c */":                                      "select 1 /* a */ /* b /* c */",
+		"SELECT 1 /* a */ /* b /* c */":                                      "select 1         /*          ",
 		"SELECT '{1}'::oid[], '{}'::jsonb":                                   "select '{1}'::cauce_oid[], '{}'::json",
 	} {
 		if got := forParser(sql); got != want {

@@ -152,29 +152,30 @@ func One(sql string) *Statement {
 	}
 }
 
-// WithoutComments writes blanks for comments, so that everything else stays in its place. One that does not end stays.
+// WithoutComments writes blanks for comments, so that everything else stays in its place. Of one that does not end the beginning
+// stays.
 func WithoutComments(sql string) string {
-	if !strings.Contains(sql, "/*") {
-		return sql
-	}
-	out, at := []byte(sql), 0
-	for _, t := range append(One(sql).Tokens, Token{Start: len(sql)}) {
-		gap := lexer{s: sql[at:t.Start] + ";"} // which is a token only where no comment goes on
-		if next, ok := gap.next(); ok && next.Start == t.Start-at {
-			for i := at; i < t.Start; i++ {
-				if out[i] != '\n' {
-					out[i] = ' '
-				}
-			}
+	l := lexer{s: sql, blanks: []byte(sql)}
+	for {
+		if _, ok := l.next(); !ok {
+			return string(l.blanks)
 		}
-		at = t.End
 	}
-	return string(out)
 }
 
 type lexer struct {
-	s  string
-	at int
+	s      string
+	at     int
+	blanks []byte // s with blanks for comments; nil: nobody wants it
+}
+
+// blank writes blanks from a place on.
+func (l *lexer) blank(from int) {
+	for i := from; i < l.at && l.blanks != nil; i++ {
+		if l.s[i] != '\n' {
+			l.blanks[i] = ' '
+		}
+	}
 }
 
 func (l *lexer) next() (Token, bool) {
@@ -193,14 +194,16 @@ func (l *lexer) skip() bool {
 		case c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\f' || c == '\v':
 			l.at++
 		case strings.HasPrefix(l.s[l.at:], "--"):
+			start := l.at
 			i := strings.IndexAny(l.s[l.at:], "\n\r")
 			if i < 0 {
 				l.at = len(l.s)
 			} else {
 				l.at += i
 			}
+			l.blank(start)
 		case strings.HasPrefix(l.s[l.at:], "/*"):
-			depth := 0
+			start, depth := l.at, 0
 			for l.at < len(l.s) {
 				switch {
 				case strings.HasPrefix(l.s[l.at:], "/*"):
@@ -216,6 +219,10 @@ func (l *lexer) skip() bool {
 					break
 				}
 			}
+			if depth > 0 {
+				start += len("/*")
+			}
+			l.blank(start)
 		default:
 			return true
 		}
