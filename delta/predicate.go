@@ -52,29 +52,42 @@ func And(ps ...Predicate) Predicate { return andPredicate(ps) }
 // Or is satisfied where one is; Or() never.
 func Or(ps ...Predicate) Predicate { return orPredicate(ps) }
 
-// verdict tells whether rows exist for which a predicate may be true, and may be false. Null is neither.
-type verdict struct{ mayTrue, mayFalse bool }
+// verdict tells whether rows exist for which a predicate may be true, may be false, and may be null.
+type verdict struct{ mayTrue, mayFalse, mayNull bool }
 
-var unknown = verdict{true, true}
+var unknown = verdict{true, true, true}
+
+// certain is true for every row, never for none.
+var (
+	certain = verdict{mayTrue: true}
+	never   = verdict{mayFalse: true}
+)
 
 func (p andPredicate) decide(f *fileFacts) verdict {
-	v := verdict{mayTrue: true}
+	v := certain
 	for _, q := range p {
 		d := q.decide(f)
-		v.mayTrue = v.mayTrue && d.mayTrue
-		v.mayFalse = v.mayFalse || d.mayFalse
+		if d == never {
+			return never // whatever the others are, null too
+		}
+		v = verdict{v.mayTrue && d.mayTrue, v.mayFalse || d.mayFalse, v.mayNull || d.mayNull}
 	}
 	return v
 }
 
 func (p orPredicate) decide(f *fileFacts) verdict {
-	v := verdict{mayFalse: true}
+	v := never
 	for _, q := range p {
-		d := q.decide(f)
-		v.mayTrue = v.mayTrue || d.mayTrue
-		v.mayFalse = v.mayFalse && d.mayFalse
+		v = v.or(q.decide(f))
 	}
 	return v
+}
+
+func (v verdict) or(d verdict) verdict {
+	if v == certain || d == certain {
+		return certain // whatever the other is, null too
+	}
+	return verdict{v.mayTrue || d.mayTrue, v.mayFalse && d.mayFalse, v.mayNull || d.mayNull}
 }
 
 func (p Not) decide(f *fileFacts) verdict {
@@ -82,7 +95,7 @@ func (p Not) decide(f *fileFacts) verdict {
 		return unknown
 	}
 	d := p.Inner.decide(f)
-	return verdict{mayTrue: d.mayFalse, mayFalse: d.mayTrue}
+	return verdict{d.mayFalse, d.mayTrue, d.mayNull}
 }
 
 func (p IsNull) decide(f *fileFacts) verdict {
@@ -94,19 +107,13 @@ func (p IsNull) decide(f *fileFacts) verdict {
 }
 
 func (p In) decide(f *fileFacts) verdict {
-	v := verdict{mayFalse: true}
-	null := false
+	v := never
 	for _, val := range p.Values {
 		if val == nil {
-			null = true
+			v = v.or(verdict{mayNull: true})
 			continue
 		}
-		d := Compare{p.Column, "=", val}.decide(f)
-		v.mayTrue = v.mayTrue || d.mayTrue
-		v.mayFalse = v.mayFalse && d.mayFalse
-	}
-	if null {
-		v.mayFalse = false // "x IN (…, NULL)" is true or null
+		v = v.or(Compare{p.Column, "=", val}.decide(f))
 	}
 	return v
 }
@@ -116,14 +123,14 @@ func (p Compare) decide(f *fileFacts) verdict {
 		if f.column(p.Column) == nil {
 			return unknown
 		}
-		return verdict{}
+		return verdict{mayNull: true}
 	}
 	c := f.column(p.Column)
 	if c == nil {
 		return unknown
 	}
 	if !c.mayValue {
-		return verdict{} // all null
+		return verdict{mayNull: true}
 	}
 	val, ok := newBound(c.typ, p.Value)
 	if !ok {
@@ -149,17 +156,17 @@ func (p Compare) decide(f *fileFacts) verdict {
 	}
 	switch p.Op {
 	case "=", "==":
-		return verdict{canEqual, canLess || canGreater}
+		return verdict{canEqual, canLess || canGreater, c.mayNull}
 	case "<>", "!=":
-		return verdict{canLess || canGreater, canEqual}
+		return verdict{canLess || canGreater, canEqual, c.mayNull}
 	case "<":
-		return verdict{canLess, canEqual || canGreater}
+		return verdict{canLess, canEqual || canGreater, c.mayNull}
 	case "<=":
-		return verdict{canLess || canEqual, canGreater}
+		return verdict{canLess || canEqual, canGreater, c.mayNull}
 	case ">":
-		return verdict{canGreater, canLess || canEqual}
+		return verdict{canGreater, canLess || canEqual, c.mayNull}
 	case ">=":
-		return verdict{canGreater || canEqual, canLess}
+		return verdict{canGreater || canEqual, canLess, c.mayNull}
 	}
 	return unknown
 }

@@ -227,14 +227,13 @@ func (t *Table) writeOnce(ctx context.Context, rows Rows, o writeOptions) (res *
 
 // certainly reports whether every row of a file satisfies a predicate.
 func (s *Snapshot) certainly(where Predicate, a *Add) bool {
-	v := where.decide(s.addFacts(a))
-	return v.mayTrue && !v.mayFalse
+	return where.decide(s.addFacts(a)) == certain
 }
 
 // onlyPartitions makes sure that a predicate is decided by partition values alone.
 func (s *Snapshot) onlyPartitions(where Predicate) error {
 	for f := range s.live.rows() {
-		if v := where.decide(&fileFacts{snapshot: s, partition: f.partition(f.i)}); v.mayTrue && v.mayFalse {
+		if v := where.decide(&fileFacts{snapshot: s, partition: f.partition(f.i)}); v.mayTrue && v != certain {
 			return fmt.Errorf("%w: the predicate is not decided by partition columns alone", ErrOutsideOfPredicate)
 		}
 	}

@@ -23,6 +23,11 @@ var faults = []fault{
 		pkg:   "./ingest", test: "^TestEmptyPartitionValues$",
 	},
 	{
+		name: "null-condition-drops-files", what: "DELETE drops a file unread whose partition values leave open whether the condition is true or null",
+		edits: []edit{{"delta/write.go", "return where.decide(s.addFacts(a)) == certain", "v := where.decide(s.addFacts(a))\n\treturn v.mayTrue && !v.mayFalse"}},
+		pkg:   "./delta", test: "^TestNullConditionsOfPartitionsDeleteNothing$",
+	},
+	{
 		name: "empty-partition-is-not-null", what: "NOT NULL takes the empty value of a partition column, which the table has as null",
 		edits: []edit{{"delta/enforce.go", "f.Name, slices.Contains(partitionBy, f.Name))", "f.Name, false)"}},
 		pkg:   "./delta", test: "^TestEmptyPartitionValuesKeepTheRules$",
