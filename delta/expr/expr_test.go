@@ -70,6 +70,8 @@ func TestMeaning(t *testing.T) {
 		{Eq(Lit(Decimal("1.0")), Lit(1)), true}, {call("<", Decimal("0.1"), 0.2), true},
 		{Eq(Lit(math.NaN()), Lit(math.NaN())), true}, {call(">", math.NaN(), math.Inf(1)), true}, {Eq(Lit(0.0), Lit(math.Copysign(0, -1))), true},
 		{call("round", Decimal("2.5")), Decimal("3")}, {call("round", Decimal("-2.45"), 1), Decimal("-2.5")}, {call("round", 2.5), 3.0},
+		{call("round", int64(1234567890123456789), -1), int64(1234567890123456790)}, {call("round", -15, -1), int64(-20)}, {call("round", 44, -2), int64(0)},
+		{call("round", int64(math.MaxInt64), -1), ErrValue}, {call("round", 2147483647, -1), ErrValue},
 		{call("floor", -1.5), int64(-2)}, {call("ceil", Decimal("1.01")), Decimal("2")},
 		{call("greatest", 1, null, 3), int64(3)}, {call("least", null, null), nil}, {call("coalesce", null, 2), int64(2)},
 		{call("nullif", 1, 1), nil}, {call("if", null, 1, 2), int64(2)},
@@ -101,6 +103,9 @@ func TestMeaning(t *testing.T) {
 		{call("nosuch", 1), ErrType}, {And(Lit(1), Lit(true)), ErrType}, {call("+", true, 1), ErrType}, {Col("x"), ErrType}, {call("abs"), ErrType},
 		{call("current_timestamp"), ErrType}, {Case{}, ErrType}, {Eq(Lit(true), Lit(Date(1))), ErrType}, {nil, ErrType}, {Not(nil), ErrType},
 		{Case{Whens: []When{{Lit(false), Lit(1)}, {null, Lit(2)}}}, nil}, {Case{Whens: []When{{Lit(true), Lit(1)}}, Else: Lit(2.5)}, 1.0},
+		// Constants of one type beside a decimal number: each has its digits.
+		{Case{Whens: []When{{Lit(false), Lit(1)}, {Lit(true), Lit(1000)}}, Else: cast(1, dec(5, 2))}, Decimal("1000.00")},
+		{call("coalesce", cast(nil, i32), cast(100_000, i32), cast(1, dec(5, 2))), Decimal("100000.00")}, {call("greatest", 1, cast(100_000, i32), cast(1, dec(5, 2))), Decimal("100000.00")},
 		// What is not reached has no errors.
 		{Case{Whens: []When{{Lit(true), Lit(1)}}, Else: call("%", 1, 0)}, int64(1)}, {And(Lit(false), Eq(call("%", 1, 0), Lit(1))), false},
 	} {

@@ -850,6 +850,16 @@ func rounding(f string, args []*node) (*node, error) {
 		}
 		return castNode(n, tLong, false)
 	}
+	if integral(n.typ) {
+		unit := pow10(int32(-digits))
+		return strict(n.typ, []*node{n}, func(a []any) (any, error) {
+			v := divHalfUp(big.NewInt(a[0].(int64)), unit)
+			if v.Mul(v, unit); v.BitLen() >= width(n.typ) {
+				return nil, badValue("round(%d, %d) overflows %s", a[0], digits, TypeName(n.typ))
+			}
+			return v.Int64(), nil
+		}), nil
+	}
 	x, err := castNode(n, tDouble, false)
 	if err != nil {
 		return nil, err

@@ -124,7 +124,8 @@ func unify(ns []*node) ([]*node, arrow.DataType, error) {
 		if !ok {
 			return nil, nil, badType("%s and %s have no common type", TypeName(acc.typ), TypeName(n.typ))
 		}
-		if !arrow.TypeEqual(t, acc.typ) {
+		// A constant has fewer digits than others of its type may have.
+		if !arrow.TypeEqual(t, acc.typ) || integral(t) && decimalOf(n).Precision > decimalOf(acc).Precision {
 			acc = newNode(t, nil)
 		}
 	}
