@@ -521,20 +521,11 @@ func (w *refWalker) query(n node, ctes map[string]bool) error {
 			if w.resolver != nil && strings.ContainsAny(name, `/\\.:`) {
 				return fmt.Errorf("%w: WITH %q: a name like that of a file", ErrStatement, name)
 			}
-			value, _ := entry["value"].(node)
-			inner := scope
-			// A recursive WITH names itself.
-			if anyNode(value, func(n node) bool { return n["type"] == "RECURSIVE_CTE_NODE" }) {
-				inner = with(scope, name)
-			}
-			if err := w.value(value, inner, nil); err != nil {
+			if err := w.value(entry["value"], scope, nil); err != nil {
 				return err
 			}
 			scope[strings.ToLower(name)] = true
 		}
-	}
-	if name, ok := n["cte_name"].(string); ok {
-		scope = with(scope, name)
 	}
 	if w.resolver != nil {
 		if err := w.resolver.r.Select(n); err != nil {
@@ -558,7 +549,12 @@ func (w *refWalker) query(n node, ctes map[string]bool) error {
 		if k == "cte_map" || k == "from_table" {
 			continue
 		}
-		if err := w.value(v, scope, nil); err != nil {
+		inner := scope
+		if name, ok := n["cte_name"].(string); ok && k == "right" {
+			// A recursive WITH names itself there and nowhere else: in any other place DuckDB takes a table of that name.
+			inner = with(scope, name)
+		}
+		if err := w.value(v, inner, nil); err != nil {
 			return err
 		}
 	}

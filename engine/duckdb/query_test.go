@@ -308,6 +308,9 @@ func TestQueryGate(t *testing.T) {
 		"WITH x AS (SELECT * FROM read_blob('/etc/passwd')) SELECT * FROM x", "SELECT * FROM query('SELECT 1')", "SELECT * FROM query_table('t')",
 		"SELECT * FROM t JOIN LATERAL (SELECT * FROM read_text('/etc/passwd')) ON true", "SELECT * FROM t AT (VERSION => 1)",
 		"EXPLAIN ANALYZE SELECT * FROM read_text('/etc/passwd')", "DELETE FROM t", "SELECT * FROM t ORDER BY (SELECT max(content) FROM read_text('/etc/passwd'))",
+		// A WITH that does not see itself: DuckDB takes the table of its name.
+		"WITH RECURSIVE sqlite_master AS ((SELECT sql FROM sqlite_master) UNION ALL (SELECT sql FROM sqlite_master WHERE false)) SELECT * FROM sqlite_master",
+		"WITH sqlite_master AS (WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 2) SELECT * FROM sqlite_master) SELECT * FROM sqlite_master",
 	} {
 		r, err := f.engine.Query(context.Background(), sql, f.tables)
 		if err == nil {
@@ -320,6 +323,7 @@ func TestQueryGate(t *testing.T) {
 	for _, sql := range []string{
 		"SELECT 1", "VALUES (1)", "FROM t", "SELECT * FROM range(3)", "SELECT unnest([1,2])", "SELECT * FROM (VALUES (1)) v(a)",
 		"WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 5) SELECT * FROM r", "SUMMARIZE t",
+		"WITH RECURSIVE t AS ((SELECT id FROM range(3) v(id)) UNION (SELECT t.id + 1 FROM t WHERE id < (SELECT min(id) FROM t) ORDER BY 1)) SELECT id FROM t",
 		"SELECT t.* EXCLUDE (id) FROM t", "SELECT count(*) FROM T", "SELECT * FROM t -- comment",
 	} {
 		if _, _, err := f.rows(sql); err != nil {

@@ -123,13 +123,18 @@ serve: {workers: 1}
 	}
 	t.Run("what is not", func(t *testing.T) {
 		refused(viewer, "viewer", map[string]string{
-			"SELECT * FROM unified_events":                              "42P01",
-			"SELECT * FROM public.unified_events":                       "42P01",
-			"SELECT * FROM unified_events AT (VERSION => 1)":            "42P01",
-			"SELECT * FROM by_day":                                      "42P01",
-			"SELECT * FROM cauce_0_unified_events":                      "42P01",
-			"SELECT * FROM temp.main.cauce_1_unified_events, btc":       "0A000",
-			"SELECT * FROM main.cauce_1_unified_events, btc":            "42P01",
+			"SELECT * FROM unified_events":                        "42P01",
+			"SELECT * FROM public.unified_events":                 "42P01",
+			"SELECT * FROM unified_events AT (VERSION => 1)":      "42P01",
+			"SELECT * FROM by_day":                                "42P01",
+			"SELECT * FROM cauce_0_unified_events":                "42P01",
+			"SELECT * FROM temp.main.cauce_1_unified_events, btc": "0A000",
+			"SELECT * FROM main.cauce_1_unified_events, btc":      "42P01",
+			`WITH cauce_1_unified_events AS (WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 2) SELECT * FROM cauce_1_unified_events)
+				SELECT c FROM btc, cauce_1_unified_events c`: "42P01",
+			`SELECT c FROM btc, (WITH RECURSIVE cauce_1_unified_events AS ((SELECT t::text AS v FROM cauce_1_unified_events t) UNION ALL
+				(SELECT v FROM cauce_1_unified_events WHERE false)) SELECT v FROM cauce_1_unified_events) c`: "42P01",
+			"WITH RECURSIVE duckdb_views AS ((SELECT sql FROM duckdb_views) UNION ALL (SELECT sql FROM duckdb_views WHERE false)) SELECT sql FROM duckdb_views, btc": "42P01",
 			"SELECT * FROM table_changes('unified_events', 0)":          "42P01",
 			"SELECT * FROM table_changes('btc', 0)":                     "42P01",
 			"SELECT symbol FROM btc":                                    "42703",

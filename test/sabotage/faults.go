@@ -23,6 +23,11 @@ var faults = []fault{
 		pkg:   "./ingest", test: "^TestEmptyPartitionValues$",
 	},
 	{
+		name: "with-names-what-the-worker-has", what: "the first part of a recursive WITH may name what no statement may: a view's tables, whole",
+		edits: []edit{{"engine/duckdb/query.go", "; ok && k == \"right\" {", "; ok {"}},
+		pkg:   "./engine/duckdb", test: "^TestQueryGate$",
+	},
+	{
 		name: "null-condition-drops-files", what: "DELETE drops a file unread whose partition values leave open whether the condition is true or null",
 		edits: []edit{{"delta/write.go", "return where.decide(s.addFacts(a)) == certain", "v := where.decide(s.addFacts(a))\n\treturn v.mayTrue && !v.mayFalse"}},
 		pkg:   "./delta", test: "^TestNullConditionsOfPartitionsDeleteNothing$",
