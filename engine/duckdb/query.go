@@ -502,7 +502,7 @@ func syntaxMessage(sql, msg string, offset int) string {
 	return fmt.Sprintf("%s (line %d, column %d)", msg, line, column)
 }
 
-// refWalker finds the places that name tables. ctes are the names of WITH clauses in scope, in lower case.
+// refWalker finds the places that name tables. ctes are the names of WITH clauses in scope, as withName has them.
 type refWalker struct {
 	refs     []*tableRef
 	metadata bool       // a column _metadata is named
@@ -524,7 +524,7 @@ func (w *refWalker) query(n node, ctes map[string]bool) error {
 			if err := w.value(entry["value"], scope, nil); err != nil {
 				return err
 			}
-			scope[strings.ToLower(name)] = true
+			scope[withName(name)] = true
 		}
 	}
 	if w.resolver != nil {
@@ -561,8 +561,18 @@ func (w *refWalker) query(n node, ctes map[string]bool) error {
 	return nil
 }
 
+// withName is what DuckDB compares of the name of a WITH: only letters of ASCII have cases there.
+func withName(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'A' && r <= 'Z' {
+			return r + 'a' - 'A'
+		}
+		return r
+	}, name)
+}
+
 func with(scope map[string]bool, name string) map[string]bool {
-	out := map[string]bool{strings.ToLower(name): true}
+	out := map[string]bool{withName(name): true}
 	for k := range scope {
 		out[k] = true
 	}
@@ -645,7 +655,7 @@ func (f *fromWalker) table(n node, inner bool) error {
 		name, _ := n["table_name"].(string)
 		schema, _ := n["schema_name"].(string)
 		catalog, _ := n["catalog_name"].(string)
-		if schema == "" && catalog == "" && f.ctes[strings.ToLower(name)] {
+		if schema == "" && catalog == "" && f.ctes[withName(name)] {
 			f.alone = false
 			return nil
 		}
@@ -723,7 +733,7 @@ func (f *fromWalker) table(n node, inner bool) error {
 			return fmt.Errorf("%w: write DESCRIBE SELECT … or ask information_schema; DESCRIBE of a table stands alone", ErrStatement)
 		}
 		if n["query"] == nil {
-			if name, ok := n["table_name"].(string); ok && name != "" && !strings.HasPrefix(name, `"`) && !f.ctes[strings.ToLower(name)] {
+			if name, ok := n["table_name"].(string); ok && name != "" && !strings.HasPrefix(name, `"`) && !f.ctes[withName(name)] {
 				f.refs = append(f.refs, &tableRef{table: name, alias: name})
 			}
 		}

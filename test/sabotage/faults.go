@@ -28,6 +28,11 @@ var faults = []fault{
 		pkg:   "./engine/duckdb", test: "^TestQueryGate$",
 	},
 	{
+		name: "with-of-another-case", what: "a WITH whose name is another one to DuckDB lets a statement name what the worker has",
+		edits: []edit{{"engine/duckdb/query.go", "\t\tif r >= 'A' && r <= 'Z' {\n\t\t\treturn r + 'a' - 'A'\n\t\t}\n\t\treturn r\n\t}, name)", "\t\treturn r\n\t}, strings.ToLower(name))"}},
+		pkg:   "./engine/duckdb", test: "^TestQueryGate$",
+	},
+	{
 		name: "null-condition-drops-files", what: "DELETE drops a file unread whose partition values leave open whether the condition is true or null",
 		edits: []edit{{"delta/write.go", "return where.decide(s.addFacts(a)) == certain", "v := where.decide(s.addFacts(a))\n\treturn v.mayTrue && !v.mayFalse"}},
 		pkg:   "./delta", test: "^TestNullConditionsOfPartitionsDeleteNothing$",
