@@ -321,6 +321,9 @@ func (p *statementParser) until(words ...string) int {
 		if p.tokens[i].depth > 0 {
 			continue
 		}
+		if p.upper(i) == "FROM" && i > p.at && p.upper(i-1) == "DISTINCT" {
+			continue // IS DISTINCT FROM is a comparison
+		}
 		for _, w := range words {
 			if p.upper(i) == w {
 				return i

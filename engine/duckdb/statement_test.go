@@ -109,6 +109,7 @@ func TestParseStatement(t *testing.T) {
 		"INSERT OVERWRITE t (SELECT 1)":                                    "INSERT t | overwrite  | query (SELECT 1)",
 		"INSERT OVERWRITE TABLE t PARTITION (a, `b c`) (x, a) SELECT 1, 2": "INSERT t | columns [x a] | overwrite  | dynamic [a b c] | query SELECT 1, 2",
 		"INSERT INTO t BY NAME REPLACE USING (d) SELECT 1 AS d":            "INSERT t | by name  | overwrite  | dynamic [d] | query SELECT 1 AS d",
+		"INSERT INTO t REPLACE WHERE a IS DISTINCT FROM 1 FROM u":          "INSERT t | where (NOT (a <=> 1)) | query FROM u",
 		"INSERT INTO t REPLACE WHERE a > 1 AND b = 2 SELECT 2, 2":          "INSERT t | where ((a > 1) AND (b = 2)) | query SELECT 2, 2",
 		"MERGE INTO t USING s ON t.id = s.id WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *": "MERGE t | query SELECT * FROM \"s\" | source s | on (t.id = s.id) | 1 | all  | 2 | all ",
 		"MERGE WITH SCHEMA EVOLUTION INTO t a USING (SELECT ')' AS x, (1)) b ON a.x = b.x WHEN MATCHED AND CASE WHEN b.x = 'WHEN' THEN true ELSE false END THEN DELETE WHEN NOT MATCHED BY TARGET AND b.x > '' THEN INSERT (x, y) VALUES (b.x, f(1, 2)) WHEN NOT MATCHED BY SOURCE THEN UPDATE SET a.x = NULL": "MERGE t | as a | query SELECT * FROM (SELECT ')' AS x, (1)) AS source | source b | on (a.x = b.x) | evolve  | 1 | and CASE WHEN (b.x = 'WHEN') THEN TRUE ELSE FALSE END | delete  | 2 | and (b.x > '') | x b.x | y f(1, 2) | 3 | x NULL",
