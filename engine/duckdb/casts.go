@@ -368,12 +368,32 @@ func parseISO(s string, loc *time.Location) (int64, bool) {
 	return instant(y, mo, d, h, mi, sec, micros, offset, local, loc)
 }
 
+// fromZone is the instant, in seconds since 1970, at which clocks of a zone show a time. One that they skip counts with the
+// offset before the change, one that they show twice with the first pass. (time.Date promises neither, nor does DuckDB's AT
+// TIME ZONE keep it: which one they take depends on the side of Greenwich.)
+func fromZone(shown int64, loc *time.Location) int64 {
+	if loc == nil || loc == time.UTC {
+		return shown
+	}
+	offset := func(t int64) int64 {
+		_, o := time.Unix(t, 0).In(loc).Zone()
+		return int64(o)
+	}
+	before := offset(shown - 24*3600) // no zone is that far from UTC
+	t := shown - before
+	after := offset(t)
+	if after != before && offset(shown-after) == after {
+		return shown - after // the change lies before
+	}
+	return t
+}
+
 func instant(y, mo, d, h, mi, sec, micros, offset int, local bool, loc *time.Location) (int64, bool) {
-	var t int64
-	if local && loc != nil && loc != time.UTC {
-		t = time.Date(y, time.Month(mo), d, h, mi, sec, 0, loc).Unix()
+	t := time.Date(y, time.Month(mo), d, h, mi, sec, 0, time.UTC).Unix()
+	if local {
+		t = fromZone(t, loc)
 	} else {
-		t = time.Date(y, time.Month(mo), d, h, mi, sec, 0, time.UTC).Unix() - int64(offset)
+		t -= int64(offset)
 	}
 	us := t*1_000_000 + int64(micros)
 	return us, us >= timestampMin && us <= timestampMax

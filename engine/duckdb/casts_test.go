@@ -125,6 +125,47 @@ func TestEventTimes(t *testing.T) {
 	}
 }
 
+// A time that clocks skip counts with the offset before the change, one that they show twice with the first pass, east and
+// west of Greenwich, whether it is read from a text or cast from what a clock showed.
+func TestTimesThatClocksSkipOrShowTwice(t *testing.T) {
+	e := testEngine(t)
+	for _, c := range []struct{ zone, shown, want string }{
+		{"Europe/Madrid", "2024-03-31 02:30:00", "2024-03-31T01:30:00Z"},
+		{"Europe/Madrid", "2024-10-27 02:30:00", "2024-10-27T00:30:00Z"},
+		{"Europe/Madrid", "2024-10-27 03:00:00", "2024-10-27T02:00:00Z"},
+		{"America/New_York", "2024-03-10 02:30:00", "2024-03-10T07:30:00Z"},
+		{"America/New_York", "2024-03-10 03:00:00", "2024-03-10T07:00:00Z"},
+		{"America/New_York", "2024-11-03 01:30:00", "2024-11-03T05:30:00Z"},
+		{"Australia/Lord_Howe", "2024-10-06 02:15:00", "2024-10-05T15:45:00Z"},
+		{"Australia/Lord_Howe", "2024-04-07 01:45:00", "2024-04-06T14:45:00Z"},
+		{"America/Sao_Paulo", "2018-11-04 00:00:00", "2018-11-04T03:00:00Z"},
+		{"Pacific/Apia", "2011-12-30 12:00:00", "2011-12-30T22:00:00Z"}, // a day that Samoa did not have
+		{"Pacific/Apia", "2011-12-31 00:00:00", "2011-12-30T10:00:00Z"},
+	} {
+		z, err := zone(c.zone)
+		if err != nil {
+			t.Fatal(err)
+		}
+		read, ok := parseEventTime(c.shown, z)
+		if got := time.UnixMicro(read).UTC().Format(time.RFC3339); !ok || got != c.want {
+			t.Errorf("%s in %s is read as %s, want %s", c.shown, c.zone, got, c.want)
+		}
+		r := &renderer{zone: c.zone}
+		sql := "SELECT epoch_us(" + r.cast(rendered{value: "TIMESTAMP " + quoteText(c.shown), kind: kindWall}, delta.Timestamp).value + ")"
+		err = e.with(context.Background(), func(conn *conn) error {
+			return conn.each(context.Background(), sql, func(row []any) error {
+				if got := time.UnixMicro(row[0].(int64)).UTC().Format(time.RFC3339); got != c.want {
+					t.Errorf("%s in %s is cast to %s, want %s", c.shown, c.zone, got, c.want)
+				}
+				return nil
+			})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // Eight digits are no time, with blanks around them either.
 func TestDaysWithoutDashesAreNoTimes(t *testing.T) {
 	for _, s := range []string{"20240820", " 20240820 ", "20240820  "} {

@@ -135,6 +135,15 @@ func registerFunctions(c *sql.Conn) error {
 			}
 			return orNull(nestedText(text(v[0]), t, z))
 		}},
+		{"cauce_from_zone", []duckdb.Type{i64, str}, i64, func(v []driver.Value) (any, error) {
+			us, _ := v[0].(int64)
+			z, err := zone(text(v[1]))
+			if err != nil {
+				return nil, err
+			}
+			seconds := time.UnixMicro(us).Unix()
+			return us + (fromZone(seconds, z)-seconds)*1_000_000, nil
+		}},
 		{"cauce_wall", []duckdb.Type{str}, i64, func(v []driver.Value) (any, error) { return orNull(parseWall(text(v[0]))) }},
 		{"cauce_pattern_time", []duckdb.Type{str, str, str}, i64, func(v []driver.Value) (any, error) {
 			z, err := zone(text(v[2]))

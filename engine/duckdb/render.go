@@ -323,7 +323,7 @@ func (r *renderer) fromZone(x string) string {
 	if r.utc() {
 		return x
 	}
-	return "make_timestamp(epoch_us((" + x + ") AT TIME ZONE " + quoteText(r.zone) + "))"
+	return "make_timestamp(cauce_from_zone(epoch_us(" + x + "), " + quoteText(r.zone) + "))"
 }
 
 func (r *renderer) utc() bool { return r.zone == "" || r.zone == "UTC" }

@@ -164,10 +164,14 @@ def zone_offset(zone, seconds):
 
 def from_zone(seconds, zone):
     """The instant at which clocks of the zone show it. A time that they skip counts with the offset before the change,
-    one that they show twice with the offset of the first pass, as far as one look at the offset tells."""
+    one that they show twice with the offset of the first pass."""
     if zone in ("", "UTC"):
         return seconds
-    return seconds - zone_offset(zone, seconds - zone_offset(zone, seconds))
+    before = zone_offset(zone, seconds - 86400)  # no zone is that far from UTC
+    after = zone_offset(zone, seconds - before)
+    if after != before and zone_offset(zone, seconds - after) == after:
+        return seconds - after  # the change lies before
+    return seconds - before
 
 
 def parse_zone(z):
