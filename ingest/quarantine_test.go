@@ -507,3 +507,18 @@ func TestRetryWithAnotherHeader(t *testing.T) {
 	}
 	equal(t, "rows", w.rows("lines", "text", "n"), []string{"one 1", "two 2"})
 }
+
+// A file that came again with its columns in another order does not say what the columns of its predecessor's records were.
+func TestRetryAfterAReissueWithOtherColumns(t *testing.T) {
+	w := newWorld(t, tradesLake)
+	w.put("trades_1.csv", 0, header, "a,1,x,2024-08-19T10:00:00Z", "b,-2,7,2024-08-19T10:00:00Z")
+	w.batch(ingest.BatchOptions{})
+	w.put("trades_1.csv", 1, "id,note,price,time", "a,x,1,2024-08-19T10:00:00Z")
+	w.batch(ingest.BatchOptions{})
+	w.load(looser)
+	r, err := w.QuarantineRetry(context.Background(), ingest.QuarantineFilter{}, false)
+	if err != nil || r.Tried != 1 || r.Resolved != 1 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	equal(t, "rows", w.rows("trades", "id", "price", "note"), []string{"a 1 x", "b -2 7"})
+}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"iter"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -379,8 +380,15 @@ func (l *Lake) reopen(ctx context.Context, src *pipeline.Source, s *progressStat
 	}
 	// The file is gone or another one now.
 	fields := src.CSV.Columns
+	marks, err := l.marksOf(ctx, first)
+	if err != nil {
+		return nil, nil, err
+	}
 	for _, n := range names {
-		if m, ok := s.files[n]; ok && len(m.Fields) > 0 {
+		marks = append(marks, s.files[n])
+	}
+	for _, m := range marks { // the name may be another file's by now, with other columns
+		if m.Origin == first.Origin && len(m.Fields) > 0 {
 			fields = m.Fields
 		}
 	}
@@ -408,6 +416,20 @@ func (l *Lake) reopen(ctx context.Context, src *pipeline.Source, s *progressStat
 	}
 	fillFromSlice(raw, records)
 	return raw, usable, nil
+}
+
+// marksOf gives the files of the epoch that brought a row into quarantine; none, where its progress file is gone.
+func (l *Lake) marksOf(ctx context.Context, q *QuarantineRow) ([]FileMark, error) {
+	dir, file := path.Split(q.Progress)
+	incarnation, ok := incarnationOf(dir)
+	if !ok {
+		return nil, nil
+	}
+	e := new(EpochFile)
+	if err := l.progressLog(q.Source, incarnation).readJSON(ctx, file, e); err != nil && !errors.Is(err, errNoProgress) {
+		return nil, err
+	}
+	return e.Files, nil
 }
 
 func closeFile(raw *pipeline.RawFile) error {

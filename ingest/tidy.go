@@ -6,7 +6,6 @@ import (
 	"net/url"
 	"path"
 	"regexp"
-	"slices"
 	"strconv"
 	"time"
 
@@ -91,7 +90,7 @@ func (l *Lake) tidyProgress(ctx context.Context, src *pipeline.Source) (int, err
 				continue
 			}
 			n, err := strconv.ParseInt(m[1], 10, 64)
-			if err != nil || n > upTo || m[2] == "" && slices.Contains(keep, n) {
+			if err != nil || n > upTo || keep[path.Base(f.Key)] {
 				continue
 			}
 			if err := l.store.Delete(ctx, f.Key); err != nil && !errors.Is(err, objstore.ErrNotFound) {
@@ -148,9 +147,10 @@ func (p *progressLog) settledSummary(ctx context.Context, snap *delta.Snapshot, 
 	return "", 0, nil
 }
 
-// judgedEpochs gives the epochs whose winner files tell that a row of quarantine counts, and lowers upTo below the
-// epochs that are needed whole to judge one.
-func (l *Lake) judgedEpochs(ctx context.Context, p *progressLog, snap *delta.Snapshot, upTo *int64) (keep []int64, err error) {
+// judgedEpochs gives the winner files that tell that a row of quarantine counts, and the epoch files that tell what the
+// columns of its file were. It lowers upTo below the epochs that are needed whole to judge a row.
+func (l *Lake) judgedEpochs(ctx context.Context, p *progressLog, snap *delta.Snapshot, upTo *int64) (keep map[string]bool, err error) {
+	keep = map[string]bool{}
 	winners := map[int64]string{}
 	for r, err := range l.quarantineRows(ctx, judgedColumns...) {
 		if err != nil {
@@ -166,7 +166,10 @@ func (l *Lake) judgedEpochs(ctx context.Context, p *progressLog, snap *delta.Sna
 				return nil, err
 			}
 			winners[r.Epoch] = name
-			keep = append(keep, r.Epoch)
+			keep[winnerName(r.Epoch)] = true
+		}
+		if r.Topic == "" {
+			keep[file] = true
 		}
 		if name != file {
 			*upTo = min(*upTo, r.Epoch-1)
