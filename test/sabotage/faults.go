@@ -3,6 +3,16 @@ package main
 // faults are the ways in which the program is broken, one at a time.
 var faults = []fault{
 	{
+		name: "clocks-turned-back-count-twice", what: "an hour that clocks show twice counts with its second pass",
+		edits: []edit{{"engine/duckdb/casts.go", "\tbefore := offset(shown - 24*3600)", "\tbefore := offset(shown + 24*3600)"}},
+		pkg:   "./engine/duckdb", test: "^TestTimesThatClocksSkipOrShowTwice$",
+	},
+	{
+		name: "columns-of-the-new-file", what: "quarantined records of a file that came again are split by the columns of the new one",
+		edits: []edit{{"ingest/retry.go", "if m.Origin == first.Origin && len(m.Fields) > 0 {", "if len(m.Fields) > 0 {"}},
+		pkg:   "./ingest", test: "^TestRetryAfterAReissueWithOtherColumns$",
+	},
+	{
 		name: "bluesky-begins-without-cursor", what: "a producer of Bluesky that dies in its first second is followed by one that begins with what is live then",
 		edits: []edit{{"connect/bluesky/bluesky.go", "\t\tc.begin(ctx, m.TimeUS)\n", ""}},
 		pkg:   "./connect/bluesky", test: "^TestCursorIsThereBeforeTheFirstEvent$",
