@@ -296,6 +296,11 @@ func (c *checker) call(x Call, depth int) (Expr, sqlType) {
 	if f.Name == "file_group" {
 		c.fileGroup(x)
 	}
+	if f.Name == "round" && types[0] == typeDecimal && len(out.Args) > 1 {
+		if _, ok := out.Args[1].(Literal); !ok {
+			c.errorf(x.Func, "", "round: the digits of a decimal must be a literal number, since its type depends on them")
+		}
+	}
 	return out, f.result(types)
 }
 

@@ -183,7 +183,7 @@ var functions = []Function{
 	{Name: "abs", Signature: "abs(number)", ArgsMin: 1, ArgsMax: 1, args: []argKind{numberArg}, result: firstType,
 		Meaning: "The number without its sign. That of the least LONG does not fit and fails.", Examples: []Example{{"abs(-2)", "2"}, {"abs(CAST('-9223372036854775808' AS LONG))", "fails"}}},
 	{Name: "round", Signature: "round(number [, digits])", ArgsMin: 1, ArgsMax: 2, args: []argKind{numberArg, intArg}, result: ints,
-		Meaning: "Rounded to so many decimals (0), halves away from zero; negative digits round before the point. A decimal is rounded exactly; of a DOUBLE the product with the power of ten is, so that 1.005 to two digits is 1.0. A result that does not fit fails.", Examples: []Example{{"round(2.5)", "3"}, {"round(-1.25, 1)", "-1.3"}, {"round(1250, -2)", "1300"}, {"round(9223372036854775807, -2)", "9223372036854775800"}}},
+		Meaning: "Rounded to so many decimals (0), halves away from zero; negative digits round before the point. A decimal is rounded exactly, to digits that are a literal; of a DOUBLE the product with the power of ten is, so that 1.005 to two digits is 1.0. A result that does not fit fails.", Examples: []Example{{"round(2.5)", "3"}, {"round(-1.25, 1)", "-1.3"}, {"round(1250, -2)", "1300"}, {"round(9223372036854775807, -2)", "9223372036854775800"}}},
 	{Name: "floor", Signature: "floor(number)", ArgsMin: 1, ArgsMax: 1, args: []argKind{numberArg}, result: ints,
 		Meaning: "The next whole number below; NaN and infinity stay.", Examples: []Example{{"floor(-1.5)", "-2"}}},
 	{Name: "ceil", Signature: "ceil(number)", ArgsMin: 1, ArgsMax: 1, args: []argKind{numberArg}, result: ints,

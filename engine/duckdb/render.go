@@ -637,7 +637,10 @@ func (r *renderer) call(c pipeline.Call) (rendered, error) {
 		}
 		if args[0].kind == kindFloat { // DuckDB's round before the point makes 0 of infinity
 			x := asDouble(args[0]) // of a FLOAT it makes a FLOAT
-			list = strings.Join(append([]string{x}, vals[1:]...), ", ")
+			list = x
+			if len(args) > 1 { // it takes an INTEGER, and no DOUBLE has digits further away than these
+				list += ", CAST(CASE WHEN " + vals[1] + " > 400 THEN 400 WHEN " + vals[1] + " < -400 THEN -400 ELSE " + vals[1] + " END AS INTEGER)"
+			}
 			return r.guarded("CASE WHEN isfinite("+x+") THEN round("+list+") ELSE "+x+" END", kindFloat, fail, args), nil
 		}
 		return r.guarded(r.asExact(c, args[0].kind, "round("+list+")"), args[0].kind, fail, args), nil

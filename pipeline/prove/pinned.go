@@ -110,6 +110,8 @@ func PinnedCases() []Pinned {
 		{"STRING", "CAST(coalesce(round(TRY_CAST('x' AS DECIMAL(38,20)), 2), TRY_CAST('0.755' AS DECIMAL(18,8))) AS STRING)", "0.75500000"},
 		{"DECIMAL(38,10)", "TRY_CAST(great AS DECIMAL(38,0)) % CAST('-0.7000000003' AS DECIMAL(38,10))", "0.3942940433"},
 		{"DECIMAL(38,38)", "- TRY_CAST(great AS DECIMAL(38,0)) % TRY_CAST('0.00000000000000000000000000000000000007' AS DECIMAL(38,38))", "-0.00000000000000000000000000000000000002"},
+		{"DOUBLE", "round(TRY_CAST(double AS DOUBLE), TRY_CAST(one AS LONG))", "41a6bdbb5399999a"},
+		{"DOUBLE", "round(TRY_CAST(double AS DOUBLE), TRY_CAST(long AS LONG))", "41a6bdbb53999999"},
 		{"STRING", "substr('-', -2, 1)", ""},
 		{"STRING", "substr('añ', -218969430895)", "añ"},
 		{"STRING", "substr('ñu', -3, 2)", "ñ"},
