@@ -13,6 +13,8 @@ import (
 	arrowmemory "github.com/apache/arrow-go/v18/arrow/memory"
 
 	"github.com/cauce-data/cauce/catalog"
+	"github.com/cauce-data/cauce/connect/csv"
+	"github.com/cauce-data/cauce/connect/jsonl"
 	"github.com/cauce-data/cauce/delta"
 	"github.com/cauce-data/cauce/ingest"
 	"github.com/cauce-data/cauce/objstore"
@@ -521,4 +523,31 @@ func TestRetryAfterAReissueWithOtherColumns(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 	equal(t, "rows", w.rows("trades", "id", "price", "note"), []string{"a 1 x", "b -2 7"})
+}
+
+// Quarantine shows bytes that are no text in another way. A record is not made of that when its file is gone.
+func TestRetryOfARecordThatIsNoText(t *testing.T) {
+	objects := strings.Replace(tradesLake, "format: csv\n    fields: {text: text, n: n}", "format: jsonl\n    fields: {text: text, n: n}", 1)
+	for _, c := range []struct{ lake, table, file, good, bad string }{
+		{tradesLake, "trades", "trades_1.csv", header + "\na,1,x,2024-08-19T10:00:00Z\n", "caf\xe8,2,x,2024-08-19T10:00:00Z\ncaf\xff\xff\xff,3,x,2024-08-19T10:00:00Z\n"},
+		{objects, "lines", "lines_1.csv", `{"text":"` + strings.Repeat("a", 500) + `","n":1}` + "\n", `{"text":"caf` + "\xe8" + `","n":2}` + "\n" + `{"text":"caf` + "\xff\xff\xff" + `","n":3}` + "\n"},
+	} {
+		w := newWorld(t, c.lake)
+		if c.table == "lines" {
+			w.cfg.Opener = jsonl.Opener{Stager: csv.NewOpener(csv.Options{TempDir: w.dir})}
+			w.reopen()
+		}
+		w.putRaw("raw/batch/"+c.file, 0, c.good+c.bad)
+		w.batch(ingest.BatchOptions{})
+		if q := w.quarantine(ingest.QuarantineFilter{}); len(q) != 2 {
+			t.Fatalf("%s: quarantine has %+v", c.file, q)
+		}
+		if err := w.store.Delete(t.Context(), "raw/batch/"+c.file); err != nil {
+			t.Fatal(err)
+		}
+		r, err := w.QuarantineRetry(t.Context(), ingest.QuarantineFilter{}, false)
+		if err != nil || r.Tried != 2 || r.Resolved != 0 || r.Missing != 2 || len(w.scan(c.table)) != 1 {
+			t.Errorf("%s: %+v, %v; the table has %d rows", c.file, r, err, len(w.scan(c.table)))
+		}
+	}
 }

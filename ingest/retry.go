@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/cauce-data/cauce/catalog"
 	"github.com/cauce-data/cauce/objstore"
@@ -34,8 +35,8 @@ type RetryReport struct {
 	Tried    int64 `json:"tried"`
 	Resolved int64 `json:"resolved"` // in the table, or filtered out as the plan says
 	StillBad int64 `json:"still_bad"`
-	// Missing counts records that could not be read again: longer than what quarantine keeps, and of a stream or of a file
-	// that is gone.
+	// Missing counts records that could not be read again: of a file that is gone and longer than what quarantine keeps, or no
+	// text; of a stream and longer.
 	Missing int64 `json:"missing"`
 	Counts
 	Epochs   int      `json:"epochs"`
@@ -267,6 +268,12 @@ func (r *QuarantineRow) message() []byte {
 	return []byte(r.Raw)
 }
 
+// whole tells whether the text of a file's record is all of it, and just that: bytes that are no text are kept as something
+// that is.
+func (r *QuarantineRow) whole() bool {
+	return r.RawBytes == int64(len(r.Raw)) && (r.Rule != "structure" || !strings.ContainsRune(r.Raw, utf8.RuneError))
+}
+
 // feed gives quarantined records to an epoch, and returns those that it could read again.
 func (l *Lake) feed(ctx context.Context, ep Epoch, src *pipeline.Source, s *progressState, rows []*QuarantineRow, r *RetryReport, open *[]func() error) ([]*QuarantineRow, error) {
 	missing := func(n int, format string, args ...any) {
@@ -310,7 +317,7 @@ func (l *Lake) feed(ctx context.Context, ep Epoch, src *pipeline.Source, s *prog
 			return nil, err
 		}
 		if lost := len(part) - len(usable); lost > 0 {
-			missing(lost, "%s: %d records cannot be read again: the file is gone, and they are longer than what quarantine keeps or no longer split, or csv settings count its records otherwise now (run batch --reprocess)", part[0].File, lost)
+			missing(lost, "%s: %d records cannot be read again: the file is gone, and they are longer than what quarantine keeps, no text or no longer split, or csv settings count its records otherwise now (run batch --reprocess)", part[0].File, lost)
 		}
 		if len(usable) == 0 {
 			continue
@@ -402,7 +409,7 @@ func (l *Lake) reopen(ctx context.Context, src *pipeline.Source, s *progressStat
 	var records []pipeline.RawRow
 	var usable []*QuarantineRow
 	for _, q := range rows {
-		if q.RawBytes > int64(len(q.Raw)) {
+		if !q.whole() {
 			continue
 		}
 		rec, ok, err := l.splitText(ctx, src, fields, q)

@@ -3,6 +3,11 @@ package main
 // faults are the ways in which the program is broken, one at a time.
 var faults = []fault{
 	{
+		name: "shown-bytes-become-rows", what: "a record that is no text is retried as what quarantine shows of it",
+		edits: []edit{{"ingest/retry.go", "if !q.whole() {", "if q.RawBytes > int64(len(q.Raw)) {"}},
+		pkg:   "./ingest", test: "^TestRetryOfARecordThatIsNoText$",
+	},
+	{
 		name: "clocks-turned-back-count-twice", what: "an hour that clocks show twice counts with its second pass",
 		edits: []edit{{"engine/duckdb/casts.go", "\tbefore := offset(shown - 24*3600)", "\tbefore := offset(shown + 24*3600)"}},
 		pkg:   "./engine/duckdb", test: "^TestTimesThatClocksSkipOrShowTwice$",
