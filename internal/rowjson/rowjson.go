@@ -50,6 +50,10 @@ func appendValue(b []byte, a arrow.Array, i int) []byte {
 		return appendBytes(b, a.Value(i))
 	case *array.FixedSizeBinary:
 		return appendBytes(b, a.Value(i))
+	case *array.Decimal128:
+		return append(b, plain(a.Value(i).ToString(a.DataType().(*arrow.Decimal128Type).Scale))...)
+	case *array.Decimal256:
+		return append(b, plain(a.Value(i).ToString(a.DataType().(*arrow.Decimal256Type).Scale))...)
 	case *array.Boolean:
 		return strconv.AppendBool(b, a.Value(i))
 	case *array.Float64:
@@ -110,12 +114,20 @@ func appendValue(b []byte, a arrow.Array, i int) []byte {
 	case *array.Dictionary:
 		return appendValue(b, a.Dictionary(), a.GetValueIndex(i))
 	}
-	// Integers and decimals: their text is a number.
+	// Integers: their text is a number.
 	text := a.ValueStr(i)
 	if json.Valid([]byte(text)) && !strings.ContainsAny(text, "\"{[") {
 		return append(b, text...)
 	}
 	return appendText(b, text)
+}
+
+// plain is the text of a decimal without zeros at its end. It has no exponent, which the column of a text would show.
+func plain(text string) string {
+	if strings.Contains(text, ".") {
+		text = strings.TrimRight(strings.TrimRight(text, "0"), ".")
+	}
+	return text
 }
 
 func instant(n int64, u arrow.TimeUnit) time.Time {

@@ -10,6 +10,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/decimal128"
+	"github.com/apache/arrow-go/v18/arrow/decimal256"
 	"github.com/apache/arrow-go/v18/arrow/memory"
 )
 
@@ -64,5 +65,24 @@ func TestAppend(t *testing.T) {
 	}
 	if !json.Valid([]byte(got)) || strings.Contains(got, `"null"`) {
 		t.Error("not JSON, or a null column is there")
+	}
+}
+
+// TestDecimals: a decimal is its digits, however small it is, as in the JSON of a stream.
+func TestDecimals(t *testing.T) {
+	for _, c := range []struct {
+		unscaled int64
+		scale    int32
+		want     string
+	}{{1, 8, "0.00000001"}, {-5, 38, "-0.00000000000000000000000000000000000005"}, {0, 8, "0"}, {150, 2, "1.5"}, {-100, 2, "-1"}, {100, 0, "100"}, {12345678, 4, "1234.5678"}} {
+		narrow := array.NewDecimal128Builder(memory.DefaultAllocator, &arrow.Decimal128Type{Precision: 38, Scale: c.scale})
+		narrow.Append(decimal128.FromI64(c.unscaled))
+		wide := array.NewDecimal256Builder(memory.DefaultAllocator, &arrow.Decimal256Type{Precision: 76, Scale: c.scale})
+		wide.Append(decimal256.FromI64(c.unscaled))
+		for _, a := range []arrow.Array{narrow.NewArray(), wide.NewArray()} {
+			if got := string(appendValue(nil, a, 0)); got != c.want {
+				t.Errorf("%d in %s is %s, want %s", c.unscaled, a.DataType(), got, c.want)
+			}
+		}
 	}
 }
