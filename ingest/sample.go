@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow"
 
+	"github.com/cauce-data/cauce/delta"
 	"github.com/cauce-data/cauce/pipeline"
 )
 
@@ -210,6 +212,24 @@ func ownValue(a arrow.Array, i int) (any, error) {
 	}
 }
 
+// finish ends the computation of a pass; a final one also refuses what the table would, if there is one.
+func (s *sampler) finish(ctx context.Context, ep Epoch, plan *pipeline.Plan, final bool) (*EpochResult, error) {
+	if !final {
+		return ep.Finish(ctx)
+	}
+	t, err := s.l.catalog.Open(ctx, plan.Table.Name)
+	if errors.Is(err, delta.ErrNotATable) {
+		return ep.Finish(ctx)
+	}
+	if err == nil {
+		_, err = t.Snapshot(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s.l.finish(ctx, ep, t)
+}
+
 // pass runs the sample through a plan and tells of every row that comes out, and of every one that is refused.
 func (s *sampler) pass(ctx context.Context, plan *pipeline.Plan, row func(*SampleRow, map[string]any), bad func(*SampleRow, pipeline.BadRow)) error {
 	ep, _, err := s.l.newEpoch(ctx, plan)
@@ -225,7 +245,7 @@ func (s *sampler) pass(ctx context.Context, plan *pipeline.Plan, row func(*Sampl
 	if err != nil {
 		return err
 	}
-	res, err := ep.Finish(ctx)
+	res, err := s.finish(ctx, ep, plan, bad != nil)
 	if err != nil {
 		return err
 	}

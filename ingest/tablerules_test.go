@@ -90,3 +90,32 @@ func TestRowsThatTheTableRefuses(t *testing.T) {
 	}
 	equal(t, "rows after the retry", w.rows("trades", "id", "price"), []string{"a 600", "e 5", "f 501", "g 2", "h 502"})
 }
+
+// TestSampleKnowsTheRulesOfTheTable: what a run brings to quarantine is no row in a sample.
+func TestSampleKnowsTheRulesOfTheTable(t *testing.T) {
+	w := newWorld(t, tradesLake)
+	w.cfg.Engine = ruledEngine{engine(t)}
+	w.reopen()
+	w.put("trades_1.csv", 0, "id,price,note,time", "a,1,x,1724148000000", "b,600,x,1724148000000")
+	sample := func() (out []string) {
+		r, err := w.Sample(t.Context(), ingest.SampleOptions{Source: "history"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, x := range r.Rows {
+			out = append(out, strings.TrimSpace(x.Outcome+" "+x.Rule))
+		}
+		return out
+	}
+	equal(t, "before there is a table", sample(), []string{"row", "row"})
+	table, err := w.Catalog().Ensure(t.Context(), "trades")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := table.AddConstraint(t.Context(), "low", "price < 500"); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "sample", sample(), []string{"row", "quarantined check:low"})
+	w.batch(ingest.BatchOptions{})
+	equal(t, "rows", w.rows("trades", "id"), []string{"a"})
+}
