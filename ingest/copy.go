@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"regexp"
 	"slices"
@@ -42,6 +43,9 @@ type CopyTable struct {
 }
 
 const copiesAtOnce = 8
+
+// momentTriesMax bounds how often versions are looked at until they are those of one moment.
+const momentTriesMax = 100
 
 // Names in a table's log that belong to a version, and those that are written once.
 var (
@@ -135,6 +139,9 @@ func (c *copying) list(ctx context.Context) (logs map[string][]string, others []
 			c.versions[table] = v
 		}
 	}
+	if err := c.oneMoment(ctx); err != nil {
+		return nil, nil, fmt.Errorf("copy from %s: %w", c.l.store.URL(), err)
+	}
 	logs = map[string][]string{}
 	for info, err := range c.l.store.List(ctx, "", "") {
 		if err != nil {
@@ -168,6 +175,58 @@ func (c *copying) list(ctx context.Context) (logs map[string][]string, others []
 		})
 	}
 	return logs, others, nil
+}
+
+// oneMoment moves the versions on until all tables have them at once. A run brings what it refuses to quarantine before it commits,
+// and a retry marks it as resolved afterwards: between versions of two moments a record could be lost.
+func (c *copying) oneMoment(ctx context.Context) error {
+	for _, name := range c.l.catalog.Names() {
+		table, err := c.l.catalog.Path(name)
+		if err != nil {
+			return err
+		}
+		if _, ok := c.versions[table]; !ok {
+			c.versions[table] = -1 // it may come meanwhile
+		}
+	}
+	defer maps.DeleteFunc(c.versions, func(_ string, v delta.Version) bool { return v < 0 })
+	for range momentTriesMax {
+		moved := false
+		for table, v := range c.versions {
+			last, err := c.newest(ctx, table, v)
+			if err != nil {
+				return err
+			}
+			if last != v {
+				c.versions[table], moved = last, true
+			}
+		}
+		if !moved {
+			return nil
+		}
+	}
+	return errors.New("the tables are committed to faster than one can look at them; copy when less is written")
+}
+
+// newest is the newest version of a table, which had one already, or -1.
+func (c *copying) newest(ctx context.Context, table string, v delta.Version) (delta.Version, error) {
+	log, after := table+"/_delta_log/", ""
+	if v >= 0 {
+		after = fmt.Sprintf("%s%020d.json", log, v)
+	}
+	for info, err := range c.l.store.List(ctx, log, after) {
+		if err != nil {
+			return v, err
+		}
+		n, ok := versionOf(strings.TrimPrefix(info.Key, log))
+		if !ok {
+			break // names of versions come first
+		}
+		if strings.HasSuffix(info.Key, ".json") {
+			v = max(v, n)
+		}
+	}
+	return v, nil
 }
 
 // inLog takes a key of a table's log apart.

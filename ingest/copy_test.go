@@ -3,6 +3,7 @@ package ingest_test
 import (
 	"context"
 	"io"
+	"iter"
 	"testing"
 
 	"github.com/cauce-data/cauce/ingest"
@@ -32,4 +33,61 @@ func TestCopyTakesAReissueAgain(t *testing.T) {
 			t.Errorf("copied as %q, %v", got, err)
 		}
 	}
+}
+
+// busyStore is a store in which something happens while it is listed: behind the log of quarantine and before those of tables.
+type busyStore struct {
+	objstore.Store
+	happens func()
+}
+
+func (s *busyStore) List(ctx context.Context, prefix, startAfter string) iter.Seq2[objstore.Info, error] {
+	return func(yield func(objstore.Info, error) bool) {
+		const border = "processed/quarantine/_delta_log0"
+		if s.happens == nil || prefix != "" {
+			s.Store.List(ctx, prefix, startAfter)(yield)
+			return
+		}
+		for info, err := range s.Store.List(ctx, prefix, startAfter) {
+			if info.Key > border {
+				break
+			}
+			if !yield(info, err) {
+				return
+			}
+		}
+		happens := s.happens
+		s.happens = nil
+		happens()
+		s.Store.List(ctx, prefix, border)(yield)
+	}
+}
+
+// What a run has refused while a copy begins is in the copy if it says that the run has read it.
+func TestCopyBesideARunKeepsWhatItRefuses(t *testing.T) {
+	ctx := t.Context()
+	w := newWorld(t, tradesLake)
+	w.put("trades_1.csv", 0, header, "a,1,x,2024-08-19T10:00:00Z", "b,-1,x,2024-08-19T10:00:00Z")
+	w.batch(ingest.BatchOptions{})
+	w.put("trades_2.csv", 1, header, "c,1,x,2024-08-19T10:00:00Z", "d,-1,x,2024-08-19T10:00:00Z")
+	busy := &busyStore{Store: w.store}
+	w.store = busy
+	w.reopen()
+	busy.happens = func() { w.batch(ingest.BatchOptions{}) }
+	to, err := objstore.NewLocal(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Copy(ctx, to, ingest.CopyOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.store = to
+	w.reopen()
+	w.batch(ingest.BatchOptions{})
+	equal(t, "rows of the copy", w.rows("trades", "id"), []string{"a", "c"})
+	var refused []string
+	for _, q := range w.quarantine(ingest.QuarantineFilter{}) {
+		refused = append(refused, q.Raw)
+	}
+	equal(t, "quarantine of the copy", refused, []string{"b,-1,x,2024-08-19T10:00:00Z", "d,-1,x,2024-08-19T10:00:00Z"})
 }

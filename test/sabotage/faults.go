@@ -3,6 +3,11 @@ package main
 // faults are the ways in which the program is broken, one at a time.
 var faults = []fault{
 	{
+		name: "copy-of-two-moments", what: "a copy beside a run has the run's rows and not what it refused",
+		edits: []edit{{"ingest/copy.go", "\t\tif !moved {\n", "\t\tif moved || !moved {\n"}, {"ingest/copy.go", "\t\t\tif last != v {\n", "\t\t\tif v < 0 && last != v {\n"}},
+		pkg:   "./ingest", test: "^TestCopyBesideARunKeepsWhatItRefuses$",
+	},
+	{
 		name: "shown-bytes-become-rows", what: "a record that is no text is retried as what quarantine shows of it",
 		edits: []edit{{"ingest/retry.go", "if !q.whole() {", "if q.RawBytes > int64(len(q.Raw)) {"}},
 		pkg:   "./ingest", test: "^TestRetryOfARecordThatIsNoText$",
