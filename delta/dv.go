@@ -100,6 +100,14 @@ func DecodeVector(body []byte) (rows *roaring64.Bitmap, err error) {
 	return rows, nil
 }
 
+// VectorKey gives the key in the table's store of a deletion vector; "" of one that the log itself holds.
+func (i TableInfo) VectorKey(d *DeletionVector) (string, error) {
+	if d == nil || d.StorageType == "i" {
+		return "", nil
+	}
+	return vectorPlace(i, d)
+}
+
 // vectorPlace says where the bytes of a vector are: inline, or in an object.
 func vectorPlace(table TableInfo, d *DeletionVector) (key string, err error) {
 	switch d.StorageType {

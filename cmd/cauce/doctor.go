@@ -329,7 +329,7 @@ func probeStore(ctx context.Context, s objstore.Store) (took time.Duration, left
 	return time.Since(start), left, nil
 }
 
-// missingFiles looks for data files that a snapshot names and the store lacks.
+// missingFiles looks for data files and deletion vectors that a snapshot names and the store lacks.
 func missingFiles(ctx context.Context, t *delta.Table, s *delta.Snapshot) ([]string, error) {
 	there := map[string]bool{}
 	prefix := t.Path()
@@ -353,6 +353,13 @@ func missingFiles(ctx context.Context, t *delta.Table, s *delta.Snapshot) ([]str
 		}
 		if !there[key] {
 			missing = append(missing, add.Path)
+		}
+		vector, err := table.VectorKey(add.DeletionVector)
+		if err != nil {
+			return nil, err
+		}
+		if vector != "" && !there[vector] {
+			missing = append(missing, strings.TrimPrefix(vector, prefix))
 		}
 	}
 	return missing, nil
