@@ -240,6 +240,7 @@ func (c *Catalog) conform(ctx context.Context, t *delta.Table, path string, want
 		if err == nil {
 			return nil
 		}
+		// Another run may have added them meanwhile, which an ALTER refuses.
 		if !errors.Is(err, delta.ErrConflict) && !errors.Is(err, delta.ErrAlter) || try == tries {
 			return fmt.Errorf("add columns to table %s: %w", want.name, err)
 		}

@@ -57,7 +57,7 @@ type verdict struct{ mayTrue, mayFalse, mayNull bool }
 
 var unknown = verdict{true, true, true}
 
-// certain is true for every row, never for none.
+// Of a predicate that is true for every row, and of one that is false for every row.
 var (
 	certain = verdict{mayTrue: true}
 	never   = verdict{mayFalse: true}

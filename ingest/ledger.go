@@ -244,10 +244,9 @@ func (l *Lake) tableGaps(ctx context.Context, t *pipeline.Table, snap *delta.Sna
 // ledgerSince is the ledger from a day on, or from before it: whether a day has its first ids is told by the last ones that its
 // series has before it. As a rule those are of the day before.
 func ledgerSince(ctx context.Context, engine LedgerEngine, t *pipeline.Table, snap *delta.Snapshot, o GapsOptions) ([]pipeline.LedgerDay, []pipeline.LedgerRange, error) {
-	first, err := time.Parse(time.DateOnly, o.Since)
-	sinces := []string{first.AddDate(0, 0, -1).Format(time.DateOnly), first.AddDate(0, 0, -31).Format(time.DateOnly), ""}
-	if err != nil { // no day: everything
-		sinces = sinces[2:]
+	sinces := []string{""}
+	if first, err := time.Parse(time.DateOnly, o.Since); err == nil {
+		sinces = []string{first.AddDate(0, 0, -1).Format(time.DateOnly), first.AddDate(0, 0, -31).Format(time.DateOnly), ""}
 	}
 	for ; ; sinces = sinces[1:] {
 		days, ranges, err := engine.Ledger(ctx, t, snap, sinces[0])

@@ -80,7 +80,7 @@ func (l *Lake) tidyProgress(ctx context.Context, src *pipeline.Source) (int, err
 		if sum == "" {
 			continue
 		}
-		keep, err := l.judgedEpochs(ctx, log, snap, &upTo)
+		keep, err := l.filesOfQuarantine(ctx, log, snap, &upTo)
 		if err != nil {
 			return removed, err
 		}
@@ -147,9 +147,10 @@ func (p *progressLog) settledSummary(ctx context.Context, snap *delta.Snapshot, 
 	return "", 0, nil
 }
 
-// judgedEpochs gives the winner files that tell that a row of quarantine counts, and the epoch files that tell what the
-// columns of its file were. It lowers upTo below the epochs that are needed whole to judge a row.
-func (l *Lake) judgedEpochs(ctx context.Context, p *progressLog, snap *delta.Snapshot, upTo *int64) (keep map[string]bool, err error) {
+// filesOfQuarantine gives what quarantine still needs of a progress: the winner files that tell that a row of quarantine counts, and
+// the epoch files that tell what the columns of its file were. It lowers upTo below the epochs that are needed whole to judge a
+// row.
+func (l *Lake) filesOfQuarantine(ctx context.Context, p *progressLog, snap *delta.Snapshot, upTo *int64) (keep map[string]bool, err error) {
 	keep = map[string]bool{}
 	winners := map[int64]string{}
 	for r, err := range l.quarantineRows(ctx, judgedColumns...) {

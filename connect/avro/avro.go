@@ -5,24 +5,21 @@ package avro
 
 import (
 	"context"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"maps"
-	"math"
 	"math/big"
 	"os"
 	"slices"
 	"strconv"
 	"time"
-	"unicode/utf8"
 
 	"github.com/twmb/avro"
 	"github.com/twmb/avro/ocf"
 
+	"github.com/cauce-data/cauce/internal/rowjson"
 	"github.com/cauce-data/cauce/objstore"
 	"github.com/cauce-data/cauce/pipeline"
 )
@@ -170,19 +167,19 @@ func appendValue(b []byte, v any) []byte {
 	case int64:
 		return strconv.AppendInt(b, v, 10)
 	case float32:
-		return appendFloat(b, float64(v), 32)
+		return rowjson.AppendFloat(b, float64(v), 32)
 	case float64:
-		return appendFloat(b, v, 64)
+		return rowjson.AppendFloat(b, v, 64)
 	case string:
-		return appendText(b, v)
+		return rowjson.AppendText(b, v)
 	case []byte:
-		return appendBytes(b, v)
+		return rowjson.AppendBytes(b, v)
 	case [16]byte: // a UUID
-		return appendText(b, fmt.Sprintf("%x-%x-%x-%x-%x", v[:4], v[4:6], v[6:8], v[8:10], v[10:]))
+		return rowjson.AppendText(b, fmt.Sprintf("%x-%x-%x-%x-%x", v[:4], v[4:6], v[6:8], v[8:10], v[10:]))
 	case time.Time:
-		return appendText(b, v.UTC().Format(time.RFC3339Nano))
+		return rowjson.AppendText(b, v.UTC().Format(time.RFC3339Nano))
 	case time.Duration: // a time of day
-		return appendText(b, time.Unix(0, int64(v)).UTC().Format("15:04:05.999999999"))
+		return rowjson.AppendText(b, time.Unix(0, int64(v)).UTC().Format("15:04:05.999999999"))
 	case *big.Rat:
 		digits, _ := v.FloatPrec()
 		return append(b, v.FloatString(digits)...)
@@ -201,37 +198,10 @@ func appendValue(b []byte, v any) []byte {
 			if i > 0 {
 				b = append(b, ',')
 			}
-			b = append(appendText(b, name), ':')
+			b = append(rowjson.AppendText(b, name), ':')
 			b = appendValue(b, v[name])
 		}
 		return append(b, '}')
 	}
-	return appendText(b, fmt.Sprint(v))
-}
-
-func appendFloat(b []byte, f float64, bits int) []byte {
-	if math.IsNaN(f) || math.IsInf(f, 0) {
-		return appendText(b, strconv.FormatFloat(f, 'g', -1, bits))
-	}
-	return strconv.AppendFloat(b, f, 'g', -1, bits)
-}
-
-func appendBytes(b, v []byte) []byte {
-	if utf8.Valid(v) {
-		return appendText(b, string(v))
-	}
-	return append(hex.AppendEncode(append(b, '"'), v), '"')
-}
-
-// appendText leaves what is no UTF-8 as it is, so that whoever reads the record refuses it: JSON would have one replacement for
-// all of it, and two texts, keys among them, would become one.
-func appendText(b []byte, s string) []byte {
-	if !utf8.ValidString(s) {
-		return append(append(append(b, '"'), s...), '"')
-	}
-	text, err := json.Marshal(s)
-	if err != nil {
-		return append(b, `""`...)
-	}
-	return append(b, text...)
+	return rowjson.AppendText(b, fmt.Sprint(v))
 }

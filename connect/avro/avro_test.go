@@ -13,19 +13,10 @@ import (
 	"github.com/twmb/avro"
 	"github.com/twmb/avro/ocf"
 
+	"github.com/cauce-data/cauce/connect/csv"
 	"github.com/cauce-data/cauce/objstore"
 	"github.com/cauce-data/cauce/pipeline"
 )
-
-// asIs stages local files as they are.
-type asIs struct{}
-
-func (asIs) Stage(_ context.Context, store objstore.Store, info objstore.Info, _ *pipeline.Source, _ bool) (*pipeline.RawFile, error) {
-	return &pipeline.RawFile{
-		Name: info.Key, Path: store.(objstore.LocalPather).LocalPath(info.Key), Size: info.Size,
-		Unchanged: func(context.Context) error { return nil }, Close: func() error { return nil },
-	}, nil
-}
 
 func container(t *testing.T) []byte {
 	t.Helper()
@@ -72,7 +63,7 @@ func TestRecords(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return Opener{Stager: asIs{}}.Open(ctx, store, info, &pipeline.Source{Format: pipeline.FormatAvro})
+		return Opener{Stager: csv.NewOpener(csv.Options{})}.Open(ctx, store, info, &pipeline.Source{Format: pipeline.FormatAvro})
 	}
 	f, err := open("a.avro")
 	if err != nil {

@@ -1,6 +1,7 @@
 // Package rowjson writes a row of an Arrow batch as the text of a JSON object, for sources whose files hold typed values
 // and whose raw fields are text all the same. It loses nothing: decimals and integers keep every digit, times name
-// their zone if they have one, bytes that are no text are written in hexadecimal.
+// their zone if they have one, bytes that are no text are written in hexadecimal. Sources whose values are no Arrow write theirs with its
+// parts, so that one value has one text whatever brought it.
 package rowjson
 
 import (
@@ -28,7 +29,7 @@ func Append(b []byte, schema *arrow.Schema, batch arrow.RecordBatch, i int) []by
 		if n++; n > 1 {
 			b = append(b, ',')
 		}
-		b = appendText(b, f.Name)
+		b = AppendText(b, f.Name)
 		b = append(b, ':')
 		b = appendValue(b, a, i)
 	}
@@ -41,15 +42,15 @@ func appendValue(b []byte, a arrow.Array, i int) []byte {
 	}
 	switch a := a.(type) {
 	case *array.String:
-		return appendText(b, a.Value(i))
+		return AppendText(b, a.Value(i))
 	case *array.LargeString:
-		return appendText(b, a.Value(i))
+		return AppendText(b, a.Value(i))
 	case *array.Binary:
-		return appendBytes(b, a.Value(i))
+		return AppendBytes(b, a.Value(i))
 	case *array.LargeBinary:
-		return appendBytes(b, a.Value(i))
+		return AppendBytes(b, a.Value(i))
 	case *array.FixedSizeBinary:
-		return appendBytes(b, a.Value(i))
+		return AppendBytes(b, a.Value(i))
 	case *array.Decimal128:
 		return append(b, plain(a.Value(i).ToString(a.DataType().(*arrow.Decimal128Type).Scale))...)
 	case *array.Decimal256:
@@ -57,24 +58,24 @@ func appendValue(b []byte, a arrow.Array, i int) []byte {
 	case *array.Boolean:
 		return strconv.AppendBool(b, a.Value(i))
 	case *array.Float64:
-		return appendFloat(b, a.Value(i), 64)
+		return AppendFloat(b, a.Value(i), 64)
 	case *array.Float32:
-		return appendFloat(b, float64(a.Value(i)), 32)
+		return AppendFloat(b, float64(a.Value(i)), 32)
 	case *array.Timestamp:
 		t := a.DataType().(*arrow.TimestampType)
 		layout := "2006-01-02T15:04:05.999999999"
 		if t.TimeZone != "" {
 			layout += "Z07:00"
 		}
-		return appendText(b, instant(int64(a.Value(i)), t.Unit).Format(layout))
+		return AppendText(b, instant(int64(a.Value(i)), t.Unit).Format(layout))
 	case *array.Date32:
-		return appendText(b, time.Unix(int64(a.Value(i))*86400, 0).UTC().Format(time.DateOnly))
+		return AppendText(b, time.Unix(int64(a.Value(i))*86400, 0).UTC().Format(time.DateOnly))
 	case *array.Date64:
-		return appendText(b, time.UnixMilli(int64(a.Value(i))).UTC().Format(time.DateOnly))
+		return AppendText(b, time.UnixMilli(int64(a.Value(i))).UTC().Format(time.DateOnly))
 	case *array.Time32:
-		return appendText(b, instant(int64(a.Value(i)), a.DataType().(*arrow.Time32Type).Unit).Format("15:04:05.999999999"))
+		return AppendText(b, instant(int64(a.Value(i)), a.DataType().(*arrow.Time32Type).Unit).Format("15:04:05.999999999"))
 	case *array.Time64:
-		return appendText(b, instant(int64(a.Value(i)), a.DataType().(*arrow.Time64Type).Unit).Format("15:04:05.999999999"))
+		return AppendText(b, instant(int64(a.Value(i)), a.DataType().(*arrow.Time64Type).Unit).Format("15:04:05.999999999"))
 	case *array.Struct:
 		fields := a.DataType().(*arrow.StructType).Fields()
 		b = append(b, '{')
@@ -82,7 +83,7 @@ func appendValue(b []byte, a arrow.Array, i int) []byte {
 			if j > 0 {
 				b = append(b, ',')
 			}
-			b = append(appendText(b, f.Name), ':')
+			b = append(AppendText(b, f.Name), ':')
 			b = appendValue(b, a.Field(j), i)
 		}
 		return append(b, '}')
@@ -95,7 +96,7 @@ func appendValue(b []byte, a arrow.Array, i int) []byte {
 			}
 			key := appendValue(nil, a.Keys(), j)
 			if key[0] != '"' {
-				key = appendText(nil, string(key))
+				key = AppendText(nil, string(key))
 			}
 			b = append(append(b, key...), ':')
 			b = appendValue(b, a.Items(), j)
@@ -119,7 +120,7 @@ func appendValue(b []byte, a arrow.Array, i int) []byte {
 	if json.Valid([]byte(text)) && !strings.ContainsAny(text, "\"{[") {
 		return append(b, text...)
 	}
-	return appendText(b, text)
+	return AppendText(b, text)
 }
 
 // plain is the text of a decimal without zeros at its end. It has no exponent, which the column of a text would show.
@@ -143,21 +144,25 @@ func instant(n int64, u arrow.TimeUnit) time.Time {
 	}
 }
 
-func appendFloat(b []byte, f float64, bits int) []byte {
+// AppendFloat appends a number of so many bits; what JSON has no number for is a text.
+func AppendFloat(b []byte, f float64, bits int) []byte {
 	if math.IsNaN(f) || math.IsInf(f, 0) {
-		return appendText(b, strconv.FormatFloat(f, 'g', -1, bits))
+		return AppendText(b, strconv.FormatFloat(f, 'g', -1, bits))
 	}
 	return strconv.AppendFloat(b, f, 'g', -1, bits)
 }
 
-func appendBytes(b, v []byte) []byte {
+// AppendBytes appends bytes: their text, or the hexadecimal digits of bytes that are none.
+func AppendBytes(b, v []byte) []byte {
 	if utf8.Valid(v) {
-		return appendText(b, string(v))
+		return AppendText(b, string(v))
 	}
 	return append(hex.AppendEncode(append(b, '"'), v), '"')
 }
 
-func appendText(b []byte, s string) []byte {
+// AppendText appends a text. One that is no UTF-8 stays as it is, so that whoever reads the record refuses it: with a replacement
+// two texts, keys among them, would become one.
+func AppendText(b []byte, s string) []byte {
 	const digits = "0123456789abcdef"
 	b = append(b, '"')
 	for i := 0; i < len(s); i++ {
