@@ -44,9 +44,10 @@ const DefaultURL = "wss://data-stream.binance.vision"
 
 // What the exchange allows: https://developers.binance.com, WebSocket streams, general information.
 const (
-	streamsMax      = 1024            // streams a connection
-	attemptsMax     = 300             // connection attempts …
-	attemptsWindow  = 5 * time.Minute // … in this time
+	streamsMax      = 1024             // streams a connection
+	attemptsMax     = 300              // connection attempts …
+	attemptsOurs    = attemptsMax - 10 // … of which the client makes so many
+	attemptsWindow  = 5 * time.Minute  // … in this time
 	requestInterval = 300 * time.Millisecond
 	urlStreamsMax   = 100 // streams named in the address; the others are subscribed to, lest the address gets too long
 	chunk           = 100 // streams a SUBSCRIBE names
@@ -286,16 +287,15 @@ func (c *Client) run(ctx context.Context) error {
 	}
 }
 
-// allowed is how long to wait until the exchange allows another attempt.
+// allowed is how long to wait until the exchange allows another attempt: no window that ends with it holds more than
+// attemptsOurs.
 func (c *Client) allowed() time.Duration {
 	now := time.Now()
-	for len(c.attempt) > 0 && now.Sub(c.attempt[0]) > attemptsWindow {
-		c.attempt = c.attempt[1:]
+	if n := len(c.attempt) - attemptsOurs; n >= 0 {
+		c.attempt = c.attempt[n:] // older ones say nothing any more
+		return max(0, attemptsWindow-now.Sub(c.attempt[0]))
 	}
-	if len(c.attempt) < attemptsMax-10 {
-		return 0
-	}
-	return attemptsWindow - now.Sub(c.attempt[0])
+	return 0
 }
 
 // errSink marks an error of the sink.
@@ -354,6 +354,7 @@ func (s *session) run() (err error) {
 
 	// Reading goes on while the connection is closed in order: cancelling it would cut the connection.
 	reading, stop := context.WithCancelCause(context.WithoutCancel(s.ctx))
+	defer ws.CloseNow() //nolint:errcheck // whatever ended the session; waits where it is being closed in order
 	defer context.AfterFunc(s.ctx, func() {
 		late := time.AfterFunc(closePatience, func() { stop(s.ctx.Err()) })
 		defer late.Stop()
@@ -375,9 +376,6 @@ func (s *session) run() (err error) {
 		if err != nil {
 			if cause := context.Cause(reading); cause != nil {
 				err = cause
-			}
-			if s.ctx.Err() == nil {
-				_ = ws.CloseNow()
 			}
 			return err
 		}

@@ -360,6 +360,7 @@ func (s *session) run(ctx context.Context) error {
 
 	// Reading goes on while the connection is closed in order: cancelling it would cut the connection.
 	reading, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer ws.CloseNow() //nolint:errcheck // whatever ended the session; waits where it is being closed in order
 	defer context.AfterFunc(ctx, func() {
 		late := time.AfterFunc(closePatience, func() { stop(ctx.Err()) })
 		defer late.Stop()
@@ -374,9 +375,6 @@ func (s *session) run(ctx context.Context) error {
 		if err != nil {
 			if cause := context.Cause(reading); cause != nil {
 				err = cause
-			}
-			if ctx.Err() == nil {
-				_ = ws.CloseNow()
 			}
 			return err
 		}

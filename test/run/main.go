@@ -226,6 +226,7 @@ func (r *result) add(e event) {
 				r.failed++
 				r.failures = append(r.failures, name)
 				fmt.Fprint(r.out, text)
+				r.unended(name)
 			}
 			return
 		}
@@ -240,6 +241,21 @@ func (r *result) add(e event) {
 			r.skipped++
 			r.skips = append(r.skips, skip{name, e.Test, why(text)})
 		}
+	}
+}
+
+// unended prints and names the tests of a package that began and did not end: a panic of a goroutine beside them, or an
+// exit, takes the whole process with it, and no event tells of the test.
+func (r *result) unended(pkg string) {
+	for _, key := range slices.Sorted(maps.Keys(r.text)) {
+		test, ok := strings.CutPrefix(key, pkg+".")
+		if !ok || test == "" {
+			continue
+		}
+		if r.state[key] == "" {
+			r.failures = append(r.failures, pkg+" "+test+": did not end")
+		}
+		fmt.Fprint(r.out, r.take(key))
 	}
 }
 

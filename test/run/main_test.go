@@ -65,6 +65,32 @@ func TestFailureIsPrintedAndCounted(t *testing.T) {
 	}
 }
 
+// A goroutine that panics beside a test ends the process: go test tells of the package alone.
+func TestWhatATestSaidThatNeverEndedIsPrinted(t *testing.T) {
+	var out strings.Builder
+	r := newResult(&out)
+	if err := r.read(events(
+		`{"Action":"pass","Package":"github.com/cauce-data/cauce/delta","Test":"TestEnded"}`,
+		`{"Action":"output","Package":"github.com/cauce-data/cauce/delta","Test":"TestX","Output":"panic: send on closed channel\n"}`,
+		`{"Action":"output","Package":"github.com/cauce-data/cauce/delta/expr","Test":"TestY","Output":"still runs\n"}`,
+		`{"Action":"output","Package":"github.com/cauce-data/cauce/delta","Output":"FAIL\tgithub.com/cauce-data/cauce/delta\t0.1s\n"}`,
+		`{"Action":"fail","Package":"github.com/cauce-data/cauce/delta"}`,
+	)); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.summary(nil, "test", false); got != 1 {
+		t.Errorf("exit code %d, want 1", got)
+	}
+	for _, want := range []string{"panic: send on closed channel", "delta TestX: did not end", "1 passed, 1 failed, 0 skipped"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in the output:\n%s", want, out.String())
+		}
+	}
+	if strings.Contains(out.String(), "still runs") || strings.Contains(out.String(), "TestEnded") {
+		t.Errorf("tests of another package, or that ended, are printed:\n%s", out.String())
+	}
+}
+
 func TestNamedProofMustRun(t *testing.T) {
 	t.Setenv("PATH", t.TempDir()) // terraform is absent
 	path := filepath.Join(t.TempDir(), "requirements.md")
