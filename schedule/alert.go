@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // Alert is what a webhook is sent, as one JSON object.
@@ -50,15 +52,24 @@ type Webhook struct {
 	Client *http.Client // nil: the default one
 }
 
+// key tells an alert from every other one: schedulers give all tasks of a run the same id, and a run may fail once more.
+func (a Alert) key() string {
+	run := a.Run
+	if run == "" { // of no run: each is one of its own
+		run = uuid.NewString()
+	}
+	return url.PathEscape(fmt.Sprintf("%s-%s-%s-%d", a.Event, a.Task, run, a.Attempts)) // a header is one line
+}
+
 // Send posts an alert, again after a failure that may pass: no answer, 429, 5xx. Every try carries the same Idempotency-Key.
 func (w Webhook) Send(ctx context.Context, a Alert) error {
 	body, err := json.Marshal(a)
 	if err != nil {
 		return fmt.Errorf("alert: %w", err)
 	}
-	wait := alertPause
+	wait, key := alertPause, a.key()
 	for try := 1; ; try++ {
-		again, err := w.post(ctx, body, string(a.Event)+"-"+a.Run)
+		again, err := w.post(ctx, body, key)
 		if err == nil || !again || try == alertTries {
 			return err
 		}

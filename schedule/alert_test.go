@@ -60,10 +60,35 @@ func TestWebhookTriesAgain(t *testing.T) {
 				t.Errorf("%v, %v", got, err)
 			}
 			for _, r := range a.seen {
-				if r.Header.Get("Idempotency-Key") != "failed-r1" || r.Header.Get("Content-Type") != "application/json" {
+				if r.Header.Get("Idempotency-Key") != "failed-batch-r1-2" || r.Header.Get("Content-Type") != "application/json" {
 					t.Errorf("headers %v", r.Header)
 				}
 			}
 		})
+	}
+}
+
+// Who passes over what came before, by its key, must not pass over another alert: of another task of the run, of a run that
+// fails once more, or of no run.
+func TestAlertsHaveKeysOfTheirOwn(t *testing.T) {
+	failed := Alert{Event: EventFailed, Task: "dag.batch", Run: "scheduled__2024-08-20T23:00:00+00:00", Attempts: 4}
+	other, again, words := failed, failed, Alert{Event: "test", Task: "batch"}
+	other.Task, again.Attempts = "dag.optimize", 8
+	a := &answers{codes: []int{204}}
+	for _, alert := range []Alert{failed, other, again, words, words, {Event: EventFailed, Task: "two\nlines", Run: "r1"}} {
+		if err := (Webhook{URL: "https://hooks.example.org", Client: &http.Client{Transport: a}}).Send(t.Context(), alert); err != nil {
+			t.Errorf("%+v: %v", alert, err)
+		}
+	}
+	seen := map[string]bool{}
+	for _, r := range a.seen {
+		key := r.Header.Get("Idempotency-Key")
+		if seen[key] {
+			t.Errorf("two alerts have the key %q", key)
+		}
+		seen[key] = true
+	}
+	if len(seen) != 6 {
+		t.Errorf("%d keys of 6 alerts", len(seen))
 	}
 }

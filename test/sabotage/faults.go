@@ -223,6 +223,11 @@ var faults = []fault{
 		pkg:   "./schedule", test: "^TestProcessThatDies$",
 	},
 	{
+		name: "alerts-share-a-key", what: "alerts of two tasks of a run, or of two failures of it, have one key",
+		edits: []edit{{"schedule/alert.go", "\"%s-%s-%s-%d\", a.Event, a.Task, run, a.Attempts", "\"%s-%s\", a.Event, run"}},
+		pkg:   "./schedule", test: "^TestAlertsHaveKeysOfTheirOwn$",
+	},
+	{
 		name: "airflow-retries-data-failures", what: "Airflow tries again what broke a rule of the data",
 		edits: []edit{{"cmd/cauce/airflow/dag.py.tmpl", "FINAL = {2, 3, 4}", "FINAL = {2}"}},
 		pkg:   "./test/airflow", test: "^TestDagOfABatch$",
