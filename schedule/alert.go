@@ -44,6 +44,7 @@ const (
 	alertTries   = 4
 	alertPause   = time.Second // before the second try; it doubles with each
 	alertTimeout = 10 * time.Second
+	redirectsMax = 10
 )
 
 // Webhook is an address that alerts are posted to.
@@ -91,21 +92,38 @@ func (w Webhook) post(ctx context.Context, body []byte, key string) (again bool,
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", "cauce")
 	req.Header.Set("Idempotency-Key", key)
-	client := w.Client
-	if client == nil {
-		client = http.DefaultClient
+	client := http.Client{}
+	if w.Client != nil {
+		client = *w.Client
 	}
+	client.CheckRedirect = keepsThePost
 	resp, err := client.Do(req)
 	if err != nil {
 		return true, fmt.Errorf("alert: the webhook at %s does not answer: %w", req.URL.Host, unwrapURL(err))
 	}
 	defer resp.Body.Close()
 	answer, _ := io.ReadAll(io.LimitReader(resp.Body, 256))
+	switch resp.StatusCode {
+	case http.StatusMovedPermanently, http.StatusFound:
+		return false, fmt.Errorf("alert: the webhook at %s has moved (%s), and nothing was posted to the new address: write that into the lake file", req.URL.Host, resp.Status)
+	}
 	if resp.StatusCode/100 == 2 {
 		return false, nil
 	}
 	return resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode >= 500,
 		fmt.Errorf("alert: the webhook at %s answers %s: %q", req.URL.Host, resp.Status, bytes.TrimSpace(answer))
+}
+
+// keepsThePost follows a redirect as net/http does, but not one after which it would get the new address instead of posting to
+// it: a page there that answers 200 has not heard of the alert. 303 says that what was posted has been taken.
+func keepsThePost(req *http.Request, via []*http.Request) error {
+	if req.Method != http.MethodPost && req.Response.StatusCode != http.StatusSeeOther && via[len(via)-1].Method == http.MethodPost {
+		return http.ErrUseLastResponse
+	}
+	if len(via) >= redirectsMax {
+		return fmt.Errorf("it leads from address to address, %d times", len(via))
+	}
+	return nil
 }
 
 // unwrapURL leaves the address out of an error of net/http.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -90,5 +91,41 @@ func TestAlertsHaveKeysOfTheirOwn(t *testing.T) {
 	}
 	if len(seen) != 6 {
 		t.Errorf("%d keys of 6 alerts", len(seen))
+	}
+}
+
+// An alert that is not posted to where a webhook has moved is not taken for sent: pages there answer 200 to everybody.
+func TestWebhookThatHasMoved(t *testing.T) {
+	var got []string
+	mux := http.NewServeMux()
+	mux.HandleFunc("/new", func(w http.ResponseWriter, r *http.Request) {
+		var a Alert
+		if r.Method == http.MethodPost && json.NewDecoder(r.Body).Decode(&a) == nil {
+			got = append(got, a.Task)
+		}
+	})
+	for path, code := range map[string]int{"/301": 301, "/302": 302, "/303": 303, "/307": 307, "/308": 308} {
+		mux.Handle(path, http.RedirectHandler("/new", code))
+	}
+	server := httptest.NewServer(mux)
+	defer server.Close()
+	for _, c := range []struct {
+		path         string
+		good, posted bool
+	}{
+		{"/301", false, false},
+		{"/302", false, false},
+		{"/303", true, false}, // it was taken where it was posted to
+		{"/307", true, true},
+		{"/308", true, true},
+	} {
+		got = nil
+		err := Webhook{URL: server.URL + c.path}.Send(t.Context(), Alert{Event: EventFailed, Task: "batch", Run: "r1"})
+		if (err == nil) != c.good || (len(got) == 1) != c.posted {
+			t.Errorf("%s: %v; posted %q", c.path, err, got)
+		}
+		if err != nil && !strings.Contains(err.Error(), "has moved") {
+			t.Errorf("%s: the error says %v", c.path, err)
+		}
 	}
 }

@@ -223,6 +223,11 @@ var faults = []fault{
 		pkg:   "./schedule", test: "^TestProcessThatDies$",
 	},
 	{
+		name: "alerts-to-where-nobody-listens", what: "an alert counts as sent where its webhook has moved and the new address was only looked at",
+		edits: []edit{{"schedule/alert.go", "\tclient.CheckRedirect = keepsThePost\n", "\t_ = keepsThePost\n"}},
+		pkg:   "./schedule", test: "^TestWebhookThatHasMoved$",
+	},
+	{
 		name: "alerts-share-a-key", what: "alerts of two tasks of a run, or of two failures of it, have one key",
 		edits: []edit{{"schedule/alert.go", "\"%s-%s-%s-%d\", a.Event, a.Task, run, a.Attempts", "\"%s-%s\", a.Event, run"}},
 		pkg:   "./schedule", test: "^TestAlertsHaveKeysOfTheirOwn$",
