@@ -355,7 +355,10 @@ func (s *Scheduler) do(ctx context.Context, t *scheduled, task Task, o DoOptions
 		s.log.Error("a task failed", "task", t.Name, "error", t.redact(err.Error()))
 	}
 	if r == nil {
-		return err
+		if err == nil || ctx.Err() != nil || o.ID != "" { // who asked for a run by its id has the error
+			return err
+		}
+		r = task.notBegun(o, err)
 	}
 	s.mu.Lock()
 	wasBad := t.bad
@@ -378,6 +381,18 @@ func (s *Scheduler) do(ctx context.Context, t *scheduled, task Task, o DoOptions
 		s.tell(EventRecovered, *r)
 	}
 	return err
+}
+
+// notBegun is a run that failed before it was one, such as for a disk that is full. The history does not have it, so somebody
+// must be told.
+func (t Task) notBegun(o DoOptions, err error) *Run {
+	r := newRun(t.Name, o)
+	r.Status, r.Ended, r.Error = StatusFailed, r.Started, t.redact(err.Error())
+	if t.ExitCode != nil {
+		code := t.ExitCode(err)
+		r.ExitCode = &code
+	}
+	return r
 }
 
 // tell tells somebody, beside the work.

@@ -353,6 +353,34 @@ func TestNotify(t *testing.T) {
 	})
 }
 
+// A run that cannot begin, such as for a disk that is full, is in no history: somebody is told of it, and of the first one after it.
+func TestNotifyOfARunThatCannotBegin(t *testing.T) {
+	dir := t.TempDir()
+	lock := filepath.Join(dir, ".nightly.lock")
+	if err := os.Mkdir(lock, 0o755); err != nil { // so that it cannot be locked
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var told []string
+		ran := 0
+		task := Task{Name: "nightly", Cron: "0 1 * * *", Run: func(context.Context, *Run) error { ran++; return nil }, ExitCode: func(error) int { return 1 }}
+		runFor(t, Options{Dir: dir, Notify: func(e Event, r Run) {
+			mu.Lock()
+			defer mu.Unlock()
+			told = append(told, string(e))
+			if e == EventFailed {
+				if err := os.Remove(lock); err != nil || r.Task != "nightly" || r.Trigger != TriggerCron || r.ExitCode == nil || !strings.Contains(r.Error, "nightly.lock") {
+					t.Errorf("%v: %+v", err, r)
+				}
+			}
+		}}, 48*time.Hour, task)
+		if want := []string{"failed", "recovered"}; !slices.Equal(told, want) || ran != 1 {
+			t.Errorf("told %q, want %q; it ran %d times", told, want, ran)
+		}
+	})
+}
+
 func TestAddRefuses(t *testing.T) {
 	s := New(Options{})
 	run := func(context.Context, *Run) error { return nil }

@@ -228,6 +228,11 @@ var faults = []fault{
 		pkg:   "./schedule", test: "^TestWebhookThatHasMoved$",
 	},
 	{
+		name: "run-that-cannot-begin-is-not-told", what: "nobody is told of a run that could not begin",
+		edits: []edit{{"schedule/schedule.go", "if err == nil || ctx.Err() != nil || o.ID != \"\" {", "if err != nil || o.ID != \"\" {"}},
+		pkg:   "./schedule", test: "^TestNotifyOfARunThatCannotBegin$",
+	},
+	{
 		name: "alerts-share-a-key", what: "alerts of two tasks of a run, or of two failures of it, have one key",
 		edits: []edit{{"schedule/alert.go", "\"%s-%s-%s-%d\", a.Event, a.Task, run, a.Attempts", "\"%s-%s\", a.Event, run"}},
 		pkg:   "./schedule", test: "^TestAlertsHaveKeysOfTheirOwn$",
