@@ -91,7 +91,7 @@ class NewFilesSensor(BaseSensorOperator):
         self.process = None
 
     def poke(self, context):
-        plan = self.lister(["plan", *SOURCES])
+        plan = self.lister(["plan", "--no-lag", *SOURCES])  # a gap in a stream is no reason to leave files unread
         files = [f["file"] for s in plan["sources"] for f in s.get("files") or [] if f["reason"] != "copy"]
         self.log.info("%d new files: %s", len(files), ", ".join(files[:20]))
         # A later try, and a cleared run, has waited before.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -323,6 +324,31 @@ func TestDagOfABatch(t *testing.T) {
 		if !same(t, a.RunAfter, c.want) || !same(t, a.Start, c.end) || !same(t, a.End, c.want) {
 			t.Errorf("after the interval that ends at %s: run after %s, interval %s to %s; want %s", c.end, a.RunAfter, a.Start, a.End, c.want)
 		}
+	}
+}
+
+// A stream that a gap has stopped is no matter of the batch: its files are read all the same.
+func TestDagBesideAStreamWithAGap(t *testing.T) {
+	h, l := newHome(t), lab.NewLake(t)
+	l.Append(scheduled)
+	l.Write("events.jsonl", `{"e":"trade","E":1,"s":"BTCUSDT","t":99,"p":"1","q":"1","T":1724112000123,"m":true}`+"\n")
+	l.Run("produce", "replay", l.Path("events.jsonl"))
+	if err := os.CopyFS(l.Path("earlier"), os.DirFS(l.Path(".cauce/buffer"))); err != nil {
+		t.Fatal(err)
+	}
+	l.Run("produce", "replay", l.Path("events.jsonl"))
+	l.Run("run", "stream", "--available-now")
+	if err := errors.Join(os.RemoveAll(l.Path(".cauce/buffer")), os.Rename(l.Path("earlier"), l.Path(".cauce/buffer"))); err != nil {
+		t.Fatal(err)
+	}
+	if _, stderr, code := l.Try("plan"); code != 4 {
+		t.Fatalf("the buffer has lost its end, and plan ends with %d: %s", code, stderr)
+	}
+	l.Run("airflow", "render", "--out", h.dags, "--dag-id", "beside", "--cauce", l.Program())
+	trades(t, l, "2024-08-19", 1, 30)
+	h.test("beside", "2024-08-19", "success", map[string]string{"new_files": "success", "batch": "success", "checks": "success"})
+	if rows, _, _ := stands(t, l); rows != 31 {
+		t.Errorf("%d rows, want 31", rows)
 	}
 }
 

@@ -238,6 +238,11 @@ var faults = []fault{
 		pkg:   "./schedule", test: "^TestAlertsHaveKeysOfTheirOwn$",
 	},
 	{
+		name: "gap-of-a-stream-stops-the-dag", what: "Airflow reads no files while a stream has a gap",
+		edits: []edit{{"cmd/cauce/airflow/dag.py.tmpl", "[\"plan\", \"--no-lag\", *SOURCES]", "[\"plan\", *SOURCES]"}},
+		pkg:   "./test/airflow", test: "^TestDagBesideAStreamWithAGap$",
+	},
+	{
 		name: "airflow-retries-data-failures", what: "Airflow tries again what broke a rule of the data",
 		edits: []edit{{"cmd/cauce/airflow/dag.py.tmpl", "FINAL = {2, 3, 4}", "FINAL = {2}"}},
 		pkg:   "./test/airflow", test: "^TestDagOfABatch$",
