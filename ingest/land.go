@@ -208,16 +208,22 @@ func checksumBeside(file string) (string, error) {
 	base := filepath.Base(file)
 	lines := bufio.NewScanner(bytes.NewReader(data))
 	for lines.Scan() {
-		f := strings.Fields(lines.Text())
-		if len(f) == 0 {
+		line, escaped := strings.CutPrefix(strings.TrimSpace(lines.Text()), `\`)
+		if line == "" {
 			continue
 		}
-		sum := strings.ToLower(f[0])
-		if b, err := hex.DecodeString(sum); err != nil || len(b) != sha256.Size {
-			return "", fmt.Errorf("%s: %q is no SHA-256", name, f[0])
+		sum, of := line, ""
+		if i := strings.IndexAny(line, " \t"); i >= 0 {
+			sum, of = line[:i], strings.TrimPrefix(strings.TrimSpace(line[i:]), "*") // names may have spaces
 		}
-		if len(f) == 1 || filepath.Base(strings.TrimPrefix(f[len(f)-1], "*")) == base {
-			return sum, nil
+		if b, err := hex.DecodeString(sum); err != nil || len(b) != sha256.Size {
+			return "", fmt.Errorf("%s: %q is no SHA-256", name, sum)
+		}
+		if escaped { // the name has a backslash or the end of a line in it
+			of = strings.NewReplacer(`\\`, `\`, `\n`, "\n", `\r`, "\r").Replace(of)
+		}
+		if of == "" || filepath.Base(of) == base {
+			return strings.ToLower(sum), nil
 		}
 	}
 	if err := lines.Err(); err != nil {

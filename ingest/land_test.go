@@ -71,6 +71,21 @@ func TestLand(t *testing.T) {
 	if _, err := w.store.Stat(ctx, "raw/batch/trades_3.csv"); err == nil {
 		t.Error("a file with a wrong checksum has landed")
 	}
+	// sha256sum writes names as they are, with their spaces, and of names with a backslash it says so.
+	sums := ""
+	for _, f := range [][2]string{{"all of trades_4.csv", "not this one"}, {"trades_4.csv", first}, {"my trades_5.csv", first}, {`trades\_6.csv`, first}} {
+		line := fmt.Sprintf("%x  %s\n", sha256.Sum256([]byte(f[1])), f[0])
+		if strings.Contains(line, `\`) {
+			line = `\` + strings.ReplaceAll(line, `\`, `\\`)
+		}
+		sums += line
+	}
+	for _, name := range []string{"trades_4.csv", "my trades_5.csv", `trades\_6.csv`} {
+		write(name+".CHECKSUM", sums, 0)
+		if f, err = land(write(name, first, 0)); err != nil || !f.Verified {
+			t.Errorf("%s: %+v, %v", name, f, err)
+		}
+	}
 	for _, name := range []string{"x.tmp", ".hidden.csv", "y.csv.part", "trades_caf\xe9.csv"} {
 		if _, err := land(write(name, first, 0)); err == nil {
 			t.Errorf("%s: landed although nobody would read it", name)

@@ -243,6 +243,11 @@ var faults = []fault{
 		pkg:   "./test/airflow", test: "^TestDagBesideAStreamWithAGap$",
 	},
 	{
+		name: "checksums-of-names-with-spaces", what: "a line of a checksum file counts for the last word of its name",
+		edits: []edit{{"ingest/land.go", "sum, of = line[:i], strings.TrimPrefix(strings.TrimSpace(line[i:]), \"*\")", "sum, of = line[:i], strings.TrimPrefix(line[strings.LastIndexAny(line, \" \\t\")+1:], \"*\")"}},
+		pkg:   "./ingest", test: "^TestLand$",
+	},
+	{
 		name: "airflow-retries-data-failures", what: "Airflow tries again what broke a rule of the data",
 		edits: []edit{{"cmd/cauce/airflow/dag.py.tmpl", "FINAL = {2, 3, 4}", "FINAL = {2}"}},
 		pkg:   "./test/airflow", test: "^TestDagOfABatch$",
