@@ -151,12 +151,28 @@ class PublishOperator(BaseOperator):
             context["outlet_events"][asset].extra = {"version": report["version"], "rows_changed": changed, "run": context["run_id"]}
 
 
-def alert(context):
-    """Tells whoever the lake file names (schedule.alerts) that a task has failed for good."""
-    ti = context["ti"]
-    command = [CAUCE, "alert", "--lake", LAKE, "--task", f"{ti.dag_id}.{ti.task_id}", "--run-id", ti.run_id]
-    command += ["--attempts", str(ti.try_number), "--error", str(context.get("exception"))[:2000]]
+def tell(task, run_id, attempts, error):
+    """Tells whoever the lake file names (schedule.alerts)."""
+    command = [CAUCE, "alert", "--lake", LAKE, "--task", task, "--run-id", run_id, "--attempts", str(attempts), "--error", error[:2000]]
     subprocess.run(command, stdin=subprocess.DEVNULL, timeout=180, check=False)  # what goes wrong stands in the log
+
+
+def alert(context):
+    """Tells that a task has failed for good."""
+    ti = context["ti"]
+    tell(f"{ti.dag_id}.{ti.task_id}", ti.run_id, ti.try_number, str(context.get("exception")))
+
+
+def alert_of_run(context):
+    """Tells that a run has failed without a task that has: its time is over, and Airflow skips what is left of it."""
+    if context.get("reason") != "task_failure":
+        tell(DAG_ID, context["run_id"], 0, f"the run has failed: {context.get('reason')}; it may take {RUN_TIMEOUT}")
+
+
+# The longest way through: four tasks after each other, each with all its tries and the pauses between them.
+RETRY_PAUSE_MAX = timedelta(hours=1)
+PAUSES = sum((min(2 * BACKOFF * 2 ** min(n, 20), RETRY_PAUSE_MAX) for n in range(RETRIES)), timedelta())  # Airflow draws up to twice the pause
+RUN_TIMEOUT = WAIT + 4 * ((RETRIES + 1) * TIMEOUT + PAUSES)
 
 
 with DAG(
@@ -166,12 +182,13 @@ with DAG(
     start_date=pendulum.datetime(2024, 1, 1, tz=TIMEZONE),
     catchup=False,  # one run reads whatever has come
     max_active_runs=1,
-    dagrun_timeout=WAIT + 2 * (RETRIES + 1) * TIMEOUT,
+    dagrun_timeout=RUN_TIMEOUT,
+    on_failure_callback=alert_of_run,
     default_args={
         "retries": RETRIES,
         "retry_delay": BACKOFF,
         "retry_exponential_backoff": 2,
-        "max_retry_delay": timedelta(hours=1),
+        "max_retry_delay": RETRY_PAUSE_MAX,
         "execution_timeout": TIMEOUT,
         "on_failure_callback": alert,
     },

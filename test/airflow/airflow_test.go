@@ -42,6 +42,7 @@ type answer struct {
 	Events int // of assets
 	// Of the timetable:
 	RunAfter, Start, End string
+	Seconds              float64 // that a run may take
 }
 
 type task struct {
@@ -349,6 +350,25 @@ func TestDagBesideAStreamWithAGap(t *testing.T) {
 	h.test("beside", "2024-08-19", "success", map[string]string{"new_files": "success", "batch": "success", "checks": "success"})
 	if rows, _, _ := stands(t, l); rows != 31 {
 		t.Errorf("%d rows, want 31", rows)
+	}
+}
+
+// The time of a run is over only when each of its tasks has had all its tries, with the pauses between them; and then somebody is
+// told, though no task has failed.
+func TestDagRunThatTakesTooLong(t *testing.T) {
+	h, hook, l := newHome(t), newHook(t), lab.NewLake(t)
+	l.Append("schedule:\n  batch: {cron: \"0 1 * * *\", retries: 4, backoff: 10m, timeout: 5m}\n  alerts: {url: \"" + hook.URL + "\"}\n")
+	l.Run("airflow", "render", "--out", h.dags, "--dag-id", "late", "--cauce", l.Program())
+	file := filepath.Join(h.dags, "late.py")
+	// Airflow waits up to twice as long as it is told, and at most the hour of max_retry_delay: 20, 40, 60, 60 minutes.
+	if a := h.run("over", file, "timed_out"); a.Error != "" || time.Duration(a.Seconds)*time.Second < 4*(5*5+20+40+60+60)*time.Minute {
+		t.Errorf("a run may take %v (%s)", time.Duration(a.Seconds)*time.Second, a.Error)
+	}
+	h.run("over", file, "task_failure") // of that the task tells
+	hook.mu.Lock()
+	defer hook.mu.Unlock()
+	if len(hook.sent) != 1 || hook.sent[0]["task"] != "late" || hook.sent[0]["run"] != "scheduled__2024-08-20" || !strings.Contains(fmt.Sprint(hook.sent[0]["error"]), "timed_out") {
+		t.Errorf("alerts: %v", hook.sent)
 	}
 }
 

@@ -2,6 +2,7 @@
 seconds. For each it prints one JSON line: how it ended, and how the tasks of the newest run of the DAG stand.
 
 ["next", FILE, END] asks the timetable of a DAG's file instead for the run after an interval of one day that ends at END.
+["over", FILE, REASON] says how long a run of a DAG's file may take, and does what is done when one has failed for a reason.
 """
 
 import contextlib
@@ -29,6 +30,19 @@ def newest(dag_id):
         }
 
 
+def load(file):
+    names = {"__name__": "dag"}
+    with open(file) as f:
+        exec(compile(f.read(), file, "exec"), names)
+    return names["dag"]
+
+
+def run_over(file, reason):
+    dag = load(file)
+    dag.on_failure_callback({"dag": dag, "run_id": "scheduled__2024-08-20", "reason": reason})
+    return {"seconds": dag.dagrun_timeout.total_seconds()}
+
+
 def next_run(file, end):
     import datetime
 
@@ -36,11 +50,8 @@ def next_run(file, end):
     from airflow.serialization.encoders import coerce_to_core_timetable
     from airflow.timetables.base import DataInterval, TimeRestriction
 
-    names = {"__name__": "dag"}
-    with open(file) as f:
-        exec(compile(f.read(), file, "exec"), names)
     end = pendulum.parse(end)
-    info = coerce_to_core_timetable(names["dag"].timetable).next_dagrun_info(
+    info = coerce_to_core_timetable(load(file).timetable).next_dagrun_info(
         last_automated_data_interval=DataInterval(end - datetime.timedelta(days=1), end),
         restriction=TimeRestriction(earliest=None, latest=None, catchup=True),
     )
@@ -55,6 +66,8 @@ def main():
         answer = {"error": ""}
         if words[0] == "next":
             answer |= next_run(*words[1:])
+        elif words[0] == "over":
+            answer |= run_over(*words[1:])
         else:
             sys.argv = ["airflow", *words]
             try:

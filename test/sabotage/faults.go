@@ -248,6 +248,11 @@ var faults = []fault{
 		pkg:   "./ingest", test: "^TestLand$",
 	},
 	{
+		name: "airflow-ends-runs-between-tries", what: "Airflow ends a run while a task still has tries",
+		edits: []edit{{"cmd/cauce/airflow/dag.py.tmpl", "RUN_TIMEOUT = WAIT + 4 * ((RETRIES + 1) * TIMEOUT + PAUSES)", "RUN_TIMEOUT = WAIT + 2 * (RETRIES + 1) * TIMEOUT"}},
+		pkg:   "./test/airflow", test: "^TestDagRunThatTakesTooLong$",
+	},
+	{
 		name: "airflow-retries-data-failures", what: "Airflow tries again what broke a rule of the data",
 		edits: []edit{{"cmd/cauce/airflow/dag.py.tmpl", "FINAL = {2, 3, 4}", "FINAL = {2}"}},
 		pkg:   "./test/airflow", test: "^TestDagOfABatch$",
