@@ -54,6 +54,8 @@ const (
 	DayComplete   = "complete"
 	DayIncomplete = "incomplete"      // ids are missing that the source has, or may have
 	DaySoFar      = "complete so far" // today, or the last day of a series whose last id came in a stream: more may have come behind it
+	// DayFrom: the first day of a series whose first id came in a stream, which may have begun in the middle of the day.
+	DayFrom = "complete from its first id on"
 )
 
 // DayLedger is the statement about one series on one day.
@@ -210,16 +212,23 @@ func (l *Lake) tableGaps(ctx context.Context, t *pipeline.Table, snap *delta.Sna
 		torn[key{h.Series, h.FromDay}], torn[key{h.Series, h.ToDay}] = true, true
 	}
 	r.Holes = append(r.Holes, holes...)
-	// Where a day ends is told by an id behind it, or by the file that the last one stands in.
-	last := map[string]pipeline.LedgerRange{}
+	// Where a day begins and ends is told by an id before or behind it, or by the file that its own first or last one stands in.
+	first, last := map[string]pipeline.LedgerRange{}, map[string]pipeline.LedgerRange{}
 	for _, g := range ranges {
 		if l, ok := last[g.Series]; !ok || g.To > l.To {
 			last[g.Series] = g
 		}
+		if f, ok := first[g.Series]; !ok || g.From < f.From {
+			first[g.Series] = g
+		}
 	}
-	open := map[key]bool{}
+	inFile := func(p pipeline.LedgerPlace) bool { return strings.HasPrefix(p.Origin, "f:") }
+	begun, open := map[key]bool{}, map[key]bool{}
 	for series, g := range last {
-		open[key{series, g.Day}] = !slices.ContainsFunc(g.ToPlaces, func(p pipeline.LedgerPlace) bool { return strings.HasPrefix(p.Origin, "f:") })
+		open[key{series, g.Day}] = !slices.ContainsFunc(g.ToPlaces, inFile)
+	}
+	for series, g := range first { // ids count from 0 or from 1
+		begun[key{series, g.Day}] = g.From > 1 && !slices.ContainsFunc(g.FromPlaces, inFile)
 	}
 	today := l.now().In(t.Timezone).Format(time.DateOnly)
 	for _, d := range days {
@@ -234,6 +243,8 @@ func (l *Lake) tableGaps(ctx context.Context, t *pipeline.Table, snap *delta.Sna
 			s.State = DayIncomplete
 		case d.Day >= today, open[k]:
 			s.State = DaySoFar
+		case begun[k]:
+			s.State = DayFrom
 		}
 		s.Statement = s.say(t.Ledger.Unit)
 		r.Days = append(r.Days, s)

@@ -173,6 +173,37 @@ func TestLedgerOfADayWithAnOpenEnd(t *testing.T) {
 	equal(t, "it goes on", said(), []string{"2024-08-18 BTC: complete, 2 trades, ids 1..2", "2024-08-18 ETH: complete, 2 trades, ids 1..2", "2024-08-19 BTC: complete so far, 1 trades, ids 3..3"})
 }
 
+// The first day of a series begins with the first id of its file. A stream may have begun at noon, and what came before then is
+// missing, unless ids begin there.
+func TestLedgerOfADayWithAnOpenBegin(t *testing.T) {
+	w := newWorld(t, ledgerLake)
+	w.put("a.csv", 0, "symbol,n,price,time", "ETH,70,1,2024-08-18T10:00:00Z", "ETH,71,1,2024-08-19T10:00:00Z")
+	w.batch(ingest.BatchOptions{})
+	s := &partitioned{}
+	trade := func(symbol string, id int64, at string) {
+		day, err := time.Parse(time.RFC3339, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.add(0, fmt.Sprintf(`{"s":"%s","t":%d,"p":"1","T":%d}`, symbol, id, day.UnixMilli()))
+	}
+	trade("BTC", 7000, "2024-08-18T12:00:00Z")
+	trade("BTC", 7001, "2024-08-19T00:00:01Z")
+	trade("BTC", 7002, "2024-08-20T00:00:01Z")
+	trade("NEW", 1, "2024-08-18T12:00:00Z")
+	trade("NEW", 2, "2024-08-19T12:00:00Z")
+	if _, err := w.stream(s, ingest.StreamOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	of := func(o ingest.GapsOptions) []string { return statements(w.gaps(o)) }
+	equal(t, "BTC", of(ingest.GapsOptions{Series: "BTC"}), []string{
+		"2024-08-18 BTC: complete from its first id on, 1 trades, ids 7000..7000", "2024-08-19 BTC: complete, 1 trades, ids 7001..7001", "2024-08-20 BTC: complete so far, 1 trades, ids 7002..7002",
+	})
+	equal(t, "BTC, later", of(ingest.GapsOptions{Series: "BTC", Since: "2024-08-19"}), []string{"2024-08-19 BTC: complete, 1 trades, ids 7001..7001", "2024-08-20 BTC: complete so far, 1 trades, ids 7002..7002"})
+	equal(t, "ETH", of(ingest.GapsOptions{Series: "ETH"}), []string{"2024-08-18 ETH: complete, 1 trades, ids 70..70", "2024-08-19 ETH: complete, 1 trades, ids 71..71"})
+	equal(t, "NEW", of(ingest.GapsOptions{Series: "NEW"}), []string{"2024-08-18 NEW: complete, 1 trades, ids 1..1", "2024-08-19 NEW: complete so far, 1 trades, ids 2..2"})
+}
+
 func TestLedgerNamesHolesAndTheirOwners(t *testing.T) {
 	w := newWorld(t, ledgerLake)
 	if r := w.gaps(ingest.GapsOptions{}); r.Tables[0].Version != -1 || r.Missing != 0 {

@@ -3,6 +3,11 @@ package main
 // faults are the ways in which the program is broken, one at a time.
 var faults = []fault{
 	{
+		name: "days-begin-with-their-stream", what: "the ledger calls a day complete of which a stream has seen the afternoon alone",
+		edits: []edit{{"ingest/ledger.go", "begun[key{series, g.Day}] = g.From > 1 &&", "begun[key{series, g.Day}] = g.From < 0 &&"}},
+		pkg:   "./ingest", test: "^TestLedgerOfADayWithAnOpenBegin$",
+	},
+	{
 		name: "copy-of-two-moments", what: "a copy beside a run has the run's rows and not what it refused",
 		edits: []edit{{"ingest/copy.go", "\t\tif !moved {\n", "\t\tif moved || !moved {\n"}, {"ingest/copy.go", "\t\t\tif last != v {\n", "\t\t\tif v < 0 && last != v {\n"}},
 		pkg:   "./ingest", test: "^TestCopyBesideARunKeepsWhatItRefuses$",
