@@ -100,7 +100,7 @@ Recipients may read older versions and the change feed, in which rows stand that
 				shareRow
 				Profile  string `json:"profile"`
 				Endpoint string `json:"endpoint"`
-			}{rowOf(made, now), output, endpoint}, func(w io.Writer) error {
+			}{rowOf(l, made, now), output, endpoint}, func(w io.Writer) error {
 				until := "it never expires"
 				if !made.Expires.IsZero() {
 					until = "it expires " + made.Expires.Format(time.RFC3339)
@@ -130,7 +130,7 @@ func recipientOf(l *pipeline.Lake, share string, tables []string) (sharing.Recip
 	who := sharing.Recipient{Share: share, History: true}
 	decl := l.Share(share)
 	if decl != nil {
-		who.Share, who.History = decl.Name, decl.History
+		who.Share, who.History, who.Declared = decl.Name, decl.History, true
 	}
 	for _, name := range tables {
 		t := l.Table(name)
@@ -191,11 +191,14 @@ type shareRow struct {
 	History bool       `json:"history"`
 	Created time.Time  `json:"created"`
 	Expires *time.Time `json:"expires"`
-	State   string     `json:"state"` // good or expired
+	State   string     `json:"state"` // good, expired, or undeclared: the lake file no longer has the share
 }
 
-func rowOf(r sharing.Recipient, now time.Time) shareRow {
+func rowOf(l *pipeline.Lake, r sharing.Recipient, now time.Time) shareRow {
 	row := shareRow{ID: r.ID, Share: r.Share, Tables: append([]string{}, r.Tables...), History: r.History, Created: r.Created, State: "good"}
+	if r.Declared && l.Share(r.Share) == nil {
+		row.State = "undeclared"
+	}
 	if !r.Expires.IsZero() {
 		row.Expires = &r.Expires
 		if !now.Before(r.Expires) {
@@ -226,7 +229,7 @@ func newShareList(a *app) *cobra.Command {
 			now := time.Now()
 			rows := []shareRow{}
 			for _, r := range all {
-				rows = append(rows, rowOf(r, now))
+				rows = append(rows, rowOf(l, r, now))
 			}
 			return a.print(struct {
 				Recipients []shareRow `json:"recipients"`

@@ -417,6 +417,45 @@ func TestBroker(t *testing.T) {
 		fetch(t, s, 7)
 	})
 
+	// What one batch may have is the topic's to say: a message that it takes is sent, and many small ones are no large one.
+	t.Run("message sizes", func(t *testing.T) {
+		noise := rand.NewChaCha8([32]byte{1}) // what cannot be compressed
+		for _, tc := range []struct {
+			max, messages, size int
+			refused             string
+		}{
+			{max: 3_000_000, messages: 1, size: 2_000_000},
+			{max: 100_000, messages: 3000, size: 1000},
+			{max: 100_000, messages: 1, size: 200_000, refused: "larger than the topic takes (max.message.bytes)"},
+		} {
+			name := "t" + strconv.FormatUint(rand.Uint64(), 36)
+			if err := b.CreateTopic(ctx, name, 1, map[string]string{"max.message.bytes": strconv.Itoa(tc.max)}); err != nil {
+				t.Fatal(err)
+			}
+			sink, err := kafka.NewSink(ctx, c, name, kafka.SinkOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range tc.messages {
+				value := make([]byte, tc.size)
+				_, _ = noise.Read(value)
+				if err := sink.Publish(ctx, []byte("k"), strconv.Itoa(i), value); err != nil {
+					break // Flush says so, too
+				}
+			}
+			err = sink.Flush(ctx)
+			switch {
+			case tc.refused != "":
+				if err == nil || !strings.Contains(err.Error(), tc.refused) || !kafka.Permanent(err) {
+					t.Errorf("a message of %d bytes, where the topic takes %d: %v", tc.size, tc.max, err)
+				}
+			case err != nil || sink.Acked() != int64(tc.messages):
+				t.Errorf("%d of %d messages of %d bytes, where the topic takes %d: %v", sink.Acked(), tc.messages, tc.size, tc.max, err)
+			}
+			_ = sink.Close() // the refusal again
+		}
+	})
+
 	t.Run("replaced", func(t *testing.T) {
 		name := topic(t, 1)
 		publish(t, c, name, 0, 20)

@@ -26,13 +26,15 @@ const (
 // Recipient is somebody who was given a token. The token itself is kept nowhere: it is random and long, so its SHA-256
 // says nothing about it.
 type Recipient struct {
-	ID      string    `json:"id"`
-	Share   string    `json:"share"`
-	Tables  []string  `json:"tables,omitempty"` // none: all that the share has
-	History bool      `json:"history"`          // older versions and the change feed may be read
-	Created time.Time `json:"created"`
-	Expires time.Time `json:"expires,omitzero"` // zero: never
-	Hash    string    `json:"token_sha256"`     // hexadecimal
+	ID      string   `json:"id"`
+	Share   string   `json:"share"`
+	Tables  []string `json:"tables,omitempty"` // none: all that the share has
+	History bool     `json:"history"`          // older versions and the change feed may be read
+	// Declared tells that the lake file said what the share has. Where it no longer does, nothing is left to read.
+	Declared bool      `json:"declared,omitempty"`
+	Created  time.Time `json:"created"`
+	Expires  time.Time `json:"expires,omitzero"` // zero: never
+	Hash     string    `json:"token_sha256"`     // hexadecimal
 }
 
 func (r *Recipient) expired(now time.Time) bool { return !r.Expires.IsZero() && !now.Before(r.Expires) }

@@ -266,7 +266,11 @@ type shared struct {
 func (s *Server) tables(who *Recipient) []shared {
 	history := who.History
 	names := who.Tables
-	if decl := s.o.Lake.Share(who.Share); decl != nil {
+	decl := s.o.Lake.Share(who.Share)
+	if decl == nil && who.Declared {
+		return nil // a share that is gone is not one without bounds
+	}
+	if decl != nil {
 		history = history && decl.History
 		if len(names) == 0 {
 			names = decl.Tables

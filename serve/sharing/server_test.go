@@ -276,6 +276,9 @@ func TestTablesOfARecipient(t *testing.T) {
 		{Recipient{Share: "free", Tables: []string{"quarantine"}}, []string{"quarantine"}},
 		{Recipient{Share: "narrow"}, []string{"later"}},
 		{Recipient{Share: "narrow", Tables: []string{"events"}}, []string{}}, // the lake file no longer shares it
+		{Recipient{Share: "narrow", Declared: true}, []string{"later"}},
+		{Recipient{Share: "gone", Declared: true}, []string{}}, // the lake file no longer has the share
+		{Recipient{Share: "gone", Declared: true, Tables: []string{"later"}}, []string{}},
 	} {
 		_, token := f.recipient(c.who)
 		if got := names(token, c.who.Share); !slices.Equal(got, c.want) {

@@ -3,6 +3,11 @@ package main
 // faults are the ways in which the program is broken, one at a time.
 var faults = []fault{
 	{
+		name: "removed-share-has-every-table", what: "recipients of a share that was taken out of the lake file read every table",
+		edits: []edit{{"serve/sharing/server.go", "if decl == nil && who.Declared {", "if decl != nil && who.Share == \"\" {"}},
+		pkg:   "./serve/sharing", test: "^TestTablesOfARecipient$",
+	},
+	{
 		name: "days-begin-with-their-stream", what: "the ledger calls a day complete of which a stream has seen the afternoon alone",
 		edits: []edit{{"ingest/ledger.go", "begun[key{series, g.Day}] = g.From > 1 &&", "begun[key{series, g.Day}] = g.From < 0 &&"}},
 		pkg:   "./ingest", test: "^TestLedgerOfADayWithAnOpenBegin$",
