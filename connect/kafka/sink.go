@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"sync/atomic"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -50,6 +52,20 @@ func NewSink(ctx context.Context, c Config, topic string, o SinkOptions) (*Sink,
 	if o.InFlightBytesMax <= 0 {
 		o.InFlightBytesMax = 64 << 20
 	}
+	_, adm, err := admin(c)
+	if err != nil {
+		return nil, err
+	}
+	defer adm.Close()
+	short, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if _, err := describe(short, c, adm, topic); err != nil {
+		return nil, fmt.Errorf("topic %s: %w", topic, err)
+	}
+	batch, err := batchBytesMax(short, c, adm, topic)
+	if err != nil {
+		return nil, fmt.Errorf("topic %s: %w", topic, err)
+	}
 	opts, err := c.options()
 	if err != nil {
 		return nil, err
@@ -59,6 +75,7 @@ func NewSink(ctx context.Context, c Config, topic string, o SinkOptions) (*Sink,
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		// Publish bounds what is in flight; the client's own bound must not make it wait.
 		kgo.MaxBufferedRecords(2*o.InFlightMax),
+		kgo.ProducerBatchMaxBytes(batch),
 		kgo.WithCompressor(new(lz4Blocks)),
 		// The same hash as the Java client's, so that a key has one partition whoever publishes it.
 		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)),
@@ -70,19 +87,38 @@ func NewSink(ctx context.Context, c Config, topic string, o SinkOptions) (*Sink,
 		return nil, fmt.Errorf("kafka: %w", err)
 	}
 	s := &Sink{c: c, topic: topic, o: o, cl: cl}
-	_, adm, err := admin(c)
-	if err != nil {
-		cl.Close()
-		return nil, err
-	}
-	defer adm.Close()
-	short, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	if _, err := describe(short, c, adm, topic); err != nil {
-		cl.Close()
-		return nil, fmt.Errorf("topic %s: %w", topic, err)
-	}
 	return s, nil
+}
+
+// Bounds of what a batch of messages may have: where the topic does not say, and whatever it says.
+const (
+	batchBytesDefault = 1_000_012
+	batchBytesLeast   = 512
+	batchBytesMost    = 64 << 20
+)
+
+// batchBytesMax is what the topic takes as one batch of messages. The broker refuses a larger one for good, whatever its messages
+// have, and the client one message that is larger. A role that may not look at it gets Kafka's default.
+func batchBytesMax(ctx context.Context, c Config, adm *kadm.Client, topic string) (int32, error) {
+	limit := int64(batchBytesDefault)
+	err := patiently(ctx, func() error {
+		topics, err := adm.DescribeTopicConfigs(ctx, topic)
+		if err != nil {
+			return explain(c, err)
+		}
+		for _, t := range topics {
+			for _, kv := range t.Configs {
+				if n, err := strconv.ParseInt(kv.MaybeValue(), 10, 64); err == nil && kv.Key == "max.message.bytes" {
+					limit = n
+				}
+			}
+		}
+		return nil
+	})
+	if errors.Is(err, ErrUnavailable) {
+		return 0, err
+	}
+	return int32(max(batchBytesLeast, min(limit, batchBytesMost))), nil
 }
 
 // Publish hands over one message and returns as soon as there is room among those in flight; ctx bounds that wait and
@@ -151,7 +187,7 @@ func (s *Sink) fail(err error) {
 		return
 	}
 	if errors.Is(err, kerr.MessageTooLarge) {
-		err = fmt.Errorf("a message is larger than the broker takes (max.message.bytes): %w", err)
+		err = fmt.Errorf("a message is larger than the topic takes (max.message.bytes): %w", err)
 	}
 	s.failed = fmt.Errorf("topic %s: %w", s.topic, explain(s.c, err))
 }

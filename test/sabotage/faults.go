@@ -3,6 +3,11 @@ package main
 // faults are the ways in which the program is broken, one at a time.
 var faults = []fault{
 	{
+		name: "batches-of-any-topic", what: "a producer ends with small messages where a topic takes smaller batches than others, and with large ones where it takes them",
+		edits: []edit{{"connect/kafka/sink.go", "kgo.ProducerBatchMaxBytes(batch)", "kgo.ProducerBatchMaxBytes(max(batch, batchBytesDefault)), kgo.ProducerBatchMaxBytes(batchBytesDefault)"}},
+		pkg:   "./connect/kafka", test: "^TestBroker$/^message_sizes$",
+	},
+	{
 		name: "removed-share-has-every-table", what: "recipients of a share that was taken out of the lake file read every table",
 		edits: []edit{{"serve/sharing/server.go", "if decl == nil && who.Declared {", "if decl != nil && who.Share == \"\" {"}},
 		pkg:   "./serve/sharing", test: "^TestTablesOfARecipient$",
