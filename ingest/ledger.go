@@ -53,7 +53,7 @@ type TableLedger struct {
 const (
 	DayComplete   = "complete"
 	DayIncomplete = "incomplete"      // ids are missing that the source has, or may have
-	DaySoFar      = "complete so far" // today, or the last day of a series whose last id came in a stream: more may have come behind it
+	DaySoFar      = "complete so far" // today, or the last day of a series whose last id came in a stream, or has records behind it that are in quarantine
 	// DayFrom: the first day of a series whose first id came in a stream, which may have begun in the middle of the day.
 	DayFrom = "complete from its first id on"
 )
@@ -128,20 +128,19 @@ func (l *Lake) Gaps(ctx context.Context, o GapsOptions) (*GapsReport, error) {
 			return nil, &UsageError{fmt.Sprintf("%q is no day; write it as 2024-08-20", o.Since)}
 		}
 	}
-	counts, err := l.quarantineCounts(ctx)
-	if err != nil {
-		return nil, err
+	quarantined, waits := map[string]int64{}, map[string]int64{}
+	for q, err := range l.openRows(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		quarantined[q.Table]++
+		waits[q.Origin] = max(waits[q.Origin], q.Position)
 	}
 	for _, t := range l.lake.Tables {
 		if o.Table != "" && !strings.EqualFold(o.Table, t.Name) {
 			continue
 		}
-		tl := TableLedger{Table: t.Name, Version: -1, Ledger: t.Ledger != nil}
-		for _, c := range counts {
-			if c.Table == t.Name {
-				tl.Quarantined += c.Rows
-			}
-		}
+		tl := TableLedger{Table: t.Name, Version: -1, Ledger: t.Ledger != nil, Quarantined: quarantined[t.Name]}
 		snap, err := l.snapshot(ctx, t.Name)
 		if err != nil {
 			return nil, err
@@ -153,7 +152,7 @@ func (l *Lake) Gaps(ctx context.Context, o GapsOptions) (*GapsReport, error) {
 				return nil, err
 			}
 			if t.Ledger != nil {
-				if err := l.tableGaps(ctx, t, snap, o, asked, r); err != nil {
+				if err := l.tableGaps(ctx, t, snap, o, asked, waits, r); err != nil {
 					return nil, fmt.Errorf("table %s: %w", t.Name, err)
 				}
 			}
@@ -188,7 +187,8 @@ func (l *Lake) askedMarks(ctx context.Context, t *pipeline.Table, snap *delta.Sn
 	return asked, nil
 }
 
-func (l *Lake) tableGaps(ctx context.Context, t *pipeline.Table, snap *delta.Snapshot, o GapsOptions, asked []AskedMark, r *GapsReport) error {
+// tableGaps reads the ledger of one table. waits has the position of the last open record in quarantine, by origin.
+func (l *Lake) tableGaps(ctx context.Context, t *pipeline.Table, snap *delta.Snapshot, o GapsOptions, asked []AskedMark, waits map[string]int64, r *GapsReport) error {
 	engine, ok := l.engine.(LedgerEngine)
 	if !ok {
 		return fmt.Errorf("BUG: the engine %T reads no ledger", l.engine)
@@ -223,9 +223,10 @@ func (l *Lake) tableGaps(ctx context.Context, t *pipeline.Table, snap *delta.Sna
 		}
 	}
 	inFile := func(p pipeline.LedgerPlace) bool { return strings.HasPrefix(p.Origin, "f:") }
+	endsFile := func(p pipeline.LedgerPlace) bool { return inFile(p) && waits[p.Origin] <= p.Position } // what waits behind it may be more of the day
 	begun, open := map[key]bool{}, map[key]bool{}
 	for series, g := range last {
-		open[key{series, g.Day}] = !slices.ContainsFunc(g.ToPlaces, inFile)
+		open[key{series, g.Day}] = !slices.ContainsFunc(g.ToPlaces, endsFile)
 	}
 	for series, g := range first { // ids count from 0 or from 1
 		begun[key{series, g.Day}] = g.From > 1 && !slices.ContainsFunc(g.FromPlaces, inFile)

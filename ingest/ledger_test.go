@@ -173,6 +173,26 @@ func TestLedgerOfADayWithAnOpenEnd(t *testing.T) {
 	equal(t, "it goes on", said(), []string{"2024-08-18 BTC: complete, 2 trades, ids 1..2", "2024-08-18 ETH: complete, 2 trades, ids 1..2", "2024-08-19 BTC: complete so far, 1 trades, ids 3..3"})
 }
 
+// What a file has behind the last id of a series, and is in quarantine, may be the last ids of the day.
+func TestLedgerOfADayWhoseEndIsInQuarantine(t *testing.T) {
+	w := newWorld(t, ledgerLake)
+	w.put("a.csv", 0, "symbol,n,price,time", "BTC,1,1,2024-08-18T10:00:00Z", "BTC,2,-1,2024-08-18T11:00:00Z", "ETH,1,1,2024-08-18T10:00:00Z")
+	w.put("b.csv", 0, "symbol,n,price,time", "XRP,1,-1,2024-08-18T10:00:00Z", "XRP,2,1,2024-08-18T11:00:00Z")
+	w.batch(ingest.BatchOptions{})
+	r := w.gaps(ingest.GapsOptions{})
+	equal(t, "statements", statements(r), []string{
+		"2024-08-18 BTC: complete so far, 1 trades, ids 1..1", "2024-08-18 ETH: complete, 1 trades, ids 1..1", "2024-08-18 XRP: complete, 1 trades, ids 2..2",
+	})
+	if n := r.Tables[0].Quarantined; n != 2 {
+		t.Errorf("%d quarantined", n)
+	}
+	w.put("c.csv", 0, "symbol,n,price,time", "BTC,3,1,2024-08-19T10:00:00Z")
+	w.batch(ingest.BatchOptions{})
+	equal(t, "a later id", statements(w.gaps(ingest.GapsOptions{Series: "BTC"})), []string{
+		"2024-08-18 BTC: incomplete, 1 trades, ids 1..1, 1 missing", "2024-08-19 BTC: incomplete, 1 trades, ids 3..3, some missing before the first",
+	})
+}
+
 // The first day of a series begins with the first id of its file. A stream may have begun at noon, and what came before then is
 // missing, unless ids begin there.
 func TestLedgerOfADayWithAnOpenBegin(t *testing.T) {

@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"errors"
+	"iter"
 	"time"
 
 	"github.com/cauce-data/cauce/delta"
@@ -218,18 +219,11 @@ func describe(t *TableStatus, s *delta.Snapshot) {
 
 // quarantineCounts counts the open rows by table, source and rule.
 func (l *Lake) quarantineCounts(ctx context.Context) ([]QuarantineCount, error) {
-	j := l.newJudge()
 	var out []QuarantineCount
 	at := map[QuarantineCount]int{}
-	for r, err := range l.quarantineRows(ctx, judgedColumns...) {
+	for r, err := range l.openRows(ctx) {
 		if err != nil {
 			return nil, err
-		}
-		if err := j.judge(ctx, r); err != nil {
-			return nil, err
-		}
-		if r.State != StateOpen {
-			continue
 		}
 		c := QuarantineCount{Table: r.Table, Source: r.Source, Rule: r.Rule}
 		i, ok := at[c]
@@ -241,4 +235,23 @@ func (l *Lake) quarantineCounts(ctx context.Context) ([]QuarantineCount, error) 
 		out[i].Rows++
 	}
 	return out, nil
+}
+
+// openRows reads the open rows of quarantine, of which judgedColumns alone are set.
+func (l *Lake) openRows(ctx context.Context) iter.Seq2[*QuarantineRow, error] {
+	return func(yield func(*QuarantineRow, error) bool) {
+		j := l.newJudge()
+		for r, err := range l.quarantineRows(ctx, judgedColumns...) {
+			if err == nil {
+				err = j.judge(ctx, r)
+			}
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if r.State == StateOpen && !yield(r, nil) {
+				return
+			}
+		}
+	}
 }

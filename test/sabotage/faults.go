@@ -3,6 +3,11 @@ package main
 // faults are the ways in which the program is broken, one at a time.
 var faults = []fault{
 	{
+		name: "days-end-before-quarantine", what: "the ledger calls a day complete whose last ids are in quarantine",
+		edits: []edit{{"ingest/ledger.go", "return inFile(p) && waits[p.Origin] <= p.Position }", "return inFile(p) }"}},
+		pkg:   "./ingest", test: "^TestLedgerOfADayWhoseEndIsInQuarantine$",
+	},
+	{
 		name: "batches-of-any-topic", what: "a producer ends with small messages where a topic takes smaller batches than others, and with large ones where it takes them",
 		edits: []edit{{"connect/kafka/sink.go", "kgo.ProducerBatchMaxBytes(batch)", "kgo.ProducerBatchMaxBytes(max(batch, batchBytesDefault)), kgo.ProducerBatchMaxBytes(batchBytesDefault)"}},
 		pkg:   "./connect/kafka", test: "^TestBroker$/^message_sizes$",
