@@ -3,6 +3,11 @@ package main
 // faults are the ways in which the program is broken, one at a time.
 var faults = []fault{
 	{
+		name: "spark-counts-losses-of-a-lifetime", what: "a stream on Spark ends when other runs were faster twenty times in its life",
+		edits: []edit{{"engine/spark/driver/stream.py", "lost = 1 if report[\"epochs\"] > before else lost + 1", "lost = lost + 1"}},
+		pkg:   "./test/spark", test: "^TestStreamOutlivesRunsThatAreFaster$",
+	},
+	{
 		name: "days-end-before-quarantine", what: "the ledger calls a day complete whose last ids are in quarantine",
 		edits: []edit{{"ingest/ledger.go", "return inFile(p) && waits[p.Origin] <= p.Position }", "return inFile(p) }"}},
 		pkg:   "./ingest", test: "^TestLedgerOfADayWhoseEndIsInQuarantine$",

@@ -190,6 +190,52 @@ func TestCharactersAreShownAlikeInTheDriver(t *testing.T) {
 	}
 }
 
+// A stream on Spark goes on however often another run was faster in its life, as long as it commits in between; one that loses
+// time and again ends with the exit code of a conflict.
+func TestStreamOutlivesRunsThatAreFaster(t *testing.T) {
+	var got []string
+	inDriver(t, `app = {"source": {"name": "live"}, "stream": {}}
+sys.argv = ["driver.py", "app.json"]
+driver.watch = lambda query, report: None
+
+class Query:
+    isActive = False
+    def __init__(self, run):
+        self.run = run
+    def awaitTermination(self, seconds):
+        runs.append(self.run)
+        for _ in range(commits):
+            self.run.committed(Table, {**dict.fromkeys(driver.COUNTS, 1), "warned": {}})
+        if len(runs) > 60:
+            return True
+        self.run.error = driver.Moved("another one has the epoch")
+        raise self.run.error
+
+class Table:
+    name, version = "trades", 7
+
+class Stream:
+    error = None
+    def __init__(self, spark, app):
+        pass
+    def start(self, available_now):
+        return Query(self)
+
+driver.Stream = Stream
+out = []
+for commits in (1, 0):
+    runs = []
+    try:
+        driver.stream(None, app)
+        out.append(f"ended after {len(runs)}")
+    except driver.Conflict:
+        out.append(f"lost after {len(runs)}")
+print(json.dumps(out))`, nil, &got)
+	if want := []string{"ended after 61", "lost after 20"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 // inDriver runs a program of Python beside the driver's code, with a value as JSON on its standard input and another on its
 // standard output.
 func inDriver(t *testing.T, program string, in, out any) {

@@ -333,8 +333,9 @@ def stream(spark, app):
         report["version"] = table.version
         add_counts(report, counts, table.name)
 
-    for lost in range(CONFLICT_TRIES):
-        run = None
+    lost = 0  # how often another run was faster since the last commit
+    while lost < CONFLICT_TRIES:
+        run, before = None, report["epochs"]
         try:
             run = Stream(spark, app)
             run.committed = committed
@@ -357,6 +358,7 @@ def stream(spark, app):
             cause = run.error if run is not None and run.error is not None else e
             if isinstance(cause, (Moved, Conflict)):
                 print(f"cauce: another run of the source was faster; going on behind it: {cause}", file=sys.stderr, flush=True)
+                lost = 1 if report["epochs"] > before else lost + 1
                 continue
             if run is not None and re.search("DATA_LOSS|OffsetOutOfRange|data may have been lost", str(cause)):
                 run.topic.seek(run.open(spark)[2].positions)  # names the gap
