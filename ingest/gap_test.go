@@ -2,6 +2,7 @@ package ingest_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -352,6 +353,30 @@ func TestMessageTimesBeyondTheCalendar(t *testing.T) {
 			if _, n, err := w.read(l, false); err != nil || n != want {
 				t.Errorf("%v: %d rows, %v", at.UTC(), n, err)
 			}
+		}
+	}
+}
+
+// Neither does one that no line of JSON can hold end the archive of raw messages, or keep quarantine from being shown.
+func TestArchivedTimesBeyondTheCalendar(t *testing.T) {
+	for _, at := range []time.Time{time.UnixMilli(1724148000000000), time.UnixMilli(-90000000000000), time.UnixMilli(1 << 62)} {
+		w := newWorld(t, strings.Replace(keyless, "    topic: trades\n", "    topic: trades\n    archive: true\n", 1))
+		l := newLogs(1)
+		l.publish(0, "a", "b")
+		l.parts[0].records[1].Time = at
+		l.parts[0].records[1].Value = []byte("no json")
+		if _, n, err := w.read(l, false); err != nil || n != 2 {
+			t.Errorf("%v: %d rows, %v", at.UTC(), n, err)
+		}
+		q := w.quarantine(ingest.QuarantineFilter{})
+		if len(q) != 1 {
+			t.Fatalf("%v: %d rows in quarantine", at.UTC(), len(q))
+		}
+		if _, err := json.Marshal(q); err != nil {
+			t.Errorf("%v: %v", at.UTC(), err)
+		}
+		if _, err := w.QuarantineRetry(t.Context(), ingest.QuarantineFilter{}, false); err != nil {
+			t.Errorf("%v: retry: %v", at.UTC(), err)
 		}
 	}
 }

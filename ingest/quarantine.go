@@ -73,9 +73,13 @@ type QuarantineRow struct {
 	State         string     `json:"state"`
 }
 
-// MarshalJSON leaves out of a file's record what only a stream's has, and nothing of that: 0 is a partition and an offset.
+// MarshalJSON leaves out of a file's record what only a stream's has, and nothing of that: 0 is a partition and an offset. A
+// message's time of which JSON has no text is left out, too.
 func (r QuarantineRow) MarshalJSON() ([]byte, error) {
 	type row QuarantineRow
+	if r.MessageTime != nil && markTime(*r.MessageTime).IsZero() {
+		r.MessageTime = nil
+	}
 	if r.Topic == "" {
 		return json.Marshal(row(r))
 	}

@@ -26,7 +26,7 @@ type RawMessage struct {
 	Topic     string    `json:"topic"`
 	Partition int32     `json:"partition"`
 	Offset    int64     `json:"offset"`
-	Time      time.Time `json:"time"`
+	Time      time.Time `json:"time"` // the year 1 where it is one that JSON has no text for
 	// Key is the message's key where it is text, KeyBytes any other; neither for a message without one.
 	Key      string `json:"key,omitempty"`
 	KeyBytes []byte `json:"key_bytes,omitzero"` // base64
@@ -51,7 +51,7 @@ func newRawArchive() *rawArchive {
 func (a *rawArchive) add(recs []pipeline.Record) error {
 	for i := range recs {
 		r := &recs[i]
-		m := RawMessage{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Time: r.Time.UTC()}
+		m := RawMessage{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Time: markTime(r.Time).UTC()}
 		if len(r.Key) > 0 && utf8.Valid(r.Key) {
 			m.Key = string(r.Key)
 		} else {

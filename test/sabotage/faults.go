@@ -3,6 +3,16 @@ package main
 // faults are the ways in which the program is broken, one at a time.
 var faults = []fault{
 	{
+		name: "archive-of-odd-times", what: "a message that is stamped with a time beyond the year 9999 stops a stream that keeps its messages",
+		edits: []edit{{"ingest/rawarchive.go", "markTime(r.Time).UTC()", "r.Time.UTC()"}},
+		pkg:   "./ingest", test: "^TestArchivedTimesBeyondTheCalendar$",
+	},
+	{
+		name: "quarantine-of-odd-times", what: "a message that is stamped with a time beyond the year 9999 keeps quarantine from being shown as JSON",
+		edits: []edit{{"ingest/quarantine.go", "markTime(*r.MessageTime).IsZero()", "r.MessageTime.IsZero()"}},
+		pkg:   "./ingest", test: "^TestArchivedTimesBeyondTheCalendar$",
+	},
+	{
 		name: "spark-counts-losses-of-a-lifetime", what: "a stream on Spark ends when other runs were faster twenty times in its life",
 		edits: []edit{{"engine/spark/driver/stream.py", "lost = 1 if report[\"epochs\"] > before else lost + 1", "lost = lost + 1"}},
 		pkg:   "./test/spark", test: "^TestStreamOutlivesRunsThatAreFaster$",
