@@ -172,7 +172,7 @@ func (b *builder) build(v *value) {
 				switch {
 				case strings.EqualFold(o.Name, t.Name):
 					b.r.errorf(e.at, "names ignore case", "table %s is declared twice", t.Name)
-				case o.Location == t.Location || strings.HasPrefix(t.Location, o.Location+"/") || strings.HasPrefix(o.Location, t.Location+"/"):
+				case shareFolder(o.Location, t.Location):
 					b.r.errorf(e.at, "give one of them another location", "tables %s and %s share the folder %s", o.Name, t.Name, t.Location)
 				}
 			}
@@ -293,6 +293,11 @@ func storageURL(text, dir string) (string, error) {
 	return (&url.URL{Scheme: "file", Path: filepath.ToSlash(filepath.Clean(rest))}).String(), nil
 }
 
+// shareFolder tells whether two folders are one, or one lies in the other.
+func shareFolder(a, b string) bool {
+	return strings.HasPrefix(a+"/", b+"/") || strings.HasPrefix(b+"/", a+"/")
+}
+
 var identifier = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]*$`)
 
 func (b *builder) name(e entry, what string) {
@@ -318,7 +323,8 @@ func (b *builder) table(e entry) *Table {
 			b.r.errorf(l.at, "it must be a folder below the storage root, such as processed/events", "location %s", strconv.Quote(clip(l.shown)))
 		}
 	}
-	if top, rest, _ := strings.Cut(t.Location, "/"); top == "raw" || top == "processed" && (rest == "quarantine" || rest == "_progress") {
+	// Neither in them nor above them: VACUUM of a table deletes what lies in its folder and is not its own.
+	if slices.ContainsFunc([]string{"raw", "processed/quarantine", "processed/_progress"}, func(own string) bool { return shareFolder(t.Location, own) }) {
 		at := e.at
 		if l := v.get("location"); l != nil {
 			at = l.at
