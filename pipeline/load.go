@@ -812,7 +812,7 @@ func (b *builder) compileSource(s *Source, e entry) {
 	before := len(b.r.diags)
 	p := &Plan{Source: s, Table: t}
 	sc := scope{raw: true, source: s, table: t}
-	if s.Kind == KindFiles && s.CSV.Header == HeaderFalse {
+	if s.Kind == KindFiles && s.CSV.Header == HeaderFalse && len(s.CSV.Columns) > 0 { // else that is reported
 		sc.fields = append(slices.Clone(s.CSV.Columns), s.CSV.Optional...)
 	}
 	raw := map[string]bool{}

@@ -38,6 +38,11 @@ var faults = []fault{
 		pkg:   "./ingest", test: "^TestLedgerOfADayWithAnOpenBegin$",
 	},
 	{
+		name: "columns-without-columns", what: "a lake file whose csv.columns is an empty list ends the program",
+		edits: []edit{{"pipeline/load.go", "s.CSV.Header == HeaderFalse && len(s.CSV.Columns) > 0 {", "s.CSV.Header == HeaderFalse {"}},
+		pkg:   "./pipeline", test: "^TestLakeFiles$/^diagnostics$",
+	},
+	{
 		name: "table-around-quarantine", what: "a table may lie around the lake's own folders, whose files its VACUUM deletes",
 		edits: []edit{{"pipeline/load.go", "return shareFolder(t.Location, own) })", "return t.Location == own })"}},
 		pkg:   "./pipeline", test: "^TestLakeFiles$/^diagnostics$",
