@@ -597,10 +597,22 @@ func (b *builder) locations(s *Source, e entry) {
 			for _, t := range b.lake.Tables {
 				if strings.HasPrefix(i.text, t.Location+"/") {
 					b.r.errorf(i.at, "", "location %s lies in the folder of table %s", strconv.Quote(clip(i.shown)), t.Name)
+				} else if matchKey(i.text, t.dataFile()) {
+					b.r.errorf(i.at, "name a folder that holds no tables, such as raw/batch/**", "location %s matches the files of table %s: each run would read what the one before it wrote", strconv.Quote(clip(i.shown)), t.Name)
+					break // the other tables say the same
 				}
 			}
 		}
 	}
+}
+
+// dataFile is the key of a file as tables have them.
+func (t *Table) dataFile() string {
+	folder := t.Location
+	for _, c := range t.PartitionBy {
+		folder += "/" + c + "=x"
+	}
+	return folder + "/part-00000-01234567-89ab-cdef-0123-456789abcdef.c000.snappy.parquet"
 }
 
 func (b *builder) csv(v *value) CSV {

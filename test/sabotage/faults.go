@@ -38,6 +38,11 @@ var faults = []fault{
 		pkg:   "./ingest", test: "^TestLedgerOfADayWithAnOpenBegin$",
 	},
 	{
+		name: "sources-that-read-tables", what: "a source whose pattern matches the files of its own table takes them in, at each run",
+		edits: []edit{{"pipeline/load.go", "matchKey(i.text, t.dataFile()) {", "matchKey(i.text, t.Location) {"}},
+		pkg:   "./pipeline", test: "^TestLakeFiles$/^diagnostics$",
+	},
+	{
 		name: "columns-without-columns", what: "a lake file whose csv.columns is an empty list ends the program",
 		edits: []edit{{"pipeline/load.go", "s.CSV.Header == HeaderFalse && len(s.CSV.Columns) > 0 {", "s.CSV.Header == HeaderFalse {"}},
 		pkg:   "./pipeline", test: "^TestLakeFiles$/^diagnostics$",
