@@ -54,7 +54,8 @@ const (
 	DayComplete   = "complete"
 	DayIncomplete = "incomplete"      // ids are missing that the source has, or may have
 	DaySoFar      = "complete so far" // today, or the last day of a series whose last id came in a stream, or has records behind it that are in quarantine
-	// DayFrom: the first day of a series whose first id came in a stream, which may have begun in the middle of the day.
+	// DayFrom: the first day of a series whose first id came in a stream, which may have begun in the middle of the day, or has
+	// records before it that are in quarantine.
 	DayFrom = "complete from its first id on"
 )
 
@@ -128,13 +129,17 @@ func (l *Lake) Gaps(ctx context.Context, o GapsOptions) (*GapsReport, error) {
 			return nil, &UsageError{fmt.Sprintf("%q is no day; write it as 2024-08-20", o.Since)}
 		}
 	}
-	quarantined, waits := map[string]int64{}, map[string]int64{}
+	quarantined, waits := map[string]int64{}, map[string]positions{}
 	for q, err := range l.openRows(ctx) {
 		if err != nil {
 			return nil, err
 		}
 		quarantined[q.Table]++
-		waits[q.Origin] = max(waits[q.Origin], q.Position)
+		p, ok := waits[q.Origin]
+		if !ok {
+			p.first = q.Position
+		}
+		waits[q.Origin] = positions{min(p.first, q.Position), max(p.last, q.Position)}
 	}
 	for _, t := range l.lake.Tables {
 		if o.Table != "" && !strings.EqualFold(o.Table, t.Name) {
@@ -187,8 +192,11 @@ func (l *Lake) askedMarks(ctx context.Context, t *pipeline.Table, snap *delta.Sn
 	return asked, nil
 }
 
-// tableGaps reads the ledger of one table. waits has the position of the last open record in quarantine, by origin.
-func (l *Lake) tableGaps(ctx context.Context, t *pipeline.Table, snap *delta.Snapshot, o GapsOptions, asked []AskedMark, waits map[string]int64, r *GapsReport) error {
+// positions are the first and the last open record that an origin has in quarantine.
+type positions struct{ first, last int64 }
+
+// tableGaps reads the ledger of one table. waits has the open records of quarantine, by origin.
+func (l *Lake) tableGaps(ctx context.Context, t *pipeline.Table, snap *delta.Snapshot, o GapsOptions, asked []AskedMark, waits map[string]positions, r *GapsReport) error {
 	engine, ok := l.engine.(LedgerEngine)
 	if !ok {
 		return fmt.Errorf("BUG: the engine %T reads no ledger", l.engine)
@@ -223,13 +231,18 @@ func (l *Lake) tableGaps(ctx context.Context, t *pipeline.Table, snap *delta.Sna
 		}
 	}
 	inFile := func(p pipeline.LedgerPlace) bool { return strings.HasPrefix(p.Origin, "f:") }
-	endsFile := func(p pipeline.LedgerPlace) bool { return inFile(p) && waits[p.Origin] <= p.Position } // what waits behind it may be more of the day
+	// What waits before or behind it may be more of the day.
+	endsFile := func(p pipeline.LedgerPlace) bool { return inFile(p) && waits[p.Origin].last <= p.Position }
+	beginsFile := func(p pipeline.LedgerPlace) bool {
+		w, some := waits[p.Origin]
+		return inFile(p) && (!some || w.first >= p.Position)
+	}
 	begun, open := map[key]bool{}, map[key]bool{}
 	for series, g := range last {
 		open[key{series, g.Day}] = !slices.ContainsFunc(g.ToPlaces, endsFile)
 	}
 	for series, g := range first { // ids count from 0 or from 1
-		begun[key{series, g.Day}] = g.From > 1 && !slices.ContainsFunc(g.FromPlaces, inFile)
+		begun[key{series, g.Day}] = g.From > 1 && !slices.ContainsFunc(g.FromPlaces, beginsFile)
 	}
 	today := l.now().In(t.Timezone).Format(time.DateOnly)
 	for _, d := range days {

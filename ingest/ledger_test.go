@@ -173,7 +173,7 @@ func TestLedgerOfADayWithAnOpenEnd(t *testing.T) {
 	equal(t, "it goes on", said(), []string{"2024-08-18 BTC: complete, 2 trades, ids 1..2", "2024-08-18 ETH: complete, 2 trades, ids 1..2", "2024-08-19 BTC: complete so far, 1 trades, ids 3..3"})
 }
 
-// What a file has behind the last id of a series, and is in quarantine, may be the last ids of the day.
+// What a file has behind the last id of a series, or before the first, and is in quarantine, may be ids of that day.
 func TestLedgerOfADayWhoseEndIsInQuarantine(t *testing.T) {
 	w := newWorld(t, ledgerLake)
 	w.put("a.csv", 0, "symbol,n,price,time", "BTC,1,1,2024-08-18T10:00:00Z", "BTC,2,-1,2024-08-18T11:00:00Z", "ETH,1,1,2024-08-18T10:00:00Z")
@@ -181,7 +181,7 @@ func TestLedgerOfADayWhoseEndIsInQuarantine(t *testing.T) {
 	w.batch(ingest.BatchOptions{})
 	r := w.gaps(ingest.GapsOptions{})
 	equal(t, "statements", statements(r), []string{
-		"2024-08-18 BTC: complete so far, 1 trades, ids 1..1", "2024-08-18 ETH: complete, 1 trades, ids 1..1", "2024-08-18 XRP: complete, 1 trades, ids 2..2",
+		"2024-08-18 BTC: complete so far, 1 trades, ids 1..1", "2024-08-18 ETH: complete, 1 trades, ids 1..1", "2024-08-18 XRP: complete from its first id on, 1 trades, ids 2..2",
 	})
 	if n := r.Tables[0].Quarantined; n != 2 {
 		t.Errorf("%d quarantined", n)
@@ -248,7 +248,7 @@ func TestLedgerNamesHolesAndTheirOwners(t *testing.T) {
 	equal(t, "holes", holesText(r), []string{"BTC 3-3 source", "BTC 5-5 ours", "BTC 9-9 ours", "BTC 11-12 ours"})
 	equal(t, "statements", statements(r), []string{
 		"2024-08-19 BTC: incomplete, 4 trades, ids 1..6, 1 missing, 1 ids that the source itself lacks",
-		"2024-08-19 ETH: complete, 2 trades, ids 10..11",
+		"2024-08-19 ETH: complete from its first id on, 2 trades, ids 10..11",
 		"2024-08-20 BTC: incomplete, 5 trades, ids 7..14, 3 missing",
 	})
 	if r.Missing != 4 || r.Tables[0].Quarantined != 1 || r.Days[0].Files != 4 || r.Days[2].Streams != 5 {
