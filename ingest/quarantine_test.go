@@ -353,6 +353,16 @@ func TestSampleAndPlan(t *testing.T) {
 	if r := s.Rows[0]; r.Fields["price"] != "1" || r.Final["event_date"] != "2024-08-19" || r.Mapped["id"] != "a" || r.Mapped["event_date"] != nil {
 		t.Errorf("%+v", r)
 	}
+	w.put("trades_0.csv", 0)
+	w.put("trades_00.csv", 0, header)
+	if s, err = w.Sample(context.Background(), ingest.SampleOptions{Source: "history"}); err != nil || s.File != "raw/batch/trades_1.csv" || len(s.Rows) != 4 {
+		t.Errorf("files without records before the first that has some: %+v, %v", s, err)
+	}
+	for _, name := range []string{"trades_0.csv", "trades_00.csv"} {
+		if err := w.store.Delete(context.Background(), "raw/batch/"+name); err != nil {
+			t.Fatal(err)
+		}
+	}
 	p := newTopic("trades")
 	trade(p, "e", "-4", 0)
 	if s, err = w.Sample(context.Background(), ingest.SampleOptions{Source: "live", Stream: p.reader()}); err != nil || len(s.Rows) != 1 || s.Rows[0].Rule != "price_positive" {

@@ -19,7 +19,7 @@ import (
 type SampleOptions struct {
 	Source string
 	N      int    // records; 0: 20
-	File   string // key of the file; "": the first of the source
+	File   string // key of the file; "": the first of the source that has records
 	Stream Source
 }
 
@@ -128,7 +128,7 @@ func (s *sampler) readFile(ctx context.Context, src *pipeline.Source, o SampleOp
 	if err != nil {
 		return err
 	}
-	for _, f := range files {
+	for n, f := range files {
 		if o.File != "" && f.Key != o.File {
 			continue
 		}
@@ -158,6 +158,13 @@ func (s *sampler) readFile(ctx context.Context, src *pipeline.Source, o SampleOp
 			if len(records) == o.N {
 				break
 			}
+		}
+		if len(records) == 0 && o.File == "" && n < len(files)-1 { // an empty file shows nothing of the source
+			if err := raw.Close(); err != nil {
+				return err
+			}
+			s.closeFile = nil
+			continue
 		}
 		sub := *raw
 		sub.Path, sub.Plain, sub.Unchanged = "", false, nil
