@@ -39,6 +39,8 @@ type queue struct {
 	seeks       int
 	after       map[int32]ingest.Position
 	released    int
+	retention   time.Duration // 0: for ever
+	now         time.Time
 }
 
 func newQueue() *queue { return &queue{incarnation: "sub", acked: map[int]int{}} }
@@ -64,6 +66,10 @@ func (q *queue) Seek(_ context.Context, after map[int32]ingest.Position) error {
 	q.seeks++
 	q.pending, q.given = append(q.given, q.pending...), nil
 	return nil
+}
+
+func (q *queue) Renewed(at ingest.Position) (ingest.Position, bool) {
+	return ingest.Position{Offset: q.now.UnixMicro(), Time: q.now}, q.retention > 0 && q.now.Sub(at.Time) >= q.retention/2
 }
 
 func (q *queue) Ends(context.Context) (map[int32]int64, error) { return nil, nil }
@@ -141,6 +147,37 @@ func TestQueueMessagesCountOnce(t *testing.T) {
 			}
 			equal(t, "rows after a crash", w.rows(c.table, "id", "_origin", "_position"), before)
 		})
+	}
+}
+
+// A queue in which nothing comes for long is none that nobody read: its position is renewed while it is read, and only as often
+// as it must be.
+func TestQuietQueueIsNoGap(t *testing.T) {
+	w := newWorld(t, queueLake)
+	q := newQueue()
+	q.retention = time.Hour
+	q.publish("a", "1", 1)
+	var renewed []string
+	for minute := 0; minute <= 180; minute += 10 {
+		q.now = start.Add(time.Duration(minute) * time.Minute)
+		w.reopen()
+		reports, err := w.stream(q, ingest.StreamOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range reports {
+			if r.Kind == ingest.KindStart {
+				renewed = append(renewed, fmt.Sprint(minute))
+			}
+		}
+		if age := q.now.Sub(q.after[0].Time); minute > 0 && age >= q.retention {
+			t.Errorf("minute %d: the position is %s old", minute, age)
+		}
+	}
+	equal(t, "renewed in the minutes", renewed, []string{"30", "60", "90", "120", "150", "180"})
+	q.publish("b", "1", 1)
+	if r, err := w.stream(q, ingest.StreamOptions{}); err != nil || len(r) != 1 || r[0].RowsInserted != 1 {
+		t.Errorf("a message at last: %+v, %v", r, err)
 	}
 }
 

@@ -146,7 +146,7 @@ func (r *streamRun) run(ctx context.Context) error {
 		full := false
 		end, err := r.reachedEnd(ctx)
 		if end && err == nil {
-			return nil
+			return r.renew(ctx)
 		}
 		if err == nil {
 			full, err = r.epoch(ctx, due)
@@ -366,6 +366,28 @@ func (r *streamRun) tell(rep *EpochReport, cover *EpochFile) {
 	}
 }
 
+// renew moves the position of a queue in which nothing waits, before it is so old that messages behind it may have been forgotten.
+func (r *streamRun) renew(ctx context.Context) error {
+	in, ok := r.in.(Aging)
+	if !ok {
+		return nil
+	}
+	moved := map[int32]Position{}
+	for p, at := range r.state.positions {
+		if to, due := in.Renewed(at); due {
+			moved[p] = to
+		}
+	}
+	if len(moved) == 0 {
+		return nil
+	}
+	if drained, err := r.in.Drained(ctx, r.ends); err != nil || !drained {
+		return ctx.Err() // later; what else is wrong, Fetch says
+	}
+	r.moved = moved
+	return r.commitMoves(ctx)
+}
+
 // reachedEnd tells whether everything that was there when the run began has been read.
 func (r *streamRun) reachedEnd(ctx context.Context) (bool, error) {
 	switch {
@@ -406,7 +428,7 @@ func (r *streamRun) epoch(ctx context.Context, due time.Time) (full bool, err er
 	case b.rows == 0 && b.gap != nil:
 		return false, b.gap
 	case b.rows == 0:
-		return false, nil
+		return false, r.renew(ctx)
 	}
 	r.met = 0
 	full = r.full(b) && b.gap == nil

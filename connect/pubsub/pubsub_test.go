@@ -240,6 +240,12 @@ func TestWhatCannotBeRead(t *testing.T) {
 	if err := s.Seek(ctx, map[int32]pipeline.Position{0: {Offset: 1, Time: time.Now().Add(-time.Minute)}}); err != nil {
 		t.Errorf("a position of a minute ago: %v", err)
 	}
+	for age, want := range map[time.Duration]bool{10 * time.Minute: false, 31 * time.Minute: true} {
+		at := time.Now().Add(-age)
+		if _, due := s.Renewed(pipeline.Position{Offset: at.UnixMicro(), Time: at}); due != want {
+			t.Errorf("a position of %s ago, where messages are kept for an hour, is renewed: %t", age, due)
+		}
+	}
 	gone := func(what string, want func(error) bool) {
 		t.Helper()
 		for deadline := time.Now().Add(20 * time.Second); ; {

@@ -188,6 +188,14 @@ func (s *Source) Probe(_ context.Context, after map[int32]pipeline.Position) err
 	return nil
 }
 
+// Renewed implements ingest.Aging: of two positions in a retention, Probe always finds one that is young enough.
+func (s *Source) Renewed(at pipeline.Position) (pipeline.Position, bool) {
+	if at.Time.IsZero() || s.sub.Retention <= 0 || time.Since(at.Time) < s.sub.Retention/2 {
+		return pipeline.Position{}, false
+	}
+	return *now(), true
+}
+
 // Succeeds implements ingest.Successor: the table has read this source through another subscription before. A
 // subscription holds only what was published since it was made.
 func (s *Source) Succeeds(previous []string) *pipeline.GapError {

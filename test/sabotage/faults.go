@@ -3,6 +3,11 @@ package main
 // faults are the ways in which the program is broken, one at a time.
 var faults = []fault{
 	{
+		name: "quiet-queue-stood-still", what: "a stream over a topic on which nothing is published for long ends as one that stood still",
+		edits: []edit{{"ingest/stream.go", "to, due := in.Renewed(at); due {", "to, due := in.Renewed(at); due && p < 0 {"}},
+		pkg:   "./ingest", test: "^TestQuietQueueIsNoGap$",
+	},
+	{
 		name: "archive-of-odd-times", what: "a message that is stamped with a time beyond the year 9999 stops a stream that keeps its messages",
 		edits: []edit{{"ingest/rawarchive.go", "markTime(r.Time).UTC()", "r.Time.UTC()"}},
 		pkg:   "./ingest", test: "^TestArchivedTimesBeyondTheCalendar$",
@@ -129,7 +134,7 @@ var faults = []fault{
 	},
 	{
 		name: "gap-at-the-end-is-not-allowed", what: "a gap that is found where a run would end stops it though gaps are allowed",
-		edits: []edit{{"ingest/stream.go", "\t\tif end && err == nil {\n\t\t\treturn nil\n\t\t}\n", "\t\tif end || err != nil {\n\t\t\treturn err\n\t\t}\n"}},
+		edits: []edit{{"ingest/stream.go", "\t\tif end && err == nil {\n\t\t\treturn r.renew(ctx)\n\t\t}\n", "\t\tif end || err != nil {\n\t\t\treturn err\n\t\t}\n"}},
 		pkg:   "./ingest", test: "^TestGapFoundAtTheEndOfTheRun$",
 	},
 	{
