@@ -191,7 +191,7 @@ type shareRow struct {
 	History bool       `json:"history"`
 	Created time.Time  `json:"created"`
 	Expires *time.Time `json:"expires"`
-	State   string     `json:"state"` // good, expired, or undeclared: the lake file no longer has the share
+	State   string     `json:"state"` // good, expired, damaged, or undeclared: the lake file no longer has the share
 }
 
 func rowOf(l *pipeline.Lake, r sharing.Recipient, now time.Time) shareRow {
@@ -204,6 +204,9 @@ func rowOf(l *pipeline.Lake, r sharing.Recipient, now time.Time) shareRow {
 		if !now.Before(r.Expires) {
 			row.State = "expired"
 		}
+	}
+	if r.Damaged != nil {
+		row.State = "damaged"
 	}
 	return row
 }
@@ -241,6 +244,10 @@ func newShareList(a *app) *cobra.Command {
 				g := newGrid("recipient", "share", "tables", "history", "created", "expires", "state")
 				for _, r := range rows {
 					tables, history, expires := strings.Join(r.Tables, ","), "no", "never"
+					if r.State == "damaged" {
+						g.row(r.ID[:shortID], "", "", "", "", "", r.State)
+						continue
+					}
 					if tables == "" {
 						tables = "all"
 					}
@@ -309,7 +316,11 @@ runs refuses their tokens and its own URLs from then on; pre-signed URLs of S3 o
 				Revoked []string `json:"revoked"`
 			}{ids}, func(w io.Writer) error {
 				for _, r := range gone {
-					if _, err := fmt.Fprintf(w, "revoked recipient %s of share %s\n", r.ID[:shortID], r.Share); err != nil {
+					of := " of share " + r.Share
+					if r.Damaged != nil {
+						of = "" // nobody knows
+					}
+					if _, err := fmt.Fprintf(w, "revoked recipient %s%s\n", r.ID[:shortID], of); err != nil {
 						return err
 					}
 				}

@@ -35,6 +35,8 @@ type Recipient struct {
 	Created  time.Time `json:"created"`
 	Expires  time.Time `json:"expires,omitzero"` // zero: never
 	Hash     string    `json:"token_sha256"`     // hexadecimal
+	// Damaged says why nothing but the id is known, in what List gives: nobody can read with the token.
+	Damaged error `json:"-"`
 }
 
 func (r *Recipient) expired(now time.Time) bool { return !r.Expires.IsZero() && !now.Before(r.Expires) }
@@ -69,7 +71,7 @@ func (r *Recipients) Add(who Recipient, now time.Time) (Recipient, string, error
 	return who, token, nil
 }
 
-// List gives all recipients, oldest first.
+// List gives all recipients, oldest first, the damaged ones included: one of them must not keep the others from being revoked.
 func (r *Recipients) List() ([]Recipient, error) {
 	entries, err := os.ReadDir(r.dir)
 	if err != nil {
@@ -86,7 +88,7 @@ func (r *Recipients) List() ([]Recipient, error) {
 			continue // revoked meanwhile
 		}
 		if err != nil {
-			return nil, err
+			who = &Recipient{ID: id, Damaged: err}
 		}
 		out = append(out, *who)
 	}

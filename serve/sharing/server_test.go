@@ -342,6 +342,31 @@ func TestTokens(t *testing.T) {
 	}
 }
 
+// A recipient's file that somebody has edited, and that is no JSON any more, keeps nobody from revoking others, or that one.
+func TestDamagedRecipients(t *testing.T) {
+	f := newFixture(t, nil, nil)
+	who, token := f.recipient(Recipient{Share: "partners"})
+	if err := os.WriteFile(f.srv.people.path(who.ID), []byte(`{"id": `), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := f.doAs(token, "GET", "/shares", ""); r.StatusCode != http.StatusInternalServerError {
+		t.Errorf("its token: %d", r.StatusCode)
+	}
+	for _, id := range []string{f.who.ID, who.ID} {
+		all, err := f.srv.people.List()
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(all, func(r Recipient) bool { return r.ID == id })
+		if i < 0 || (all[i].Damaged != nil) != (id == who.ID) {
+			t.Fatalf("recipient %s in %+v", id, all)
+		}
+		if err := f.srv.people.Revoke(all[i].ID); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestVersionAndMetadata(t *testing.T) {
 	f := newFixture(t, nil, nil)
 	f.upsert(row{id: 1, seq: 1, price: 1, day: 1})

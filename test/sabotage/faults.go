@@ -3,6 +3,11 @@ package main
 // faults are the ways in which the program is broken, one at a time.
 var faults = []fault{
 	{
+		name: "one-damaged-recipient-keeps-all", what: "nobody can be revoked while the file of one recipient is damaged",
+		edits: []edit{{"serve/sharing/recipients.go", "\t\t\twho = &Recipient{ID: id, Damaged: err}\n", "\t\t\treturn nil, err\n"}},
+		pkg:   "./serve/sharing", test: "^TestDamagedRecipients$",
+	},
+	{
 		name: "quiet-queue-stood-still", what: "a stream over a topic on which nothing is published for long ends as one that stood still",
 		edits: []edit{{"ingest/stream.go", "to, due := in.Renewed(at); due {", "to, due := in.Renewed(at); due && p < 0 {"}},
 		pkg:   "./ingest", test: "^TestQuietQueueIsNoGap$",
