@@ -27,7 +27,7 @@ var ErrNoRow = errors.New("no row has this key")
 type WhyReport struct {
 	Table string   `json:"table"`
 	Key   []string `json:"key"`
-	// Live tells that the table's newest version has the row.
+	// Live tells that the table's newest version has the row, and not as a deleted one.
 	Live bool `json:"live"`
 	// Versions are the row as each commit that wrote it did, newest first.
 	Versions []RowVersion `json:"versions"`
@@ -44,7 +44,9 @@ type RowVersion struct {
 	Time      time.Time     `json:"time"`
 	Operation string        `json:"operation,omitempty"`
 	Columns   []Value       `json:"columns"`
-	Origin    RowOrigin     `json:"origin"`
+	// Deleted tells that the record deleted the row: what the table keeps of it, queries do not see.
+	Deleted bool      `json:"deleted,omitempty"`
+	Origin  RowOrigin `json:"origin"`
 }
 
 // Value is one column of a row. Text is nil for null.
@@ -121,7 +123,7 @@ func (l *Lake) Why(ctx context.Context, table string, key []string) (*WhyReport,
 	if err != nil {
 		return nil, err
 	}
-	r.Live = len(now) > 0
+	r.Live = slices.ContainsFunc(now, func(v RowVersion) bool { return !v.Deleted })
 	var files []delta.File
 	var of []delta.Written
 	search := func() error {
@@ -261,6 +263,9 @@ func (w *whySearch) rows(ctx context.Context, files []delta.File, of []delta.Wri
 			}
 			for row := range int(b.NumRows()) {
 				v := rowVersion(b, row)
+				v.Deleted = w.decl.Deletes && slices.ContainsFunc(v.Columns, func(c Value) bool {
+					return c.Name == pipeline.ColumnDeleted && c.Text != nil && *c.Text == "true"
+				})
 				if of != nil {
 					v.Version, v.Time, v.Operation, v.Origin.Progress = of[i].Version, of[i].Time, of[i].Info.Operation, of[i].Info.UserMetadata
 				}

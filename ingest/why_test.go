@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cauce-data/cauce/delta"
 	"github.com/cauce-data/cauce/ingest"
@@ -95,5 +96,23 @@ func TestWhyTellsEveryVersion(t *testing.T) {
 	}
 	if r := w.why("trades", "a"); r.Live || len(r.Versions) != 3 {
 		t.Errorf("deleted: %+v", r)
+	}
+}
+
+// A row that an event has deleted stands in the table for later ones to lose to, and is not in the table for whoever asks.
+func TestWhyOfADeletedRow(t *testing.T) {
+	w := newWorld(t, deletingLake)
+	p := newTopic("trades")
+	say := func(id, kind string, minute int) {
+		p.publish(`{"e":%q,"s":%q,"p":"1","n":"n","T":%d}`, kind, id, start.Add(time.Duration(minute)*time.Minute).UnixMilli())
+	}
+	for i, kind := range []string{"trade", "delete", "trade"} {
+		say("a", kind, i)
+		if _, err := w.stream(p.reader(), ingest.StreamOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if r, want := w.why("trades", "a"), kind == "trade"; r.Live != want || len(r.Versions) != i+1 || r.Versions[0].Deleted == want {
+			t.Errorf("after %s: live %t, %d versions", kind, r.Live, len(r.Versions))
+		}
 	}
 }

@@ -57,9 +57,13 @@ func printWhy(w io.Writer, r *ingest.WhyReport) error {
 	}
 	fmt.Fprintf(w, "%s %s: %s, %s\n", r.Table, printable(strings.Join(r.Key, ", ")), state, count(int64(len(r.Versions)), "version"))
 	for i, v := range r.Versions {
-		what := "written by version " + strconv.FormatInt(int64(v.Version), 10)
+		verb := "written"
+		if v.Deleted {
+			verb = "deleted"
+		}
+		what := verb + " by version " + strconv.FormatInt(int64(v.Version), 10)
 		if v.Version < 0 {
-			what = "written by a commit that the log no longer has"
+			what = verb + " by a commit that the log no longer has"
 		} else {
 			what += " (" + v.Operation + ") at " + timeText(v.Time.Truncate(time.Second), true)
 		}

@@ -3,6 +3,11 @@ package main
 // faults are the ways in which the program is broken, one at a time.
 var faults = []fault{
 	{
+		name: "deleted-rows-are-there", what: "why says of a row that an event has deleted that it is in the table",
+		edits: []edit{{"ingest/why.go", "bool { return !v.Deleted })", "bool { return len(now) > 0 || !v.Deleted })"}},
+		pkg:   "./ingest", test: "^TestWhyOfADeletedRow$",
+	},
+	{
 		name: "one-damaged-recipient-keeps-all", what: "nobody can be revoked while the file of one recipient is damaged",
 		edits: []edit{{"serve/sharing/recipients.go", "\t\t\twho = &Recipient{ID: id, Damaged: err}\n", "\t\t\treturn nil, err\n"}},
 		pkg:   "./serve/sharing", test: "^TestDamagedRecipients$",
