@@ -80,11 +80,12 @@ type Queue interface {
 	Release()
 }
 
-// Aging is implemented by a Queue whose server forgets messages after a time. The position in the table is that of the last message,
+// Aging is implemented by a Source whose log forgets messages after a time. The position in the table is that of the last message,
 // and grows old where none is published; Seek could not tell that from a stream that stood still.
 type Aging interface {
-	// Renewed gives the position of now, where the one in the table is so old that it should be renewed while nothing waits.
-	Renewed(at Position) (Position, bool)
+	// Renewed gives the positions that take the place of those in the table, where these are so old that they should be renewed
+	// while nothing waits.
+	Renewed(ctx context.Context, after map[int32]Position) (map[int32]Position, error)
 }
 
 // Decoder makes JSON of the messages of a stream that carry another format. It is safe for concurrent use: quarantine may be retried

@@ -68,8 +68,11 @@ func (q *queue) Seek(_ context.Context, after map[int32]ingest.Position) error {
 	return nil
 }
 
-func (q *queue) Renewed(at ingest.Position) (ingest.Position, bool) {
-	return ingest.Position{Offset: q.now.UnixMicro(), Time: q.now}, q.retention > 0 && q.now.Sub(at.Time) >= q.retention/2
+func (q *queue) Renewed(_ context.Context, after map[int32]ingest.Position) (map[int32]ingest.Position, error) {
+	if q.retention == 0 || len(after) == 0 || q.now.Sub(after[0].Time) < q.retention/2 {
+		return nil, nil
+	}
+	return map[int32]ingest.Position{0: {Offset: q.now.UnixMicro(), Time: q.now}}, nil
 }
 
 func (q *queue) Ends(context.Context) (map[int32]int64, error) { return nil, nil }

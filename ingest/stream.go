@@ -366,23 +366,19 @@ func (r *streamRun) tell(rep *EpochReport, cover *EpochFile) {
 	}
 }
 
-// renew moves the position of a queue in which nothing waits, before it is so old that messages behind it may have been forgotten.
+// renew moves the positions of a source in which nothing waits, before they are so old that messages behind them may have been
+// forgotten.
 func (r *streamRun) renew(ctx context.Context) error {
 	in, ok := r.in.(Aging)
 	if !ok {
 		return nil
 	}
-	moved := map[int32]Position{}
-	for p, at := range r.state.positions {
-		if to, due := in.Renewed(at); due {
-			moved[p] = to
-		}
-	}
-	if len(moved) == 0 {
-		return nil
+	moved, err := in.Renewed(ctx, maps.Clone(r.state.positions))
+	if err != nil || len(moved) == 0 {
+		return ctx.Err() // later; what else is wrong, Fetch says
 	}
 	if drained, err := r.in.Drained(ctx, r.ends); err != nil || !drained {
-		return ctx.Err() // later; what else is wrong, Fetch says
+		return ctx.Err()
 	}
 	r.moved = moved
 	return r.commitMoves(ctx)

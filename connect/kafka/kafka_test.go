@@ -417,6 +417,63 @@ func TestBroker(t *testing.T) {
 		fetch(t, s, 7)
 	})
 
+	// Nobody can tell what has expired. So a position moves over what is no message while it is there.
+	t.Run("expired markers", func(t *testing.T) {
+		name := topic(t, 1)
+		producer, err := kgo.NewClient(kgo.SeedBrokers(b.Admin), kgo.DefaultProduceTopic(name), kgo.TransactionalID(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer producer.Close()
+		transaction := func(value string, end kgo.TransactionEndTry) {
+			t.Helper()
+			if err := producer.BeginTransaction(); err != nil {
+				t.Fatal(err)
+			}
+			if err := producer.ProduceSync(ctx, &kgo.Record{Value: []byte(value)}).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+			if err := producer.EndTransaction(ctx, end); err != nil {
+				t.Fatal(err)
+			}
+		}
+		transaction("kept", kgo.TryCommit)   // at 0, its marker at 1
+		transaction("aborted", kgo.TryAbort) // at 2, its marker at 3
+		s := open(t, c, kafka.SourceOptions{Topic: name, RenewAfter: time.Nanosecond})
+		if err := s.Seek(ctx, nil); err != nil {
+			t.Fatal(err)
+		}
+		after := positions(fetch(t, s, 1))
+		moved, err := s.Renewed(ctx, after)
+		if err != nil || moved[0].Offset != 3 || !moved[0].Time.Equal(after[0].Time) {
+			t.Fatalf("%+v is renewed to %+v, %v", after, moved, err)
+		}
+		if again, err := s.Renewed(ctx, moved); err != nil || len(again) > 0 {
+			t.Errorf("once more: %+v, %v", again, err)
+		}
+		if err := s.Probe(ctx, moved); err != nil {
+			t.Errorf("while the markers are there: %v", err)
+		}
+		if err := b.Truncate(ctx, name, 0, 4); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Seek(ctx, moved); err != nil {
+			t.Errorf("when all has expired: %v", err)
+		}
+		transaction("next", kgo.TryCommit)
+		if r := fetch(t, s, 1); string(r[0].Value) != "next" || r[0].Offset != 4 {
+			t.Errorf("%+v comes next", r)
+		}
+		// What is a message is passed over by nobody.
+		s = open(t, c, kafka.SourceOptions{Topic: name, RenewAfter: time.Nanosecond})
+		if err := s.Seek(ctx, moved); err != nil {
+			t.Fatal(err)
+		}
+		if moved, err := s.Renewed(ctx, moved); err != nil || len(moved) > 0 {
+			t.Errorf("a message waits, and the position is renewed to %+v, %v", moved, err)
+		}
+	})
+
 	// What one batch may have is the topic's to say: a message that it takes is sent, and many small ones are no large one.
 	t.Run("message sizes", func(t *testing.T) {
 		noise := rand.NewChaCha8([32]byte{1}) // what cannot be compressed

@@ -40,6 +40,8 @@ type SourceOptions struct {
 	ReadUncommitted bool
 	// PollEvery is how often the topic's identity and partitions are looked at; default 10 s.
 	PollEvery time.Duration
+	// RenewAfter is how old a position is when Renewed looks what is behind it; default 10 min.
+	RenewAfter time.Duration
 	// BatchBytesMax bounds what a batch of messages may become when it is decompressed; default 128 MiB. What a broker sends
 	// at once is bounded before that, so it is a small batch that becomes a large one.
 	BatchBytesMax int64
@@ -62,6 +64,7 @@ type Source struct {
 	met     error     // comes when what is left has been given
 	watched time.Time // when identity and partitions were last looked at
 	silent  time.Time // since when no broker answers; zero: one does
+	renewed time.Time // when Renewed last asked the broker
 }
 
 // OpenSource connects to the cluster and looks for the topic.
@@ -72,6 +75,9 @@ func OpenSource(ctx context.Context, c Config, o SourceOptions) (*Source, error)
 	}
 	if o.PollEvery <= 0 {
 		o.PollEvery = 10 * time.Second
+	}
+	if o.RenewAfter <= 0 {
+		o.RenewAfter = 10 * time.Minute
 	}
 	if o.BatchBytesMax <= 0 {
 		o.BatchBytesMax = 128 << 20
@@ -345,6 +351,44 @@ func (s *Source) Drained(ctx context.Context, ends map[int32]int64) (bool, error
 		}
 	}
 	return true, nil
+}
+
+// Renewed implements ingest.Aging: where nothing but markers of transactions stands behind a position, it moves over them. When
+// all of a partition that has been quiet expires, nobody could tell any more that they were no messages.
+func (s *Source) Renewed(ctx context.Context, after map[int32]pipeline.Position) (map[int32]pipeline.Position, error) {
+	if time.Since(s.renewed) < s.o.RenewAfter || len(s.left) > 0 {
+		return nil, nil
+	}
+	s.renewed = time.Now()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	_, ends, err := offsets(ctx, s.c, s.adm, s.o.Topic)
+	if err != nil {
+		return nil, err
+	}
+	moved := map[int32]pipeline.Position{}
+	for p, at := range after {
+		if at.Time.IsZero() || time.Since(at.Time) < s.o.RenewAfter || s.at[p].Offset != at.Offset {
+			continue
+		}
+		next := at.Offset + 1
+		for next < ends[p] {
+			first, behind, err := s.peek(ctx, p, next, drainBytes)
+			if err != nil {
+				return nil, err
+			}
+			if first != nil || behind == next {
+				break
+			}
+			next = behind
+		}
+		if next-1 > at.Offset {
+			// The time stays that of the last message: were there one at the offset of a marker, it would be another log.
+			at.Offset = next - 1
+			moved[p], s.at[p] = at, at
+		}
+	}
+	return moved, nil
 }
 
 // gap is one behind what was read of a partition.

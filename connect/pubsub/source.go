@@ -189,11 +189,12 @@ func (s *Source) Probe(_ context.Context, after map[int32]pipeline.Position) err
 }
 
 // Renewed implements ingest.Aging: of two positions in a retention, Probe always finds one that is young enough.
-func (s *Source) Renewed(at pipeline.Position) (pipeline.Position, bool) {
-	if at.Time.IsZero() || s.sub.Retention <= 0 || time.Since(at.Time) < s.sub.Retention/2 {
-		return pipeline.Position{}, false
+func (s *Source) Renewed(_ context.Context, after map[int32]pipeline.Position) (map[int32]pipeline.Position, error) {
+	at := after[0].Time
+	if at.IsZero() || s.sub.Retention <= 0 || time.Since(at) < s.sub.Retention/2 {
+		return nil, nil
 	}
-	return *now(), true
+	return map[int32]pipeline.Position{0: *now()}, nil
 }
 
 // Succeeds implements ingest.Successor: the table has read this source through another subscription before. A

@@ -159,6 +159,8 @@ class Topic:
         while time.monotonic() < end:
             found = c.poll(self.jvm.java.time.Duration.ofMillis(500)).records(tp)
             if found.size() == 0:
+                if c.position(tp) > mark["offset"]:
+                    return  # a marker of a transaction
                 continue
             r = found.get(0)
             if r.offset() == mark["offset"] and r.timestamp() != micros_of(mark["time"]) // 1000:
