@@ -14,7 +14,7 @@ import (
 
 // record is one event.
 type record struct {
-	key   []byte
+	key   []byte // nil: it has none; an empty one counts as none
 	id    string
 	value []byte // nil: a tombstone
 }
@@ -96,6 +96,9 @@ func parseRecord(b []byte) (r record, n int, err error) {
 		return record{}, 0, errWrong
 	}
 	r = record{key: key, id: string(id), value: body}
+	if len(key) == 0 {
+		r.key = nil
+	}
 	if flags&flagNil != 0 {
 		r.value = nil
 	}

@@ -173,6 +173,32 @@ func TestEventsPassInOrder(t *testing.T) {
 	}
 }
 
+// keys is a Target that keeps the keys of what it gets.
+type keys struct{ got [][]byte }
+
+func (k *keys) Publish(_ context.Context, key []byte, _ string, _ []byte) error {
+	k.got = append(k.got, key)
+	return nil
+}
+
+func (k *keys) Flush(context.Context) error { return nil }
+
+func (k *keys) Close() error { return nil }
+
+// An event without key has none behind the spool either: to Kafka an empty one is a key, by which all such events get one partition.
+func TestEventsWithoutKeyStayWithout(t *testing.T) {
+	k := &keys{}
+	s, err := Open(Options{Dir: t.TempDir(), Open: func(context.Context) (Target, error) { return k, nil }})
+	must(t, err)
+	must(t, s.Publish(context.Background(), nil, "a", []byte("v")))
+	must(t, s.Publish(context.Background(), []byte("k"), "b", []byte("v")))
+	drain(t, s)
+	must(t, s.Close())
+	if len(k.got) != 2 || k.got[0] != nil || string(k.got[1]) != "k" {
+		t.Errorf("keys %q", k.got)
+	}
+}
+
 // While the topic is away events wait, also for another process.
 func TestEventsWaitForTheTopic(t *testing.T) {
 	p := &topic{away: true}

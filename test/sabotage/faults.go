@@ -3,6 +3,11 @@ package main
 // faults are the ways in which the program is broken, one at a time.
 var faults = []fault{
 	{
+		name: "spooled-events-have-keys", what: "events without key come out of a spool with an empty one, which is a key to Kafka",
+		edits: []edit{{"connect/spool/files.go", "\tif len(key) == 0 {\n", "\tif len(key) == 0 && len(id) == 0 {\n"}},
+		pkg:   "./connect/spool", test: "^TestEventsWithoutKeyStayWithout$",
+	},
+	{
 		name: "expired-markers-are-a-gap", what: "a transaction's marker that expires behind the last message stops a stream that has read all",
 		edits: []edit{{"connect/kafka/source.go", "if next-1 > at.Offset {", "if next-1 > at.Offset && p < 0 {"}},
 		pkg:   "./connect/kafka", test: "^TestBroker$/^expired_markers$",
