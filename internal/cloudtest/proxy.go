@@ -27,6 +27,7 @@ const (
 	Expired                   // 400 ExpiredToken, as when temporary credentials have run out
 	StaleList                 // a listing is answered as it was when it was last asked for
 	Slow                      // everything works, 200 ms later
+	Hang                      // the server does not hear of it, and nothing answers until the client goes
 )
 
 // Rule is a fault of a Proxy.
@@ -180,6 +181,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	case ResetBefore:
 		reset(w, nil)
+		return
+	case Hang:
+		<-r.Context().Done()
 		return
 	case Slow:
 		time.Sleep(200 * time.Millisecond)

@@ -80,6 +80,7 @@ func Open(ctx context.Context, rawURL string, o Options) (*Store, error) {
 	}
 	base := http.DefaultTransport.(*http.Transport).Clone() //nolint:errcheck // what it is
 	base.MaxIdleConnsPerHost = 100
+	base.DialContext = remote.NotSilent(base.DialContext)
 	var transport http.RoundTripper = base
 	var opts []option.ClientOption
 	if o.Endpoint != "" {

@@ -9,11 +9,13 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cauce-data/cauce/internal/cloudtest"
 	"github.com/cauce-data/cauce/internal/prereq"
 	"github.com/cauce-data/cauce/objstore"
 	"github.com/cauce-data/cauce/objstore/gcs"
+	"github.com/cauce-data/cauce/objstore/internal/remote"
 	"github.com/cauce-data/cauce/objstore/storetest"
 )
 
@@ -105,4 +107,20 @@ func TestFaults(t *testing.T) {
 	}
 	// The emulator does not look at the ranges of chunks: one that is sent again is stored again.
 	storetest.Faults(t, s, proxy, false)
+}
+
+// TestServerThatHangs: a server that takes requests and says nothing does not hold them for ever.
+func TestServerThatHangs(t *testing.T) {
+	prereq.Need(t, "fake-gcs-server")
+	srv := cloudtest.NewGCS(t)
+	bucket := srv.Bucket(t, "hangs")
+	proxy := cloudtest.NewProxy(t, "http://"+srv.Host)
+	setenv(t, srv.Env(proxy.Host()))
+	defer func(d time.Duration) { remote.Silence = d }(remote.Silence)
+	remote.Silence = time.Second
+	s, err := gcs.Open(t.Context(), "gs://"+bucket, gcs.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	storetest.Hang(t, s, proxy)
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -88,6 +89,9 @@ func LoadConfig(ctx context.Context, o Options) (aws.Config, error) {
 			r.Backoff = retry.BackoffDelayerFunc(func(n int, _ error) (time.Duration, error) { return remote.Backoff(n), nil })
 		})
 	})}
+	load = append(load, config.WithHTTPClient(awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
+		t.DialContext = remote.NotSilent(t.DialContext)
+	})))
 	if o.Region != "" {
 		load = append(load, config.WithRegion(o.Region))
 	}

@@ -7,10 +7,12 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cauce-data/cauce/internal/cloudtest"
 	"github.com/cauce-data/cauce/internal/prereq"
 	"github.com/cauce-data/cauce/objstore"
+	"github.com/cauce-data/cauce/objstore/internal/remote"
 	"github.com/cauce-data/cauce/objstore/s3"
 	"github.com/cauce-data/cauce/objstore/storetest"
 )
@@ -114,4 +116,20 @@ func TestFaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	storetest.Faults(t, s, proxy, true)
+}
+
+// TestServerThatHangs: a server that takes requests and says nothing does not hold them for ever.
+func TestServerThatHangs(t *testing.T) {
+	prereq.Need(t, "versitygw")
+	srv := cloudtest.NewS3(t)
+	bucket := srv.Bucket(t, "hangs")
+	proxy := cloudtest.NewProxy(t, srv.Endpoint)
+	setenv(t, srv.Env(proxy.URL))
+	defer func(d time.Duration) { remote.Silence = d }(remote.Silence)
+	remote.Silence = time.Second
+	s, err := s3.Open(t.Context(), "s3://"+bucket, s3.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	storetest.Hang(t, s, proxy)
 }

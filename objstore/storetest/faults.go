@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/cauce-data/cauce/internal/cloudtest"
 	"github.com/cauce-data/cauce/objstore"
@@ -126,4 +127,30 @@ func Faults(t *testing.T, s objstore.Store, proxy *cloudtest.Proxy, partsOnce bo
 			t.Errorf("what was refused is there: %v", err)
 		}
 	})
+}
+
+// Hang runs a store of another machine against a proxy that takes the first requests and never answers: each is sent again.
+// The store gives up a silent connection after a moment.
+func Hang(t *testing.T, s objstore.Store, proxy *cloudtest.Proxy) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	put(t, s, "there", "0123456789")
+	proxy.Add(cloudtest.Rule{Nth: 1, Times: 4, Effect: cloudtest.Hang})
+	var wg sync.WaitGroup
+	for name, op := range map[string]func() error{
+		"stat":          func() error { _, err := s.Stat(ctx, "there"); return err },
+		"range":         func() error { _, err := s.GetRange(ctx, "there", 2, 3); return err },
+		"put":           func() error { return s.Put(ctx, "put", strings.NewReader("x"), objstore.PutOptions{}) },
+		"put if absent": func() error { return s.PutIfAbsent(ctx, "created", []byte("x")) },
+	} {
+		wg.Go(func() {
+			if err := op(); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := proxy.Injected()[cloudtest.Hang]; n != 4 {
+		t.Errorf("%d requests had no answer, want 4", n)
+	}
 }

@@ -68,6 +68,11 @@ var faults = []fault{
 		pkg:   "./ingest", test: "^TestLedgerOfADayWithAnOpenBegin$",
 	},
 	{
+		name: "servers-that-hang", what: "a request that a bucket's server takes and never answers is waited for without end",
+		edits: []edit{{"objstore/s3/s3.go", "t.DialContext = remote.NotSilent(t.DialContext)", "_ = t"}},
+		pkg:   "./objstore/s3", test: "^TestServerThatHangs$",
+	},
+	{
 		name: "sources-that-read-tables", what: "a source whose pattern matches the files of its own table takes them in, at each run",
 		edits: []edit{{"pipeline/load.go", "matchKey(i.text, t.dataFile()) {", "matchKey(i.text, t.Location) {"}},
 		pkg:   "./pipeline", test: "^TestLakeFiles$/^diagnostics$",
