@@ -379,8 +379,8 @@ func (b *builder) column(t *Table, e entry) {
 	} else if typ, err := delta.ParseType(tv.text); err != nil {
 		b.r.errorf(tv.at, typeHint(tv.text), "column %s: unknown type %s", c.Name, strconv.Quote(clip(tv.shown)))
 		c.Type = delta.Primitive("void")
-	} else if p, ok := typ.(delta.Primitive); ok && (p == "void" || p == "variant") {
-		b.r.errorf(tv.at, typeShape.want(), "column %s: the type %s cannot be used", c.Name, strings.ToUpper(string(p)))
+	} else if why, hint := unusable(typ); why != "" {
+		b.r.errorf(tv.at, hint, "column %s: %s", c.Name, why)
 		c.Type = typ
 	} else {
 		c.Type = typ
@@ -389,6 +389,37 @@ func (b *builder) column(t *Table, e entry) {
 		}
 	}
 	t.Columns = append(t.Columns, c)
+}
+
+// unusable says what of a type no table of ours can have; "" if it can.
+func unusable(t delta.Type) (why, hint string) {
+	parts := []delta.Type{}
+	switch t := t.(type) {
+	case delta.Primitive:
+		if t == "void" || t == "variant" {
+			return fmt.Sprintf("the type %s cannot be used", strings.ToUpper(string(t))), typeShape.want()
+		}
+	case *delta.Struct:
+		if len(t.Fields) == 0 {
+			return "a STRUCT without fields cannot be used", "name its fields, such as STRUCT<a: INT>"
+		}
+		for _, f := range t.Fields {
+			if f.Name == "" || strings.ContainsAny(f.Name, " ,;{}()\n\t=") {
+				return fmt.Sprintf("a field cannot have the name %s", strconv.Quote(clip(f.Name))), "names of fields are not empty and have no blank, line break or any of ,;{}()="
+			}
+			parts = append(parts, f.Type)
+		}
+	case *delta.Array:
+		parts = append(parts, t.Element)
+	case *delta.Map:
+		parts = append(parts, t.Key, t.Value)
+	}
+	for _, p := range parts {
+		if why, hint := unusable(p); why != "" {
+			return why, hint
+		}
+	}
+	return "", ""
 }
 
 // columns resolves a list of column names.
