@@ -135,6 +135,9 @@ func parseCron(s string) error {
 	if strings.Contains(s, "TZ=") {
 		return errors.New("the time zone stands in schedule.timezone")
 	}
-	_, err := cron.ParseStandard(s)
+	c, err := cron.ParseStandard(s)
+	if err == nil && c.Next(time.Unix(0, 0).UTC()).IsZero() {
+		return errors.New("it is never due")
+	}
 	return err
 }

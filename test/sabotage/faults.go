@@ -68,6 +68,11 @@ var faults = []fault{
 		pkg:   "./ingest", test: "^TestLedgerOfADayWithAnOpenBegin$",
 	},
 	{
+		name: "never-due", what: "check takes a time that never comes, and cauce up ends at it",
+		edits: []edit{{"pipeline/schedule.go", "c.Next(time.Unix(0, 0).UTC()).IsZero() {", "c == nil {"}},
+		pkg:   "./pipeline", test: "^TestLakeFiles$/^schedule$",
+	},
+	{
 		name: "types-that-no-table-has", what: "a type inside of another that no table can have is found by a run, not by check",
 		edits: []edit{{"pipeline/load.go", "if why, hint := unusable(p); why != \"\" {", "if why, hint := unusable(p); why == \"-\" {"}},
 		pkg:   "./pipeline", test: "^TestLakeFiles$/^diagnostics$",
