@@ -12,6 +12,7 @@ import (
 
 	"github.com/cauce-data/cauce/delta"
 	"github.com/cauce-data/cauce/objstore"
+	"github.com/cauce-data/cauce/pipeline"
 )
 
 // PlanOptions narrow a dry run as BatchOptions narrow a run.
@@ -77,6 +78,9 @@ func (l *Lake) Plan(ctx context.Context, o PlanOptions) (*PlanReport, error) {
 	}
 	snaps := map[string]*delta.Snapshot{}
 	for _, t := range l.lake.Tables {
+		if len(o.Sources) > 0 && !slices.ContainsFunc(l.lake.Sources, func(s *pipeline.Source) bool { return s.Table == t.Name && slices.Contains(o.Sources, s.Name) }) {
+			continue // a run of these sources does not open it
+		}
 		p := TablePlan{Name: t.Name, Path: t.Location, Version: -1}
 		s, err := l.snapshot(ctx, t.Name)
 		if err != nil {

@@ -400,6 +400,26 @@ func TestSampleAndPlan(t *testing.T) {
 	}
 }
 
+// TestPlanOfASource: what a run of one source would do says nothing of a table that it does not open.
+func TestPlanOfASource(t *testing.T) {
+	w := newWorld(t, tradesLake)
+	w.put("lines_1.csv", 0, "text,n", "a,1")
+	w.batch(ingest.BatchOptions{})
+	w.load(strings.Replace(tradesLake, "n: LONG", "n: STRING", 1))
+	for source, refused := range map[string]bool{"history": false, "text": true} {
+		p, err := w.Plan(t.Context(), ingest.PlanOptions{Sources: []string{source}})
+		if err != nil || len(p.Tables) != 1 || (p.Tables[0].Problem != "") != refused {
+			t.Errorf("plan of %s: %+v, %v", source, p, err)
+		}
+		if _, err := w.RunBatch(t.Context(), ingest.BatchOptions{Sources: []string{source}}); (err != nil) != refused {
+			t.Errorf("batch of %s: %v", source, err)
+		}
+	}
+	if p, err := w.Plan(t.Context(), ingest.PlanOptions{}); err != nil || len(p.Tables) != 2 {
+		t.Errorf("plan of all: %+v, %v", p, err)
+	}
+}
+
 // keyedLake reads a Kafka topic; its verb stands where kafka.tombstones may.
 const keyedLake = `
 version: 1

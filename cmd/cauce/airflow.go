@@ -27,7 +27,8 @@ var dagTemplate = template.Must(template.New("dag.py").Delims("[[", "]]").Funcs(
 // airflowDAG is what a DAG is rendered from.
 type airflowDAG struct {
 	DagID, Task, Program, Lake string
-	Sources, Batch, Tables     []string
+	Sources, Files             []string // those that the task names, and those that it reads
+	Batch, Tables              []string
 	Cron, Timezone             string
 	Retries                    int
 	Backoff, Timeout, Wait     float64 // seconds
@@ -136,7 +137,10 @@ flags for Spark.`,
 				d := airflowDAG{
 					DagID: dagID, Task: t.Name, Program: bin, Lake: lake, Sources: t.Sources, Batch: append(batch[:len(batch):len(batch)], t.Sources...), Tables: batchTables(l, t),
 					Cron: t.Cron, Timezone: t.Timezone.String(), Retries: t.Retries, Backoff: t.Backoff.Seconds(), Timeout: t.Timeout.Seconds(),
-					Wait: wait.Seconds(), QuarantineMax: quarantineMax,
+					Wait: wait.Seconds(), QuarantineMax: quarantineMax, Files: t.Sources,
+				}
+				if len(d.Files) == 0 {
+					d.Files = fileSources(l)
 				}
 				if t.Name != pipeline.RunBatch {
 					d.DagID, d.Task = dagID+"."+t.Name, "tasks."+t.Name

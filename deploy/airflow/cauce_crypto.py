@@ -22,6 +22,7 @@ DAG_ID = "cauce_crypto"
 CAUCE = "cauce"  # the program, on every worker
 LAKE = "/opt/cauce/crypto/lake.yaml"  # the lake file, on every worker; beside it .cauce keeps history and locks, so it should be one folder for all
 SOURCES = []  # of files; none: all
+FILES = ["history"]  # the sources that new_files looks at: those of streams, and their tables, are no matter of the batch
 BATCH = ["run", "batch"]
 TABLES = ["unified_events"]
 CRON, TIMEZONE = "0 1 * * *", "UTC"
@@ -91,7 +92,7 @@ class NewFilesSensor(BaseSensorOperator):
         self.process = None
 
     def poke(self, context):
-        plan = self.lister(["plan", "--no-lag", *SOURCES])  # a gap in a stream is no reason to leave files unread
+        plan = self.lister(["plan", "--no-lag", *FILES])  # a gap in a stream is no reason to leave files unread
         files = [f["file"] for s in plan["sources"] for f in s.get("files") or [] if f["reason"] != "copy"]
         self.log.info("%d new files: %s", len(files), ", ".join(files[:20]))
         # A later try, and a cleared run, has waited before.

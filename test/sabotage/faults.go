@@ -334,13 +334,18 @@ var faults = []fault{
 	},
 	{
 		name: "gap-of-a-stream-stops-the-dag", what: "Airflow reads no files while a stream has a gap",
-		edits: []edit{{"cmd/cauce/airflow/dag.py.tmpl", "[\"plan\", \"--no-lag\", *SOURCES]", "[\"plan\", *SOURCES]"}},
+		edits: []edit{{"cmd/cauce/airflow/dag.py.tmpl", "[\"plan\", \"--no-lag\", *FILES]", "[\"plan\", *SOURCES]"}},
 		pkg:   "./test/airflow", test: "^TestDagBesideAStreamWithAGap$",
 	},
 	{
 		name: "sample-of-an-empty-file", what: "sample shows nothing where the first file is empty",
 		edits: []edit{{"ingest/sample.go", "if len(records) == 0 && o.File == \"\" && n < len(files)-1 {", "if len(records) < n-n && o.File == \"\" && n < len(files)-1 {"}},
 		pkg:   "./ingest", test: "^TestSampleAndPlan$",
+	},
+	{
+		name: "plan-of-other-tables", what: "cauce plan SOURCE refuses for a table that the source does not fill",
+		edits: []edit{{"ingest/plan.go", "if len(o.Sources) > 0 && !slices.ContainsFunc(l.lake.Sources, func", "if len(o.Sources) < 0 && !slices.ContainsFunc(l.lake.Sources, func"}},
+		pkg:   "./ingest", test: "^TestPlanOfASource$",
 	},
 	{
 		name: "checksums-of-names-with-spaces", what: "a line of a checksum file counts for the last word of its name",
