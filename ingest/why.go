@@ -263,7 +263,7 @@ func (w *whySearch) rows(ctx context.Context, files []delta.File, of []delta.Wri
 			}
 			for row := range int(b.NumRows()) {
 				v := rowVersion(b, row)
-				v.Deleted = w.decl.Deletes && slices.ContainsFunc(v.Columns, func(c Value) bool {
+				v.Deleted = slices.ContainsFunc(v.Columns, func(c Value) bool {
 					return c.Name == pipeline.ColumnDeleted && c.Text != nil && *c.Text == "true"
 				})
 				if of != nil {

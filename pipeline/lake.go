@@ -186,6 +186,16 @@ func (t *Table) DeltaSchema() *delta.Schema {
 	return s
 }
 
+// HideDeleted is the SQL condition by which rows that stand for deletions are left out of a table of the lake with these columns; "":
+// there are none. What the lake file says does not count: a source may have deleted rows that is no longer in it, and a version may be
+// older than the first deletion.
+func HideDeleted(s *delta.Schema) string {
+	if _, ok := s.Field(ColumnDeleted); !ok {
+		return ""
+	}
+	return "NOT coalesce(" + ColumnDeleted + ", false)"
+}
+
 // Order is the winning order of rows with the same key (DESIGN D2): the greatest wins.
 func (t *Table) Order() []delta.OrderTerm {
 	o := make([]delta.OrderTerm, 0, len(t.Sequence)+5)

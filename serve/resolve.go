@@ -12,6 +12,7 @@ import (
 
 	"github.com/cauce-data/cauce/delta"
 	"github.com/cauce-data/cauce/engine/duckdb"
+	"github.com/cauce-data/cauce/pipeline"
 	"github.com/cauce-data/cauce/serve/pgcatalog"
 )
 
@@ -116,7 +117,7 @@ func (r *resolver) lakeTable(ctx context.Context, t table, n duckdb.Name) (duckd
 			return duckdb.Relation{}, errorf(CodePermission, "permission denied for table %s: none of its columns may be read", t.name)
 		}
 	}
-	return duckdb.Relation{Snapshot: snap, Columns: columns, Hide: t.hide}, nil
+	return duckdb.Relation{Snapshot: snap, Columns: columns, Hide: pipeline.HideDeleted(snap.Schema())}, nil
 }
 
 // asOf gives a name that has no AT that of the session. Versions are of one table, so it can be but one of a statement's.

@@ -167,7 +167,6 @@ func (b *Backend) Open() bool { return len(b.o.Lake.Roles) == 0 }
 type table struct {
 	name    string
 	columns []string // nil: all
-	hide    string
 	key     []string
 	comment string
 }
@@ -178,9 +177,6 @@ func (b *Backend) tables(r *Role) []table {
 	for _, t := range b.o.Lake.Tables {
 		if columns, ok := r.sees(t.Name); ok {
 			v := table{name: t.Name, columns: columns, key: t.Key, comment: t.Comment}
-			if t.Deletes {
-				v.hide = "NOT coalesce(_deleted, false)"
-			}
 			out = append(out, v)
 		}
 	}

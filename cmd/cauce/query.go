@@ -193,6 +193,7 @@ func (l *lake) query(ctx context.Context, sql, asOf string) (*result, error) {
 		if q.Snapshot, err = snapshotAsOf(ctx, t, asOf); err != nil {
 			return nil, fmt.Errorf("table %s: %w", name, err)
 		}
+		q.Hide = l.hides(q)
 		tables = append(tables, q)
 		r.versions[q.Name] = int64(q.Snapshot.Version())
 	}
@@ -222,11 +223,16 @@ func (l *lake) openNamed(ctx context.Context, name string) (*delta.Table, duckdb
 	}
 	if declared := l.Table(name); declared != nil && err == nil {
 		q.Name = declared.Name
-		if declared.Deletes {
-			q.Hide = "NOT coalesce(_deleted, false)"
-		}
 	}
 	return t, q, err
+}
+
+// hides says which rows of a table at its snapshot are not seen.
+func (l *lake) hides(q duckdb.QueryTable) string {
+	if l.Lake == nil || l.Table(q.Name) == nil {
+		return "" // one that others wrote, or quarantine
+	}
+	return pipeline.HideDeleted(q.Snapshot.Schema())
 }
 
 // expandViews puts the tables that views read in the place of the views' names.

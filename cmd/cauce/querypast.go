@@ -84,7 +84,7 @@ func (p *pastResolver) Table(ctx context.Context, n duckdb.Name) (duckdb.Relatio
 		name = fmt.Sprintf("%s AT %s %s", q.Name, strings.ToUpper(n.AtUnit), n.At)
 	}
 	p.versions[name] = int64(q.Snapshot.Version())
-	return duckdb.Relation{Snapshot: q.Snapshot, Hide: q.Hide}, nil
+	return duckdb.Relation{Snapshot: q.Snapshot, Hide: p.l.hides(q)}, nil
 }
 
 // Function implements duckdb.Resolver: table_changes('table', from [, to]) is the change feed.

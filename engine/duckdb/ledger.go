@@ -47,10 +47,7 @@ func (e *Engine) Ledger(ctx context.Context, t *pipeline.Table, s *delta.Snapsho
 		return "SELECT " + value + " AS s, coalesce(CAST(" + day + " AS VARCHAR), '') AS d, CAST(" + quoteName(t.Ledger.ID) + " AS BIGINT) AS i, " +
 			pipeline.ColumnOrigin + " AS o, " + pipeline.ColumnPosition + " AS p FROM " + quoteName(t.Name) + where
 	}
-	q := QueryTable{Name: t.Name, Snapshot: s}
-	if t.Deletes {
-		q.Hide = "NOT coalesce(" + pipeline.ColumnDeleted + ", false)"
-	}
+	q := QueryTable{Name: t.Name, Snapshot: s, Hide: pipeline.HideDeleted(s.Schema())}
 	const ends = "min(i), max(i), arg_min(o, i), arg_min(p, i), arg_max(o, i), arg_max(p, i)"
 	where := ""
 	if since != "" {

@@ -14,6 +14,7 @@ import (
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
 
 	"github.com/cauce-data/cauce/delta"
+	"github.com/cauce-data/cauce/pipeline"
 )
 
 // parquetProtocol and what follows are the lines of a response (PROTOCOL.md, "API Response Actions in Parquet Format" and
@@ -102,6 +103,7 @@ func (s *Server) newAnswer(r *http.Request, who *Recipient, t shared, snap *delt
 	if err != nil {
 		return nil, err
 	}
+	t.deletes = pipeline.HideDeleted(snap.Schema()) != ""
 	protocol := readable(snap.Protocol())
 	format, err := caps.choose(protocol, t.deletes)
 	if err != nil {

@@ -258,7 +258,7 @@ type shared struct {
 	share   string
 	name    string
 	history bool
-	deletes bool     // rows marked _deleted are to be hidden
+	deletes bool     // it has rows marked _deleted, which are to be hidden: newAnswer says so
 	key     []string // of the lake file; none: rows are told apart by origin and position
 }
 
@@ -289,7 +289,7 @@ func (s *Server) tables(who *Recipient) []shared {
 	var out []shared
 	for _, t := range s.o.Lake.Tables {
 		if len(names) == 0 || containsFold(names, t.Name) {
-			out = append(out, shared{share: who.Share, name: t.Name, history: history, deletes: t.Deletes, key: t.Key})
+			out = append(out, shared{share: who.Share, name: t.Name, history: history, key: t.Key})
 		}
 	}
 	if containsFold(names, catalog.Quarantine) { // only where it is named: it holds raw records

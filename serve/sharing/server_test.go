@@ -74,7 +74,7 @@ func newFixture(t *testing.T, store objstore.Store, config map[string]string) *f
 	}
 	f := &fixture{T: t, store: store, now: time.Now()}
 	f.lake = &pipeline.Lake{Tables: []*pipeline.Table{
-		{Name: "events", Location: eventsPath, Key: []string{"id"}, Deletes: true}, {Name: "later", Location: "processed/later"},
+		{Name: "events", Location: eventsPath, Key: []string{"id"}}, {Name: "later", Location: "processed/later"},
 	}}
 	all := map[string]string{"delta.enableDeletionVectors": "true", "delta.enableChangeDataFeed": "true"}
 	for k, v := range config {

@@ -3,6 +3,16 @@ package main
 // faults are the ways in which the program is broken, one at a time.
 var faults = []fault{
 	{
+		name: "deleted-rows-come-back", what: "what records have deleted is seen again when no source of the lake file deletes any more",
+		edits: []edit{{"pipeline/lake.go", "if _, ok := s.Field(ColumnDeleted); !ok {", "if _, ok := s.Field(ColumnDeleted); ok || !ok {"}},
+		pkg:   "./cmd/cauce", test: "^TestScript$/^deletions$",
+	},
+	{
+		name: "shares-have-deleted-rows", what: "recipients see what records have deleted when no source of the lake file deletes any more",
+		edits: []edit{{"serve/sharing/lines.go", "t.deletes = pipeline.HideDeleted(snap.Schema()) != \"\"", "t.deletes = pipeline.HideDeleted(snap.Schema()) == \"-\""}},
+		pkg:   "./serve/sharing", test: "^TestRowsAreTheTables$",
+	},
+	{
 		name: "spooled-events-have-keys", what: "events without key come out of a spool with an empty one, which is a key to Kafka",
 		edits: []edit{{"connect/spool/files.go", "\tif len(key) == 0 {\n", "\tif len(key) == 0 && len(id) == 0 {\n"}},
 		pkg:   "./connect/spool", test: "^TestEventsWithoutKeyStayWithout$",
