@@ -131,8 +131,10 @@ func (s *Store) URL() string { return "gs://" + strings.TrimSuffix(s.bucket+"/"+
 // Usage is what was asked of the server.
 func (s *Store) Usage() usage.Usage { return s.count.Usage() }
 
+// object reads as it is stored: one that was uploaded with Content-Encoding: gzip has the name, the size and the ranges of
+// what is stored, and the service or the library would give what is packed in it.
 func (s *Store) object(key string) *storage.ObjectHandle {
-	return s.client.Bucket(s.bucket).Object(s.prefix + key)
+	return s.client.Bucket(s.bucket).Object(s.prefix + key).ReadCompressed(true)
 }
 
 // description cuts times to seconds, for the headers of a download have no finer ones.

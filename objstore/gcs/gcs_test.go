@@ -1,11 +1,15 @@
 package gcs_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -91,6 +95,45 @@ func TestUserErrors(t *testing.T) {
 		if _, err := gcs.Open(t.Context(), url, gcs.Options{}); err == nil || !strings.Contains(err.Error(), "gs://") && !strings.Contains(err.Error(), "key") {
 			t.Errorf("%s: %v", url, err)
 		}
+	}
+}
+
+// TestContentEncoding: an object that was uploaded with Content-Encoding: gzip is read as it is stored, as its name and its size
+// say. The service unpacks it for those who do not say that they can do so themselves.
+func TestContentEncoding(t *testing.T) {
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	_, _ = z.Write([]byte("id,v\n1,2\n"))
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Goog-Generation", "1")
+		w.Header().Set("X-Goog-Stored-Content-Encoding", "gzip")
+		w.Header().Set("X-Goog-Stored-Content-Length", strconv.Itoa(packed.Len()))
+		if !strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+			_, _ = w.Write([]byte("id,v\n1,2\n")) // whatever range was asked for
+			return
+		}
+		w.Header().Set("Content-Encoding", "gzip")
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(packed.Bytes()))
+	}))
+	defer srv.Close()
+	t.Setenv("STORAGE_EMULATOR_HOST", strings.TrimPrefix(srv.URL, "http://"))
+	s, err := gcs.Open(t.Context(), "gs://there", gcs.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, info, err := s.Get(t.Context(), "raw/batch/a.csv.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, packed.Bytes()) || info.Size != int64(packed.Len()) {
+		t.Errorf("get: %q, %v; size %d, want %d", got, err, info.Size, packed.Len())
+	}
+	if got, err := s.GetRange(t.Context(), "raw/batch/a.csv.gz", 2, 5); err != nil || !bytes.Equal(got, packed.Bytes()[2:7]) {
+		t.Errorf("range: %q, %v; want %q", got, err, packed.Bytes()[2:7])
 	}
 }
 
