@@ -32,10 +32,12 @@ type jsonScanner struct {
 type jsonValue struct {
 	text string
 	set  bool
+	own  bool // of a member that has the field's whole name, null or not: none that is reached into counts beside it
 }
 
 type jsonNode struct {
-	field    int // -1: not wanted itself
+	field    int  // -1: not wanted itself
+	own      bool // the member has the field's whole name
 	children map[string]*jsonNode
 	// seen are the first members of the last object: those of the next one mostly have the same names in the same order, and
 	// are found without children.
@@ -69,6 +71,7 @@ func newJSONScanner(fields []string) *jsonScanner {
 	s := &jsonScanner{root: &jsonNode{field: -1}, values: make([]jsonValue, len(fields))}
 	for i, f := range fields {
 		s.root.add(f, i)
+		s.root.child(f).own = true
 		for j := 1; j < len(f)-1; j++ {
 			if f[j] == '.' {
 				s.root.path(strings.Split(f, "."), i)
@@ -166,11 +169,13 @@ func (s *jsonScanner) value(n *jsonNode, depth int) error {
 		return s.fail("unexpected end")
 	}
 	start := s.i
-	set := func(text string) {
-		if n != nil && n.field >= 0 {
-			s.values[n.field] = jsonValue{text, true}
+	put := func(v jsonValue) {
+		if n != nil && n.field >= 0 && (n.own || !s.values[n.field].own) {
+			v.own = n.own
+			s.values[n.field] = v
 		}
 	}
+	set := func(text string) { put(jsonValue{text: text, set: true}) }
 	switch c := s.s[s.i]; {
 	case c == '{':
 		if err := s.object(n, depth); err != nil {
@@ -201,9 +206,7 @@ func (s *jsonScanner) value(n *jsonNode, depth int) error {
 		set("false")
 	case strings.HasPrefix(s.s[s.i:], "null"):
 		s.i += 4
-		if n != nil && n.field >= 0 {
-			s.values[n.field] = jsonValue{}
-		}
+		put(jsonValue{})
 	default:
 		return s.fail("unexpected %q", rune(c))
 	}
@@ -275,7 +278,7 @@ func (s *jsonScanner) object(n *jsonNode, depth int) error {
 // forget drops what an earlier member of the same name gave.
 func (s *jsonScanner) forget(n *jsonNode) {
 	for _, c := range n.children {
-		if c.field >= 0 {
+		if c.field >= 0 && !s.values[c.field].own {
 			s.values[c.field] = jsonValue{}
 		}
 		s.forget(c)

@@ -43,3 +43,31 @@ func TestScannerIsAsNewForEachRecord(t *testing.T) {
 		}
 	})
 }
+
+// A member that has the field's whole name counts, wherever in the object it stands; else a.b reaches into a.
+func TestNamesWithDots(t *testing.T) {
+	for record, want := range map[string]string{
+		`{"a.b":"own","a":{"b":"inner"}}`:           "own",
+		`{"a":{"b":"inner"},"a.b":"own"}`:           "own",
+		`{"a.b":null,"a":{"b":"inner"}}`:            "null",
+		`{"a":{"b":"inner"},"a.b":null}`:            "null",
+		`{"a.b":"old","a":{"b":"inner"},"a.b":"x"}`: "x",
+		`{"a.b":"own","a":{"b":"inner"},"a":{}}`:    "own",
+		`{"a":{"b":"inner"}}`:                       "inner",
+		`{"a":{"b":"inner"},"a":{}}`:                "null",
+	} {
+		s := newJSONScanner([]string{"a", "a.b"})
+		for range 2 { // the second time beside what it has seen
+			if err := s.record([]byte(record)); err != nil {
+				t.Fatal(err)
+			}
+			got := "null"
+			if s.values[1].set {
+				got = s.values[1].text
+			}
+			if got != want {
+				t.Errorf("%s: a.b is %s, want %s", record, got, want)
+			}
+		}
+	}
+}

@@ -259,7 +259,7 @@ func (s *jsonScanner) recordOf(src *pipeline.Source, r *pipeline.Record, tombsto
 	}
 	if gone {
 		s.unknown = "" // what else the key says is nobody's
-		s.values[tombstone] = jsonValue{"true", true}
+		s.values[tombstone] = jsonValue{text: "true", set: true}
 	}
 	return nil
 }

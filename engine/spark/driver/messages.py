@@ -74,6 +74,7 @@ class JSONScanner:
     def exact(self, value):
         self.s, self.i = value, 0
         self.values, self.unknown, self.rest = [None] * len(self.fields), None, {}
+        self.own = set()  # fields with whose whole name there is a member, null or not: none that is reached into counts beside it
         self.space()
         if self.at(0x7B):
             self.value(self.root, 0)
@@ -117,13 +118,21 @@ class JSONScanner:
             self.i += 5
         elif self.s.startswith(b"null", self.i):
             self.i += 4
-            if n is not None and n[0] >= 0:
-                self.values[n[0]] = None
+            self.put(n, None)
             return
         else:
             self.fail("unexpected " + go_char(c))
         if n is not None and n[0] >= 0:
-            self.values[n[0]] = self.s[start : self.i].decode("utf-8") if text is None else text
+            self.put(n, self.s[start : self.i].decode("utf-8") if text is None else text)
+
+    def put(self, n, text):
+        if n is None or n[0] < 0:
+            return
+        if self.root[1].get(self.fields[n[0]]) is n:
+            self.own.add(n[0])
+        elif n[0] in self.own:
+            return
+        self.values[n[0]] = text
 
     def object(self, n, depth):
         self.i += 1
@@ -169,7 +178,7 @@ class JSONScanner:
     def forget(self, n):
         """Drops what an earlier member of the same name gave."""
         for c in n[1].values():
-            if c[0] >= 0:
+            if c[0] >= 0 and c[0] not in self.own:
                 self.values[c[0]] = None
             self.forget(c)
 
