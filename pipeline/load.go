@@ -1215,6 +1215,11 @@ func (b *builder) settings(v *value) {
 		Commit: so.get("commit").str(CommitConditional), CommitTable: so.get("commit_table").str("delta_log"), CommitScheme: so.get("commit_scheme").str("s3a"),
 		CacheBytes: size(so.get("cache"), "store.cache"),
 	}
+	if x := so.get("endpoint"); x != nil {
+		if u, err := url.Parse(x.text); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			b.r.errorf(x.at, "write it like http://localhost:9000", "store.endpoint: %s is no address of a server", strconv.Quote(clip(x.shown)))
+		}
+	}
 	if x := so.get("path_style"); x != nil {
 		on := x.bool(true)
 		l.Store.PathStyle = &on

@@ -78,6 +78,11 @@ var faults = []fault{
 		pkg:   "./ingest", test: "^TestLedgerOfADayWithAnOpenBegin$",
 	},
 	{
+		name: "endpoint-without-scheme", what: "check takes an address of a bucket's server that no request can be sent to",
+		edits: []edit{{"pipeline/load.go", "u.Scheme != \"http\" && u.Scheme != \"https\" || u.Host == \"\" {\n\t\t\tb.r.errorf(x.at, \"write it like http://localhost:9000\"", "u.Path == \"/-\" {\n\t\t\tb.r.errorf(x.at, \"write it like http://localhost:9000\""}},
+		pkg:   "./pipeline", test: "^TestLakeFiles$/^diagnostics$",
+	},
+	{
 		name: "names-with-dots", what: "of a member a.b and what stands in a, whatever comes last in the record counts",
 		edits: []edit{{"engine/duckdb/json.go", "(n.own || !s.values[n.field].own)", "(n.own || n != nil)"}},
 		pkg:   "./engine/duckdb", test: "^TestNamesWithDots$",
