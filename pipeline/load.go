@@ -384,12 +384,18 @@ func (b *builder) column(t *Table, e entry) {
 		c.Type = typ
 	} else {
 		c.Type = typ
+		if m := bounded.FindStringSubmatch(tv.text); m != nil {
+			b.warnf(tv.at, "say it with expect, such as length("+c.Name+") <= "+m[1], "column %s: %s is a STRING of any length", c.Name, strings.ToUpper(clip(tv.shown)))
+		}
 		if strings.EqualFold(c.Name, ColumnIngestedAt) && typeOf(typ) != typeTimestamp {
 			b.r.errorf(tv.at, "it must be TIMESTAMP", "column %s holds the time of the run; its type is %s", c.Name, strings.ToUpper(typ.String()))
 		}
 	}
 	t.Columns = append(t.Columns, c)
 }
+
+// bounded matches types of texts whose length Delta does not know.
+var bounded = regexp.MustCompile(`(?i)^\s*(?:var)?char\s*\(\s*(\d+)`)
 
 // unusable says what of a type no table of ours can have; "" if it can.
 func unusable(t delta.Type) (why, hint string) {
