@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/cauce-data/cauce/objstore"
@@ -100,7 +101,7 @@ func (l *Lake) landFile(ctx context.Context, file, key string) (*Landed, error) 
 	if err := nameable(key); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	f, err := os.Open(file)
+	f, err := os.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe that nobody writes to is not waited for
 	if err != nil {
 		return nil, err
 	}

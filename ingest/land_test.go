@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -93,6 +94,24 @@ func TestLand(t *testing.T) {
 	}
 	if _, err := land(dir); err == nil {
 		t.Error("a folder has landed")
+	}
+	// A pipe that nobody writes to is no file either, and nobody waits for it.
+	pipe, ended := filepath.Join(dir, "pipe.csv"), make(chan error, 1)
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _, err := w.Land(ctx, []string{pipe}, ingest.LandOptions{}); ended <- err }()
+	select {
+	case err := <-ended:
+		if err == nil || !strings.Contains(err.Error(), "not a file") {
+			t.Errorf("a pipe: %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("a pipe is waited for")
+		if f, err := os.OpenFile(pipe, os.O_RDWR, 0); err == nil { // that ends it
+			<-ended
+			_ = f.Close()
+		}
 	}
 	r, err := w.Land(ctx, []string{write("unread.csv", first, 0)}, ingest.LandOptions{})
 	if err != nil || len(r.Warnings) != 1 {
