@@ -134,6 +134,9 @@ flags for Spark.`,
 					report.LeftOut = append(report.LeftOut, t.Name)
 					continue
 				}
+				if strings.HasPrefix(t.Cron, "@every") {
+					return usagef("task %s: its time is %q, and Airflow knows none like it; write five fields, such as \"0 * * * *\"", t.Name, t.Cron)
+				}
 				d := airflowDAG{
 					DagID: dagID, Task: t.Name, Program: bin, Lake: lake, Sources: t.Sources, Batch: append(batch[:len(batch):len(batch)], t.Sources...), Tables: batchTables(l, t),
 					Cron: t.Cron, Timezone: t.Timezone.String(), Retries: t.Retries, Backoff: t.Backoff.Seconds(), Timeout: t.Timeout.Seconds(),

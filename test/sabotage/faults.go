@@ -388,6 +388,16 @@ var faults = []fault{
 		pkg:   "./test/airflow", test: "^TestDagRunThatTakesTooLong$",
 	},
 	{
+		name: "times-that-never-come", what: "a lake file whose task is never due passes cauce check, and cauce up ends with it",
+		edits: []edit{{"pipeline/schedule.go", "if err == nil && due.Next(time.Now().UTC()).IsZero() {", "if err == nil && due == nil {"}},
+		pkg:   "./pipeline", test: "^TestLakeFiles$/^schedule$",
+	},
+	{
+		name: "airflow-with-times-of-its-own", what: "a DAG is written whose time Airflow cannot read",
+		edits: []edit{{"cmd/cauce/airflow.go", "if strings.HasPrefix(t.Cron, \"@every\") {", "if strings.HasPrefix(t.Cron, \"@never\") {"}},
+		pkg:   "./cmd/cauce", test: "^TestScript$/^schedule$",
+	},
+	{
 		name: "airflow-retries-data-failures", what: "Airflow tries again what broke a rule of the data",
 		edits: []edit{{"cmd/cauce/airflow/dag.py.tmpl", "FINAL = {2, 3, 4}", "FINAL = {2}"}},
 		pkg:   "./test/airflow", test: "^TestDagOfABatch$",
