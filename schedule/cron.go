@@ -7,7 +7,7 @@ import (
 	"github.com/robfig/cron/v3"
 )
 
-// everyHour is the bit that the parser sets in a field that was written as * or */n.
+// everyHour is the bit that the parser sets in a field that was written as * or */1.
 const everyHour = 1 << 63
 
 // Next is the first time after a given one at which a cron expression is due in a time zone; nil: UTC. Where clocks
