@@ -388,11 +388,6 @@ var faults = []fault{
 		pkg:   "./test/airflow", test: "^TestDagRunThatTakesTooLong$",
 	},
 	{
-		name: "times-that-never-come", what: "a lake file whose task is never due passes cauce check, and cauce up ends with it",
-		edits: []edit{{"pipeline/schedule.go", "if err == nil && due.Next(time.Now().UTC()).IsZero() {", "if err == nil && due == nil {"}},
-		pkg:   "./pipeline", test: "^TestLakeFiles$/^schedule$",
-	},
-	{
 		name: "airflow-with-times-of-its-own", what: "a DAG is written whose time Airflow cannot read",
 		edits: []edit{{"cmd/cauce/airflow.go", "if strings.HasPrefix(t.Cron, \"@every\") {", "if strings.HasPrefix(t.Cron, \"@never\") {"}},
 		pkg:   "./cmd/cauce", test: "^TestScript$/^schedule$",
