@@ -237,12 +237,12 @@ func (l *Lake) tableGaps(ctx context.Context, t *pipeline.Table, snap *delta.Sna
 		w, some := waits[p.Origin]
 		return inFile(p) && (!some || w.first >= p.Position)
 	}
-	begun, open := map[key]bool{}, map[key]bool{}
+	openBegin, openEnd := map[key]bool{}, map[key]bool{}
 	for series, g := range last {
-		open[key{series, g.Day}] = !slices.ContainsFunc(g.ToPlaces, endsFile)
+		openEnd[key{series, g.Day}] = !slices.ContainsFunc(g.ToPlaces, endsFile)
 	}
 	for series, g := range first { // ids count from 0 or from 1
-		begun[key{series, g.Day}] = g.From > 1 && !slices.ContainsFunc(g.FromPlaces, beginsFile)
+		openBegin[key{series, g.Day}] = g.From > 1 && !slices.ContainsFunc(g.FromPlaces, beginsFile)
 	}
 	today := l.now().In(t.Timezone).Format(time.DateOnly)
 	for _, d := range days {
@@ -255,9 +255,9 @@ func (l *Lake) tableGaps(ctx context.Context, t *pipeline.Table, snap *delta.Sna
 		switch {
 		case torn[k]:
 			s.State = DayIncomplete
-		case d.Day >= today, open[k]:
+		case d.Day >= today, openEnd[k]:
 			s.State = DaySoFar
-		case begun[k]:
+		case openBegin[k]:
 			s.State = DayFrom
 		}
 		s.Statement = s.say(t.Ledger.Unit)

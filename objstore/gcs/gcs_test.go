@@ -19,7 +19,6 @@ import (
 	"github.com/cauce-data/cauce/internal/prereq"
 	"github.com/cauce-data/cauce/objstore"
 	"github.com/cauce-data/cauce/objstore/gcs"
-	"github.com/cauce-data/cauce/objstore/internal/remote"
 	"github.com/cauce-data/cauce/objstore/storetest"
 )
 
@@ -137,17 +136,23 @@ func TestContentEncoding(t *testing.T) {
 	}
 }
 
-// TestFaults: requests that fail for a while are repeated, a bounded number of times; what is written is written once.
-func TestFaults(t *testing.T) {
-	prereq.Need(t, "fake-gcs-server")
+// behindProxy is a store in a bucket of its own, and what stands between the two.
+func behindProxy(t *testing.T, bucket string) (*gcs.Store, *cloudtest.Proxy) {
 	srv := cloudtest.NewGCS(t)
-	bucket := srv.Bucket(t, "faults")
+	bucket = srv.Bucket(t, bucket)
 	proxy := cloudtest.NewProxy(t, "http://"+srv.Host)
 	setenv(t, srv.Env(proxy.Host()))
 	s, err := gcs.Open(t.Context(), "gs://"+bucket+"/p", gcs.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return s, proxy
+}
+
+// TestFaults: requests that fail for a while are repeated, a bounded number of times; what is written is written once.
+func TestFaults(t *testing.T) {
+	prereq.Need(t, "fake-gcs-server")
+	s, proxy := behindProxy(t, "faults")
 	// The emulator does not look at the ranges of chunks: one that is sent again is stored again.
 	storetest.Faults(t, s, proxy, false)
 }
@@ -155,15 +160,7 @@ func TestFaults(t *testing.T) {
 // TestServerThatHangs: a server that takes requests and says nothing does not hold them for ever.
 func TestServerThatHangs(t *testing.T) {
 	prereq.Need(t, "fake-gcs-server")
-	srv := cloudtest.NewGCS(t)
-	bucket := srv.Bucket(t, "hangs")
-	proxy := cloudtest.NewProxy(t, "http://"+srv.Host)
-	setenv(t, srv.Env(proxy.Host()))
-	defer func(d time.Duration) { remote.Silence = d }(remote.Silence)
-	remote.Silence = time.Second
-	s, err := gcs.Open(t.Context(), "gs://"+bucket, gcs.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	storetest.Impatient(t)
+	s, proxy := behindProxy(t, "hangs")
 	storetest.Hang(t, s, proxy)
 }

@@ -7,12 +7,10 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/cauce-data/cauce/internal/cloudtest"
 	"github.com/cauce-data/cauce/internal/prereq"
 	"github.com/cauce-data/cauce/objstore"
-	"github.com/cauce-data/cauce/objstore/internal/remote"
 	"github.com/cauce-data/cauce/objstore/s3"
 	"github.com/cauce-data/cauce/objstore/storetest"
 )
@@ -104,32 +102,30 @@ func TestUserErrors(t *testing.T) {
 	}
 }
 
-// TestFaults: requests that fail for a while are repeated, a bounded number of times; what is written is written once.
-func TestFaults(t *testing.T) {
-	prereq.Need(t, "versitygw")
+// behindProxy is a store in a bucket of its own, and what stands between the two.
+func behindProxy(t *testing.T, bucket string) (*s3.Store, *cloudtest.Proxy) {
 	srv := cloudtest.NewS3(t)
-	bucket := srv.Bucket(t, "faults")
+	bucket = srv.Bucket(t, bucket)
 	proxy := cloudtest.NewProxy(t, srv.Endpoint)
 	setenv(t, srv.Env(proxy.URL))
 	s, err := s3.Open(t.Context(), "s3://"+bucket+"/p", s3.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return s, proxy
+}
+
+// TestFaults: requests that fail for a while are repeated, a bounded number of times; what is written is written once.
+func TestFaults(t *testing.T) {
+	prereq.Need(t, "versitygw")
+	s, proxy := behindProxy(t, "faults")
 	storetest.Faults(t, s, proxy, true)
 }
 
 // TestServerThatHangs: a server that takes requests and says nothing does not hold them for ever.
 func TestServerThatHangs(t *testing.T) {
 	prereq.Need(t, "versitygw")
-	srv := cloudtest.NewS3(t)
-	bucket := srv.Bucket(t, "hangs")
-	proxy := cloudtest.NewProxy(t, srv.Endpoint)
-	setenv(t, srv.Env(proxy.URL))
-	defer func(d time.Duration) { remote.Silence = d }(remote.Silence)
-	remote.Silence = time.Second
-	s, err := s3.Open(t.Context(), "s3://"+bucket, s3.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	storetest.Impatient(t)
+	s, proxy := behindProxy(t, "hangs")
 	storetest.Hang(t, s, proxy)
 }

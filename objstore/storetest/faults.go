@@ -12,6 +12,7 @@ import (
 
 	"github.com/cauce-data/cauce/internal/cloudtest"
 	"github.com/cauce-data/cauce/objstore"
+	"github.com/cauce-data/cauce/objstore/internal/remote"
 )
 
 // AllOps runs every operation once and gives the error of each.
@@ -129,8 +130,15 @@ func Faults(t *testing.T, s objstore.Store, proxy *cloudtest.Proxy, partsOnce bo
 	})
 }
 
-// Hang runs a store of another machine against a proxy that takes the first requests and never answers: each is sent again.
-// The store gives up a silent connection after a moment.
+// Impatient makes the stores that the test opens from now on give up a silent connection after a moment.
+func Impatient(t *testing.T) {
+	before := remote.Silence
+	remote.Silence = time.Second
+	t.Cleanup(func() { remote.Silence = before })
+}
+
+// Hang runs a store of another machine, opened after Impatient, against a proxy that takes the first requests and never
+// answers: each is sent again.
 func Hang(t *testing.T, s objstore.Store, proxy *cloudtest.Proxy) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

@@ -12,6 +12,25 @@ import (
 
 func events(lines ...string) *strings.Reader { return strings.NewReader(strings.Join(lines, "\n")) }
 
+// failedRun reads the events of a run that must fail, and gives what is printed, which must have the texts in it.
+func failedRun(t *testing.T, wants []string, lines ...string) string {
+	t.Helper()
+	var out strings.Builder
+	r := newResult(&out)
+	if err := r.read(events(lines...)); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.summary(nil, "test", false); got != 1 {
+		t.Errorf("exit code %d, want 1", got)
+	}
+	for _, want := range wants {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in the output:\n%s", want, out.String())
+		}
+	}
+	return out.String()
+}
+
 func TestSkipWithoutPrerequisiteFailsTheRun(t *testing.T) {
 	t.Setenv("PATH", t.TempDir()) // terraform is absent
 	for _, c := range []struct {
@@ -45,49 +64,25 @@ func TestSkipWithoutPrerequisiteFailsTheRun(t *testing.T) {
 }
 
 func TestFailureIsPrintedAndCounted(t *testing.T) {
-	var out strings.Builder
-	r := newResult(&out)
-	if err := r.read(events(
+	failedRun(t, []string{"want 1 got 2", "delta TestX", "0 passed, 2 failed, 0 skipped"},
 		`{"Action":"output","Package":"github.com/cauce-data/cauce/delta","Test":"TestX","Output":"    x_test.go:3: want 1 got 2\n"}`,
 		`{"Action":"fail","Package":"github.com/cauce-data/cauce/delta","Test":"TestX"}`,
 		`{"Action":"output","Package":"github.com/cauce-data/cauce/delta","Output":"FAIL\tgithub.com/cauce-data/cauce/delta\t0.1s\n"}`,
 		`{"Action":"fail","Package":"github.com/cauce-data/cauce/delta"}`,
-	)); err != nil {
-		t.Fatal(err)
-	}
-	if got := r.summary(nil, "test", false); got != 1 {
-		t.Errorf("exit code %d, want 1", got)
-	}
-	for _, want := range []string{"want 1 got 2", "delta TestX", "0 passed, 2 failed, 0 skipped"} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("%q is not in the output:\n%s", want, out.String())
-		}
-	}
+	)
 }
 
 // A goroutine that panics beside a test ends the process: go test tells of the package alone.
 func TestWhatATestSaidThatNeverEndedIsPrinted(t *testing.T) {
-	var out strings.Builder
-	r := newResult(&out)
-	if err := r.read(events(
+	out := failedRun(t, []string{"panic: send on closed channel", "delta TestX: did not end", "1 passed, 1 failed, 0 skipped"},
 		`{"Action":"pass","Package":"github.com/cauce-data/cauce/delta","Test":"TestEnded"}`,
 		`{"Action":"output","Package":"github.com/cauce-data/cauce/delta","Test":"TestX","Output":"panic: send on closed channel\n"}`,
 		`{"Action":"output","Package":"github.com/cauce-data/cauce/delta/expr","Test":"TestY","Output":"still runs\n"}`,
 		`{"Action":"output","Package":"github.com/cauce-data/cauce/delta","Output":"FAIL\tgithub.com/cauce-data/cauce/delta\t0.1s\n"}`,
 		`{"Action":"fail","Package":"github.com/cauce-data/cauce/delta"}`,
-	)); err != nil {
-		t.Fatal(err)
-	}
-	if got := r.summary(nil, "test", false); got != 1 {
-		t.Errorf("exit code %d, want 1", got)
-	}
-	for _, want := range []string{"panic: send on closed channel", "delta TestX: did not end", "1 passed, 1 failed, 0 skipped"} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("%q is not in the output:\n%s", want, out.String())
-		}
-	}
-	if strings.Contains(out.String(), "still runs") || strings.Contains(out.String(), "TestEnded") {
-		t.Errorf("tests of another package, or that ended, are printed:\n%s", out.String())
+	)
+	if strings.Contains(out, "still runs") || strings.Contains(out, "TestEnded") {
+		t.Errorf("tests of another package, or that ended, are printed:\n%s", out)
 	}
 }
 

@@ -74,7 +74,7 @@ var faults = []fault{
 	},
 	{
 		name: "days-begin-with-their-stream", what: "the ledger calls a day complete of which a stream has seen the afternoon alone",
-		edits: []edit{{"ingest/ledger.go", "begun[key{series, g.Day}] = g.From > 1 &&", "begun[key{series, g.Day}] = g.From < 0 &&"}},
+		edits: []edit{{"ingest/ledger.go", "openBegin[key{series, g.Day}] = g.From > 1 &&", "openBegin[key{series, g.Day}] = g.From < 0 &&"}},
 		pkg:   "./ingest", test: "^TestLedgerOfADayWithAnOpenBegin$",
 	},
 	{
@@ -219,7 +219,7 @@ var faults = []fault{
 	},
 	{
 		name: "open-end-is-complete", what: "the day on which a stream died is called complete",
-		edits: []edit{{"ingest/ledger.go", "case d.Day >= today, open[k]:", "case d.Day >= today:"}},
+		edits: []edit{{"ingest/ledger.go", "case d.Day >= today, openEnd[k]:", "case d.Day >= today:"}},
 		pkg:   "./ingest", test: "^TestLedgerOfADayWithAnOpenEnd$",
 	},
 	{

@@ -36,7 +36,7 @@ type conn struct {
 // writeBytes is what is written at once: less than what the slowest of networks takes within Silence.
 const writeBytes = 64 << 10
 
-// Read reads on.
+// Read waits no longer than Silence, whoever asks.
 func (c *conn) Read(p []byte) (int, error) {
 	if err := c.SetReadDeadline(time.Now().Add(c.silence)); err != nil {
 		return 0, err
