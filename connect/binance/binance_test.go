@@ -169,6 +169,9 @@ func missing(sink *memory, made []string) (ids []string) {
 	for last > first && !sink.has(made[last-1]) {
 		last--
 	}
+	if last-1 > first && !sink.has(made[last-2]) { // overtaken by the last, and on its way when the client was stopped
+		last -= 2
+	}
 	for _, id := range made[first:last] {
 		if !sink.has(id) {
 			ids = append(ids, id)

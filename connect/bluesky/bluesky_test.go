@@ -179,6 +179,9 @@ func missing(m *memory, posted []string) (n int) {
 	for last > first && m.ids[posted[last-1]] == 0 {
 		last--
 	}
+	if last-1 > first && m.ids[posted[last-2]] == 0 { // overtaken by the last, and on its way when the client was stopped
+		last -= 2
+	}
 	for _, id := range posted[first:last] {
 		if m.ids[id] == 0 {
 			n++
